@@ -1,0 +1,3 @@
+"""Imagen GAN."""
+
+__version__ = "0.1.0"

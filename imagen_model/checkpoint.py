@@ -1,0 +1,115 @@
+"""One model, one safetensors file: tensors, configuration and card; never pickle.
+
+Keys are `generator.*` (EMA weights), `discriminator.*` and `conditioning.*`; the metadata has
+`imagen.format` (an integer), `imagen.config` (JSON) and `imagen.card` (JSON, with the sha256 of the
+tensors). Matrices may be int8 rows with fp16 scales (files.quantized), which load as fp32.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import struct
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .config import ModelConfig
+from .files import dequantized, quantized, write_atomically
+from .networks import Networks
+
+FORMAT = 1
+PREFIXES = ("generator.", "discriminator.", "conditioning.")
+
+
+def tensors_sha256(tensors: dict[str, Tensor]) -> str:
+    """Hash of names, types, shapes and bytes, in the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_checkpoint(
+    path: Path, config: ModelConfig, networks: Networks, card: dict, *, int8: bool = False
+) -> dict:
+    """Write atomically; returns the card as written, with date and hash added."""
+    state = {k: v.detach().cpu().contiguous() for k, v in networks.state_dict().items()}
+    state = quantized(state) if int8 else state
+    card = {
+        **card,
+        "date": card.get("date") or datetime.date.today().isoformat(),
+        "sha256": tensors_sha256(state),
+    }
+    metadata = {
+        "imagen.format": str(FORMAT),
+        "imagen.config": json.dumps(config.to_dict()),
+        "imagen.card": json.dumps(card, ensure_ascii=False),
+    }
+    write_atomically(Path(path), lambda p: save_file(state, p, metadata=metadata))
+    return card
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a checkpoint; ValueError with one line for anything else."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no checkpoint {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, struct.error) as error:
+        raise ValueError(
+            f"{path} is not a readable safetensors file (truncated, or something else renamed): {error}"
+        ) from None
+    if "imagen.format" not in metadata:
+        raise ValueError(
+            f"{path} is a safetensors file, but not an Imagen GAN checkpoint (no imagen.format)"
+        )
+    try:
+        version = int(metadata["imagen.format"])
+        json.loads(metadata["imagen.config"]), json.loads(metadata["imagen.card"])
+    except (KeyError, ValueError):
+        raise ValueError(f"{path} has damaged metadata; download or export it again") from None
+    if not 1 <= version <= FORMAT:
+        raise ValueError(
+            f"{path} has checkpoint format {version}; this version reads up to {FORMAT}: update the pack"
+        )
+    return metadata
+
+
+def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
+    """Read, verify and build on the CPU in fp32. ValueError with one line says what is wrong."""
+    path = Path(path)
+    metadata = read_metadata(path)
+    try:
+        config = ModelConfig.from_dict(json.loads(metadata["imagen.config"]))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    card = json.loads(metadata["imagen.card"])
+    with safe_open(path, framework="pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}
+    if card.get("sha256") != tensors_sha256(stored):
+        raise ValueError(f"{path} is damaged: its tensors do not have the hash that its card names")
+    state = dequantized(stored)
+    bad = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
+    if bad:
+        raise ValueError(f"{path} holds NaN or infinite weights (first in {bad[0]})")
+    with torch.device("meta"):
+        networks = Networks(config)
+    expected = {name: tensor.shape for name, tensor in networks.state_dict().items()}
+    if expected != {name: tensor.shape for name, tensor in state.items()}:
+        wrong = sorted(
+            name
+            for name in expected.keys() | state.keys()
+            if name not in state or expected.get(name) != state[name].shape
+        )
+        raise ValueError(f"{path} does not fit its own configuration (first at {wrong[0]})")
+    networks = Networks.from_state(config, state)
+    return config, networks, card

@@ -1,0 +1,5 @@
+"""What steers the picture: the Condition type and the encoders that make it."""
+
+from .condition import Condition, Conditioning
+
+__all__ = ["Condition", "Conditioning"]

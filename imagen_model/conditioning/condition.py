@@ -1,0 +1,123 @@
+"""The one Condition type, whatever it came from, and the module that prepares it for the networks.
+
+Every modality ends in the same space: tokens [N, T, 384] with a mask, a pooled vector [N, 384] and
+style weights [N, S]. A row whose mask is all False is the null condition ("draw anything"); a row
+whose style weights are all zero leaves the style to the seed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ConditioningConfig
+
+STYLE_SHARPNESS = 40.0  # how firmly a seed that chooses its style settles on one
+
+
+@dataclass(frozen=True)
+class Condition:
+    """N conditions. `style` rows sum to one, or to zero where any style will do."""
+
+    tokens: Tensor  # [N, T, D]
+    mask: Tensor  # [N, T] bool, True where there is a token
+    pooled: Tensor  # [N, D], zero in null rows
+    style: Tensor  # [N, S]
+
+    def __post_init__(self) -> None:
+        n, t, d = self.tokens.shape
+        assert self.mask.shape == (n, t) and self.mask.dtype == torch.bool
+        assert self.pooled.shape == (n, d) and self.style.shape[0] == n
+
+    def __len__(self) -> int:
+        return len(self.pooled)
+
+    def __getitem__(self, index: Tensor | slice) -> Condition:
+        return Condition(
+            self.tokens[index], self.mask[index], self.pooled[index], self.style[index]
+        )
+
+    def to(self, *args: Any, **kwargs: Any) -> Condition:
+        """Move like Tensor.to; the mask keeps its type."""
+        move = {k: getattr(self, k).to(*args, **kwargs) for k in ("tokens", "pooled", "style")}
+        return Condition(mask=self.mask.to(device=move["tokens"].device), **move)
+
+    def with_style(self, style: Tensor) -> Condition:
+        return replace(self, style=style)
+
+    @classmethod
+    def null(cls, n: int, config: ConditioningConfig) -> Condition:
+        """n rows that ask for nothing."""
+        return cls(
+            torch.zeros(n, 1, config.dim),
+            torch.zeros(n, 1, dtype=torch.bool),
+            torch.zeros(n, config.dim),
+            torch.zeros(n, len(config.styles)),
+        )
+
+    @classmethod
+    def cat(cls, conditions: list[Condition]) -> Condition:
+        """Rows of several conditions, padded to the longest."""
+        length = max(c.tokens.shape[1] for c in conditions)
+
+        def padded(x: Tensor) -> Tensor:
+            pad = [0, 0] * (x.ndim - 2) + [0, length - x.shape[1]]
+            return torch.nn.functional.pad(x, pad)
+
+        return cls(
+            torch.cat([padded(c.tokens) for c in conditions]),
+            torch.cat([padded(c.mask) for c in conditions]),
+            torch.cat([c.pooled for c in conditions]),
+            torch.cat([c.style for c in conditions]),
+        )
+
+
+def style_weights(styles: tuple[str, ...], style: str | None, n: int) -> Tensor:
+    """[n, S] one-hot rows for a style's name; zero rows for None, "" or "any"."""
+    weights = torch.zeros(n, len(styles))
+    if style and style != "any":
+        if style not in styles:
+            known = ", ".join(styles) or "no styles"
+            raise ValueError(f"style is {style!r}; this model knows: {known}")
+        weights[:, styles.index(style)] = 1.0
+    return weights
+
+
+def settle_styles(style: Tensor, z: Tensor) -> Tensor:
+    """Give rows without a style the one that their z draws (uniformly over seeds).
+
+    Continuous in z, so that a walk through the latent space passes from style to style.
+    """
+    num_styles = style.shape[1]
+    if num_styles == 0:
+        return style
+    drawn = torch.softmax(STYLE_SHARPNESS * z[:, :num_styles], dim=1)
+    return torch.where(style.sum(dim=1, keepdim=True) > 0, style, drawn.to(style.dtype))
+
+
+class Conditioning(nn.Module):
+    """The learned part: what stands for null, and for each style."""
+
+    def __init__(self, config: ConditioningConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.null_token = nn.Parameter(torch.randn(1, config.dim) * config.dim**-0.5)
+        self.null_pooled = nn.Parameter(torch.randn(config.dim) * config.dim**-0.5)
+        self.style_embed = nn.Parameter(torch.randn(len(config.styles), config.dim) * config.dim**-0.5)
+
+    def forward(self, condition: Condition) -> tuple[Tensor, Tensor, Tensor]:
+        """tokens [N, 2 + T, D], mask [N, 2 + T], pooled [N, D] as the generator takes them.
+
+        The pooled vector, with the style, is the first token and the style alone the second, so
+        every row has something to look at.
+        """
+        null = ~condition.mask.any(dim=1, keepdim=True)  # [N, 1]
+        style = condition.style @ self.style_embed
+        pooled = torch.where(null, self.null_pooled, condition.pooled) + style
+        tokens = torch.where(null[:, :, None], self.null_token, condition.tokens)
+        tokens = torch.cat([pooled[:, None], style[:, None], tokens], dim=1)
+        mask = torch.cat([torch.ones_like(null).expand(-1, 2), condition.mask], dim=1)
+        return tokens, mask, pooled

@@ -1,0 +1,159 @@
+"""What a model is: frozen dataclasses, validated when built, and the presets that name them.
+
+A misspelt or impossible option fails here with one line. `to_dict` and `from_dict` are what a
+checkpoint stores (`imagen.config`), so a field may be added with a default but never renamed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+
+RESOLUTIONS = (32, 64, 128, 256)
+COND_DIM = 384  # width of the text encoder, and so of every condition
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """A transformer over a square grid of tokens, then a convolutional tail up to pixels."""
+
+    resolution: int = 32  # pixels a side of the output
+    channels: int = 4  # 1 grey, 3 RGB, 4 premultiplied RGBA
+    dim: int = 128  # token width, and the width of w
+    num_blocks: int = 12
+    num_heads: int = 8
+    grid: int = 4  # tokens a side; one token covers resolution / grid pixels
+    num_registers: int = 4
+    z_dim: int = 64
+    tail_channels: int = 32  # width of the last convolutions, at full resolution
+    readout_every: int = 3  # blocks between the read-outs that the tail sums
+
+    def __post_init__(self) -> None:
+        _check(self.resolution in RESOLUTIONS, "resolution", self.resolution, RESOLUTIONS)
+        _check(self.channels in (1, 3, 4), "channels", self.channels, (1, 3, 4))
+        _check(self.dim % (4 * self.num_heads) == 0, "dim", self.dim, "a multiple of 4 * num_heads")
+        ratio = self.resolution // self.grid
+        _check(
+            ratio * self.grid == self.resolution and ratio >= 2 and ratio & (ratio - 1) == 0,
+            "grid",
+            self.grid,
+            "resolution divided by a power of two",
+        )
+        _check(
+            self.num_blocks % self.readout_every == 0,
+            "readout_every",
+            self.readout_every,
+            "a divisor of num_blocks",
+        )
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Five convolutional stages with per-patch logits; `features` adds frozen lite0 heads."""
+
+    resolution: int = 32
+    channels: int = 4
+    width: int = 32  # channels of the first stage; doubled at each of the next ones up to max_width
+    max_width: int = 128
+    blocks_per_stage: int = 1
+    group_size: int = 16  # channels a group in the grouped 3x3 convolutions
+    embed_dim: int = 128  # space in which a picture and its condition are compared
+    features: bool = True  # with the heads on frozen EfficientNet-lite0 features (Projected GAN)
+    feature_channels: int = 64
+
+    def __post_init__(self) -> None:
+        _check(self.resolution in RESOLUTIONS, "resolution", self.resolution, RESOLUTIONS)
+        _check(self.channels in (1, 3, 4), "channels", self.channels, (1, 3, 4))
+        _check(
+            self.width % self.group_size == 0 and self.max_width % self.group_size == 0,
+            "group_size",
+            self.group_size,
+            "a divisor of width and max_width",
+        )
+
+
+@dataclass(frozen=True)
+class ConditioningConfig:
+    """What may steer the picture. `styles` are in the order of the style weights."""
+
+    dim: int = COND_DIM
+    styles: tuple[str, ...] = ()
+    text_encoder: str = ""  # sha256 of the text encoder's file; empty: the model takes no text
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "styles", tuple(self.styles))  # JSON gives lists
+        _check(len(set(self.styles)) == len(self.styles), "styles", self.styles, "distinct names")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that is needed to build the three networks of a checkpoint."""
+
+    preset: str = "nano"
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("resolution", "channels"):
+            ours, theirs = getattr(self.generator, name), getattr(self.discriminator, name)
+            _check(ours == theirs, f"discriminator {name}", theirs, f"the generator's {ours}")
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> ModelConfig:
+        """Rebuild from `to_dict`; raises ValueError for unknown fields or bad values."""
+        try:
+            parts = dict(values)
+            return cls(
+                generator=GeneratorConfig(**parts.pop("generator")),
+                discriminator=DiscriminatorConfig(**parts.pop("discriminator")),
+                conditioning=ConditioningConfig(**parts.pop("conditioning")),
+                **parts,
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a model configuration of this version: {error}") from error
+
+
+# Every preset has the same 12 blocks of 8 heads; width is what grows.
+PRESET_DIMS = {"nano": 128, "small": 192, "base": 256, "large": 384}
+PRESET_RESOLUTIONS = {"nano": 32, "small": 64, "base": 64, "large": 64}
+
+
+def preset(
+    name: str,
+    *,
+    resolution: int | None = None,
+    channels: int = 4,
+    styles: tuple[str, ...] = (),
+    text_encoder: str = "",
+) -> ModelConfig:
+    """The configuration called `name` (nano, small, base or large) for one kind of picture."""
+    _check(name in PRESET_DIMS, "preset", name, ", ".join(PRESET_DIMS))
+    dim, resolution = PRESET_DIMS[name], resolution or PRESET_RESOLUTIONS[name]
+    return ModelConfig(
+        preset=name,
+        generator=GeneratorConfig(
+            resolution=resolution,
+            channels=channels,
+            dim=dim,
+            # A token covers 8x8 pixels: attention costs the square of the tokens, and the
+            # convolutional tail draws detail for less (docs/experiments.md, "tokens").
+            grid=resolution // 8,
+            tail_channels=dim // 4,
+        ),
+        discriminator=DiscriminatorConfig(
+            resolution=resolution,
+            channels=channels,
+            width=16,  # a small trunk: lite0's heads do most of the judging
+            max_width=dim,
+        ),
+        conditioning=ConditioningConfig(styles=styles, text_encoder=text_encoder),
+    )
+
+
+def _check(ok: bool, what: str, got: object, expected: object) -> None:
+    if not ok:
+        raise ValueError(f"{what} is {got!r}; expected {expected}")

@@ -1,0 +1,126 @@
+"""Which words go with a picture this time: its caption, one keyword, or nothing.
+
+A keyword or no text at all leaves the picture *open*: many real pictures fit, and the seed has to
+choose. That is what makes seeds matter (see training/pairs.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..conditioning import Condition
+from ..conditioning.condition import style_weights
+from .folder import Sample
+
+P_NULL = 0.05
+P_KEYWORD = 0.2
+P_ARTICLE = 0.3  # "red apple" and "a red apple" are the same wish
+CHUNK = 256
+
+
+@dataclass
+class EncodedTexts:
+    """Token embeddings of many texts, end to end: row i is flat[start[i] : start[i] + length[i]]."""
+
+    flat: Tensor  # fp16 [sum of lengths, D]
+    start: Tensor  # [U]
+    length: Tensor  # [U]
+    pooled: Tensor  # fp32 [U, D]
+
+    def rows(self, index: Tensor, style: Tensor) -> Condition:
+        """The conditions of texts `index` [n]; index -1 is the null condition."""
+        null = index < 0
+        index = index.clamp(min=0)
+        length = self.length[index].masked_fill(null, 0)
+        steps = torch.arange(max(1, int(length.max())), device=index.device)
+        mask = steps < length[:, None]
+        where = (self.start[index][:, None] + steps).clamp(max=len(self.flat) - 1)
+        tokens = self.flat[where].float() * mask[:, :, None]
+        return Condition(tokens, mask, self.pooled[index] * ~null[:, None], style)
+
+    def to(self, device: torch.device) -> EncodedTexts:
+        return EncodedTexts(*(t.to(device) for t in (self.flat, self.start, self.length, self.pooled)))
+
+
+def encode_all(texts: list[str], progress: Callable[[int, int], object] | None = None) -> EncodedTexts:
+    """Encode distinct texts once, short ones together."""
+    from ..conditioning.text import text_encoder
+
+    encoder = text_encoder()
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    rows: list[Tensor] = [torch.empty(0)] * len(texts)
+    pooled = torch.zeros(len(texts), 384)
+    for begin in range(0, len(order), CHUNK):
+        chunk = order[begin : begin + CHUNK]
+        tokens, mask, mean = encoder.encode([texts[i] for i in chunk])
+        pooled[chunk] = mean
+        for i, row, keep in zip(chunk, tokens, mask, strict=True):
+            rows[i] = row[keep].half()
+        if progress is not None:
+            progress(begin + len(chunk), len(order))
+    length = torch.tensor([len(row) for row in rows])
+    return EncodedTexts(torch.cat(rows), length.cumsum(0) - length, length, pooled)
+
+
+class CaptionSampler:
+    """Draws the condition of a batch of samples."""
+
+    def __init__(
+        self,
+        samples: list[Sample],
+        styles: tuple[str, ...],
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        number: dict[str, int] = {}
+
+        def known(text: str) -> int:
+            return number.setdefault(text, len(number)) if text else -1
+
+        self.text = torch.tensor([known(s.text) for s in samples])
+        self.article = torch.tensor([known(s.text and f"a {s.text}") for s in samples])
+        width = max([1, *(len(s.keywords) for s in samples)])
+        self.keywords = torch.full((len(samples), width), -1)
+        for row, sample in zip(self.keywords, samples, strict=True):
+            ids = [known(word) for word in sample.keywords]
+            row[: len(ids)] = torch.tensor(ids, dtype=torch.long)
+        self.num_keywords = torch.tensor([len(s.keywords) for s in samples])
+        self.style = torch.cat([style_weights(styles, s.style, 1) for s in samples])
+        self.texts = list(number)
+        self.encoded = encode_all(self.texts, progress) if number else None
+
+    def to(self, device: torch.device) -> CaptionSampler:
+        """The tensors that batches are gathered from go to `device`."""
+        self.encoded = self.encoded and self.encoded.to(device)
+        self.style = self.style.to(device)
+        return self
+
+    def draw(self, index: Tensor, generator: torch.Generator) -> tuple[Condition, Tensor]:
+        """Conditions for samples `index` [n] (on the CPU), and which of them are open, [n] bool."""
+        u = torch.rand(3, len(index), generator=generator)
+        text = torch.where(u[1] < P_ARTICLE, self.article[index], self.text[index])
+        count = self.num_keywords[index]
+        pick = (u[1] * count).long().clamp(max=self.keywords.shape[1] - 1)
+        keyword = self.keywords[index].gather(1, pick[:, None]).squeeze(1)
+        use_keyword = (u[0] < P_KEYWORD + P_NULL) & (count > 0)
+        text = torch.where(use_keyword, keyword, text)
+        text = text.masked_fill(u[0] < P_NULL, -1)
+        is_open = use_keyword | (text < 0)
+        style = self.style[index.to(self.style.device)]
+        if self.encoded is None:
+            return Condition(
+                style.new_zeros(len(index), 1, 384),
+                torch.zeros(len(index), 1, dtype=torch.bool, device=style.device),
+                style.new_zeros(len(index), 384),
+                style,
+            ), is_open
+        return self.encoded.rows(text.to(style.device), style), is_open
+
+    def captions(self, index: Tensor) -> Condition:
+        """The plain captions of samples `index`."""
+        style = self.style[index.to(self.style.device)]
+        assert self.encoded is not None
+        return self.encoded.rows(self.text[index].to(style.device), style)

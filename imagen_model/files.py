@@ -1,0 +1,79 @@
+"""Files: hashes, atomic writes, and the int8 form in which frozen weights are bundled."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+WEIGHTS_DIR = Path(__file__).parent / "weights"
+SCALE_SUFFIX = ".int8_scale"
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=16)
+def checked_sha256(path: Path) -> str:
+    """sha256 of a bundled file; ValueError where it differs from the .sha256 file beside it."""
+    expected = Path(f"{path}.sha256")
+    if not path.is_file() or not expected.is_file():
+        raise ValueError(f"bundled file {path} is missing; reinstall the package")
+    actual = sha256_of(path)
+    if actual != expected.read_text().strip():
+        raise ValueError(f"bundled file {path} is damaged (its sha256 differs); reinstall the package")
+    return actual
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary path beside `path`, then put it in place in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def quantized(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Matrices as int8 rows with one fp16 scale a row, everything else as fp16."""
+    result = {}
+    for name, tensor in state.items():
+        if tensor.ndim < 2:
+            result[name] = tensor.half().contiguous()
+            continue
+        scale = tensor.flatten(1).abs().amax(dim=1).clamp(min=1e-8) / 127  # [rows]
+        scale = scale.half()
+        rows = tensor.flatten(1) / scale.float()[:, None]
+        result[name] = rows.round().clamp(-127, 127).to(torch.int8).view_as(tensor).contiguous()
+        result[name + SCALE_SUFFIX] = scale
+    return result
+
+
+def dequantized(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """fp32 tensors of a state dict written by `quantized`."""
+    result = {}
+    for name, tensor in state.items():
+        if name.endswith(SCALE_SUFFIX):
+            continue
+        result[name] = tensor.float()
+        if tensor.dtype == torch.int8:
+            scale = state[name + SCALE_SUFFIX].float()
+            result[name] *= scale.view(-1, *[1] * (tensor.ndim - 1))
+    return result

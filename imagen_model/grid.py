@@ -1,0 +1,41 @@
+"""Pictures for people: a batch as one contact sheet, and tensors as PIL images."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def straight(pictures: Tensor) -> tuple[Tensor, Tensor | None]:
+    """[N, C, H, W] in [-1, 1] -> colour [N, 1 or 3, H, W] and alpha [N, 1, H, W] in [0, 1].
+
+    Premultiplied colour is divided by alpha; where alpha is under 1/255 it is 0.
+    """
+    unit = (pictures.clamp(-1, 1) + 1) / 2
+    if pictures.shape[1] != 4:
+        return unit, None
+    alpha = unit[:, 3:]
+    visible = alpha >= 1 / 255
+    colour = torch.where(visible, unit[:, :3] / alpha.clamp(min=1 / 255), 0.0).clamp(max=1)
+    return colour, alpha
+
+
+def picture_grid(pictures: Tensor, *, columns: int) -> Tensor:
+    """[N, C, H, W] -> one picture [C, rows * H, columns * W], blank where there are too few."""
+    n, c, h, w = pictures.shape
+    rows = -(-n // columns)
+    sheet = pictures.new_full((rows * columns, c, h, w), -1.0)
+    sheet[:n] = pictures
+    sheet = sheet.view(rows, columns, c, h, w).permute(2, 0, 3, 1, 4)
+    return sheet.reshape(c, rows * h, columns * w)
+
+
+def to_image(picture: Tensor) -> Image.Image:
+    """[C, H, W] in [-1, 1] -> a PIL image, L, RGB or RGBA with straight alpha."""
+    colour, alpha = straight(picture[None].float().cpu())
+    parts = [colour] if alpha is None else [colour, alpha]
+    array = torch.cat(parts, dim=1)[0].permute(1, 2, 0)
+    array = np.asarray((array * 255).round().to(torch.uint8))
+    return Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)

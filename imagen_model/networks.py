@@ -1,0 +1,41 @@
+"""The three networks of one model, built from its configuration, and their training objective's seams."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .conditioning import Condition, Conditioning
+from .config import ModelConfig
+from .discriminator import Discriminator
+from .generator import Generator
+
+
+class Networks(nn.Module):
+    """`generator.*`, `discriminator.*`, `conditioning.*`: the names that a checkpoint has."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        cond = config.conditioning
+        self.generator = Generator(config.generator, cond.dim)
+        self.discriminator = Discriminator(config.discriminator, cond.dim, len(cond.styles))
+        self.conditioning = Conditioning(cond)
+        self.generator.tail.to(memory_format=torch.channels_last)
+        self.discriminator.to(memory_format=torch.channels_last)
+
+    def generate(self, z: Tensor, condition: Condition) -> Tensor:
+        """z [N, z_dim] and N conditions -> pictures [N, C, H, W] in [-1, 1]."""
+        return self.generator(z, *self.conditioning(condition))
+
+    def generating(self) -> list[nn.Module]:
+        """The modules that draw: what the generator's optimiser and the EMA hold."""
+        return [self.generator, self.conditioning]
+
+    @classmethod
+    def from_state(cls, config: ModelConfig, state: dict[str, Tensor]) -> Networks:
+        """Build with the tensors of a checkpoint; initial weights are never drawn."""
+        with torch.device("meta"):
+            networks = cls(config)
+        networks.load_state_dict(state, assign=True)
+        networks.generator.make_buffers()
+        return networks.eval().requires_grad_(False)

@@ -1,0 +1,66 @@
+"""How a run is trained: one frozen dataclass, validated when built."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from .losses import OBJECTIVES
+
+STAGES = ("pretrain", "text")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Defaults are those of the frozen-feature discriminator; `for_model` adapts them."""
+
+    stage: str = "text"  # pretrain: no captions; text: with captions
+    objective: str = "hinge"
+    batch: int = 32
+    seed: int = 0
+    kimg: float = 0.0  # stop after so many thousand images; 0: no such limit
+    minutes: float = 0.0  # stop after so many minutes of training; 0: no such limit
+    lr: float = 8e-4  # both networks' at the start, cosine down to lr_end
+    lr_end: float = 5e-5
+    d_lr_ratio: float = 0.5
+    mapping_lr_ratio: float = 0.1
+    warmup_kimg: float = 2.0
+    beta1: float = 0.0
+    beta2: float = 0.99
+    clip: float = 1.0  # norm of the generator's gradient
+    r1_gamma: float = 0.0
+    r2_gamma: float = 0.0
+    augment_p: float = 0.4
+    ema_halflife_kimg: float = 10.0
+    adversarial_weight: float = 0.2
+    pairs_weight: float = 1.0  # feature matching with the caption's real picture; 0 without captions
+    wrong_caption_weight: float = 0.25
+    info_nce_weight: float = 0.1
+    candidates: int = 4  # draws of z from which an open picture takes the nearest
+    tick_kimg: float = 2.0
+    snapshot_kimg: float = 20.0
+
+    def __post_init__(self) -> None:
+        def check(ok: bool, name: str, expected: str) -> None:
+            if not ok:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+
+        check(self.stage in STAGES, "stage", " or ".join(STAGES))
+        check(self.objective in OBJECTIVES, "objective", " or ".join(OBJECTIVES))
+        check(1 <= self.batch <= 65536, "batch", "1 to 65536")
+        check(self.kimg >= 0, "kimg", "0 or more")
+        check(self.minutes >= 0, "minutes", "0 or more")
+        check(self.lr >= self.lr_end > 0, "lr", f"at least lr_end ({self.lr_end})")
+        check(0 <= self.augment_p <= 1, "augment_p", "0 to 1")
+        check(self.candidates >= 1, "candidates", "1 or more")
+        check(self.r1_gamma >= 0, "r1_gamma", "0 or more")
+        if not (self.kimg or self.minutes):
+            raise ValueError("nothing says when to stop: give kimg or minutes")
+
+    def to_dict(self) -> dict:
+        return dataclasses.asdict(self)
+
+
+def width_aware_lr(dim: int) -> float:
+    """2e-4 * 768 / width: narrow transformers take larger steps (recipe of GAT, 2509.24935)."""
+    return 2e-4 * 768 / dim

@@ -1,0 +1,436 @@
+"""The training loop: one discriminator and one generator step a batch, on one device.
+
+One forward pass of the generator serves both networks, and the frozen features of real and fake are
+computed once: they feed the discriminator's heads and the pairs' term alike. The shape of the game
+is Projected GAN's (2111.01007) or R3GAN's (2501.05441), by `objective`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..checkpoint import save_checkpoint
+from ..conditioning import Condition
+from ..config import ModelConfig
+from ..data.captions import CaptionSampler
+from ..data.folder import PictureSet
+from ..discriminator import Judgement
+from ..features import as_rgb, lite0, lite0_hash
+from ..grid import picture_grid, to_image
+from ..networks import Networks
+from .augment import AugmentDraw, random_background
+from .config import TrainingConfig
+from .ema import Ema
+from .losses import OBJECTIVES, gradient_penalty, info_nce
+from .pairs import L1_WEIGHT, feature_matching, low_resolution_l1, nearest_latents
+from .state import load_state, save_state, saved_state
+
+logger = logging.getLogger(__name__)
+
+GRID_ROWS, GRID_COLUMNS = 8, 8
+SAVE_EVERY_SEC = 300.0
+
+
+@dataclass
+class Progress:
+    """Where a run is; what a caller's progress bar shows."""
+
+    cur_nimg: int = 0
+    seconds: float = 0.0
+    fraction: float = 0.0  # of kimg or minutes, whichever is nearer
+    img_per_sec: float = 0.0
+
+    @property
+    def eta_sec(self) -> float:
+        return self.seconds * (1 - self.fraction) / max(self.fraction, 1e-6)
+
+
+class EpochOrder:
+    """Which sample comes next: every sample `weight` times an epoch, in an order that the seed fixes."""
+
+    def __init__(self, weights: Tensor, seed: int) -> None:
+        self.weights = weights / weights.max()
+        self.seed = seed
+        self.epoch, self.cursor = 0, 0
+        self._order = self._draw()
+
+    def _draw(self) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        keep = torch.rand(len(self.weights), generator=generator) < self.weights
+        chosen = keep.nonzero().squeeze(1)
+        return chosen[torch.randperm(len(chosen), generator=generator)]
+
+    def seek(self, epoch: int, cursor: int) -> None:
+        self.epoch, self.cursor = epoch, cursor
+        self._order = self._draw()
+
+    def next(self, n: int) -> Tensor:
+        parts = []
+        while n > 0:
+            part = self._order[self.cursor : self.cursor + n]
+            parts.append(part)
+            n -= len(part)
+            self.cursor += len(part)
+            if self.cursor >= len(self._order):
+                self.seek(self.epoch + 1, 0)
+        return torch.cat(parts)
+
+
+class Trainer:
+    """Owns networks, optimisers and data of one run; `run()` trains until the limit."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        training: TrainingConfig,
+        pictures: PictureSet,
+        captions: CaptionSampler,
+        out: Path,
+        *,
+        device: torch.device,
+        card: dict,
+    ) -> None:
+        self.model, self.training, self.out, self.device = model, training, Path(out), device
+        self.pictures, self.captions = pictures, captions.to(device)
+        self.card = card
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(training.seed)
+            self.networks = Networks(model).to(device).train()
+        self.ema = Ema(self.networks, training.ema_halflife_kimg)
+        self.lite0 = lite0() if device.type == "cpu" else _copy_to(lite0(), device)
+        self.optimizers = {"g": self._generator_optimizer(), "d": self._discriminator_optimizer()}
+        self.base_lrs = {
+            name: [group["lr"] for group in optimizer.param_groups]
+            for name, optimizer in self.optimizers.items()
+        }
+        self.rng = torch.Generator().manual_seed(training.seed)
+        self.order = EpochOrder(
+            torch.tensor([s.weight for s in pictures.samples]), training.seed
+        )
+        self.progress = Progress()
+        self.sums: dict[str, float] = {}
+        self.num_steps = 0
+
+    # -- optimisers -------------------------------------------------------------------------------
+
+    def _generator_optimizer(self) -> torch.optim.Adam:
+        t, mapping = self.training, list(self.networks.generator.mapping.parameters())
+        special = {id(p) for p in mapping}
+        rest = [
+            p for m in self.networks.generating() for p in m.parameters() if id(p) not in special
+        ]
+        groups = [
+            {"params": rest, "lr": t.lr},
+            {"params": mapping, "lr": t.lr * t.mapping_lr_ratio},
+        ]
+        return torch.optim.Adam(groups, betas=(t.beta1, t.beta2), eps=1e-8)
+
+    def _discriminator_optimizer(self) -> torch.optim.Adam:
+        t = self.training
+        trained = [p for p in self.networks.discriminator.parameters() if p.requires_grad]
+        return torch.optim.Adam(trained, lr=t.lr * t.d_lr_ratio, betas=(t.beta1, t.beta2), eps=1e-8)
+
+    def _set_lr(self) -> None:
+        """Linear warm-up, then a cosine down to lr_end over the whole run."""
+        t = self.training
+        warm = min(1.0, self.progress.cur_nimg / max(t.warmup_kimg * 1000, 1))
+        cosine = 0.5 * (1 + math.cos(math.pi * min(self.progress.fraction, 1.0)))
+        factor = warm * (t.lr_end + (t.lr - t.lr_end) * cosine) / t.lr
+        for name, optimizer in self.optimizers.items():
+            for group, base in zip(optimizer.param_groups, self.base_lrs[name], strict=True):
+                group["lr"] = base * factor
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def step(self) -> dict[str, Tensor]:
+        """One batch: updates both networks and the EMA; returns scalars for the log."""
+        t, networks = self.training, self.networks
+        index = self.order.next(t.batch)
+        real = self.pictures.batch(index).to(self.device)
+        condition, is_open = self.captions.draw(index, self.rng)
+        z = self._latents(condition, is_open, real)
+        draw = AugmentDraw.sample(t.batch, t.augment_p, generator=self.rng, device=self.device)
+        background = random_background(t.batch, self.rng, self.device)
+
+        with self._autocast():
+            fake = networks.generate(z, condition)
+            real_seen, fake_seen = draw(real), draw(fake)
+            with torch.no_grad():
+                real_levels = self.lite0(as_rgb(real_seen, background))
+            fake_levels = self.lite0(as_rgb(fake_seen, background))
+        real_levels = [level.float() for level in real_levels]
+        fake_levels = [level.float() for level in fake_levels]
+        real_seen, fake_seen = real_seen.float(), fake_seen.float()
+
+        d_log, real_judgement = self._discriminator_step(
+            real_seen, fake_seen, real_levels, fake_levels, condition, background
+        )
+        g_log = self._generator_step(
+            real_seen, fake_seen, real_levels, fake_levels, condition, real_judgement
+        )
+        self.progress.cur_nimg += t.batch
+        self.ema.update(networks, cur_nimg=self.progress.cur_nimg, batch=t.batch)
+        return {**d_log, **g_log}
+
+    def _latents(self, condition: Condition, is_open: Tensor, real: Tensor) -> Tensor:
+        """z [N, z_dim]; open pictures take the nearest of several (training/pairs.py)."""
+        t, z_dim = self.training, self.model.generator.z_dim
+        z = torch.randn(t.batch, t.candidates, z_dim, generator=self.rng).to(self.device)
+        chosen = z[:, 0].clone()
+        rows = is_open.nonzero().squeeze(1).to(self.device)
+        if t.pairs_weight and t.candidates > 1 and len(rows):
+            chosen[rows] = nearest_latents(self.networks, condition[rows], real[rows], z[rows])
+        return chosen
+
+    def _discriminator_step(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        real_levels: list[Tensor],
+        fake_levels: list[Tensor],
+        condition: Condition,
+        background: Tensor,
+    ) -> tuple[dict[str, Tensor], Judgement]:
+        t, discriminator = self.training, self.networks.discriminator
+        d_loss, _ = OBJECTIVES[t.objective]
+        discriminator.requires_grad_(True)
+        if discriminator.config.features:
+            discriminator.mixer.requires_grad_(False)
+        fake, fake_levels = fake.detach(), [level.detach() for level in fake_levels]
+        if t.r1_gamma or t.r2_gamma:
+            real, real_levels = self._penalized(real, background)
+            fake, fake_levels = self._penalized(fake, background)
+        real_judged = discriminator(real, real_levels)
+        fake_judged = discriminator(fake, fake_levels)
+        cond = discriminator.embed_condition(condition.pooled, condition.style)
+        real_logits, fake_logits = real_judged.logits(cond), fake_judged.logits(cond)
+        loss = _over_heads(d_loss, real_logits, fake_logits)
+        log = {"d_loss": loss.detach()}
+        if t.wrong_caption_weight and condition.mask.any():
+            # a real picture under its neighbour's caption counts as fake; only the heads pay
+            wrong = real_judged.logits(cond.roll(1, dims=0))
+            loss = loss + t.wrong_caption_weight * _over_heads(d_loss, real_logits, wrong)
+        if t.info_nce_weight:
+            nce = info_nce(real_judged.match_matrix(cond))
+            loss = loss + t.info_nce_weight * nce
+            log["d_info_nce"] = nce.detach()
+        if t.r1_gamma:
+            penalty = gradient_penalty(_sum_over_heads(real_logits), real)
+            loss = loss + t.r1_gamma / 2 * penalty
+            log["r1_penalty"] = penalty.detach()
+        if t.r2_gamma:
+            penalty = gradient_penalty(_sum_over_heads(fake_logits), fake)
+            loss = loss + t.r2_gamma / 2 * penalty
+            log["r2_penalty"] = penalty.detach()
+        optimizer = self.optimizers["d"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        log["real_logits"] = real_judged.realism().mean().detach()
+        log["fake_logits"] = fake_judged.realism().mean().detach()
+        return log, real_judged.detach()
+
+    def _penalized(self, pictures: Tensor, background: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Pictures that require grad, with features recomputed from them where there are any."""
+        pictures = pictures.detach().requires_grad_(True)
+        if not self.model.discriminator.features:
+            return pictures, []
+        return pictures, self.lite0(as_rgb(pictures, background))
+
+    def _generator_step(
+        self,
+        real: Tensor,
+        fake: Tensor,
+        real_levels: list[Tensor],
+        fake_levels: list[Tensor],
+        condition: Condition,
+        real_judged: Judgement,
+    ) -> dict[str, Tensor]:
+        t, discriminator = self.training, self.networks.discriminator
+        _, g_loss = OBJECTIVES[t.objective]
+        discriminator.requires_grad_(False)
+        judged = discriminator(fake, fake_levels)
+        cond = discriminator.embed_condition(condition.pooled, condition.style)
+        adversarial = _over_heads(g_loss, real_judged.logits(cond), judged.logits(cond))
+        loss = t.adversarial_weight * adversarial
+        log = {"g_loss": adversarial.detach()}
+        if t.info_nce_weight:
+            nce = info_nce(judged.match_matrix(cond))
+            loss = loss + t.info_nce_weight * t.adversarial_weight * nce
+            log["g_info_nce"] = nce.detach()
+        if t.pairs_weight:
+            matching = feature_matching(real_levels, fake_levels, self.lite0)
+            l1 = low_resolution_l1(real, fake)
+            loss = loss + t.pairs_weight * (matching + L1_WEIGHT * l1)
+            log |= {"feature_matching": matching.detach(), "l1": l1.detach()}
+        optimizer = self.optimizers["g"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        log["g_grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, t.clip)
+        optimizer.step()
+        return log
+
+    def _autocast(self) -> contextlib.AbstractContextManager:
+        if self.device.type == "cuda":
+            return torch.autocast("cuda", dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    # -- a run ------------------------------------------------------------------------------------
+
+    def resume(self) -> bool:
+        """Go on from `out`/state; False where there is nothing saved."""
+        folder = saved_state(self.out)
+        if folder is None:
+            return False
+        saved = load_state(folder, self._modules(), self.optimizers)
+        self.progress.cur_nimg, self.progress.seconds = saved["cur_nimg"], saved["seconds"]
+        self.order.seek(saved["epoch"], saved["cursor"])
+        self.rng.set_state(torch.tensor(saved["rng"], dtype=torch.uint8))
+        self._update_fraction()
+        return True
+
+    def run(self, on_step: Callable[[Progress], object] | None = None) -> None:
+        """Train to the limit. `on_step` may raise to stop: what was trained is saved first."""
+        t = self.training
+        self.out.mkdir(parents=True, exist_ok=True)
+        if self.progress.cur_nimg == 0:
+            self._draw_grid("real.png", real=True)
+        last, saved_at = time.monotonic(), time.monotonic()
+        tick_start = (self.progress.cur_nimg, self.progress.seconds)
+        self._update_fraction()
+        try:
+            while self.progress.fraction < 1:
+                before = self.progress.cur_nimg
+                self._set_lr()
+                log = self.step()
+                self._accumulate(log)
+                now = time.monotonic()
+                self.progress.seconds += now - last
+                last = now
+                self._update_fraction()
+                if _crossed(before, self.progress.cur_nimg, t.tick_kimg):
+                    tick_start = self._tick(tick_start)
+                if _crossed(before, self.progress.cur_nimg, t.snapshot_kimg):
+                    self._draw_grid(f"{self.progress.cur_nimg // 1000:06d}.png")
+                    self._snapshot(f"snapshot-{self.progress.cur_nimg // 1000:06d}.safetensors")
+                    last = time.monotonic()  # drawing and writing are not training time
+                if now - saved_at > SAVE_EVERY_SEC:
+                    self.save()
+                    last = saved_at = time.monotonic()
+                if on_step is not None:
+                    on_step(self.progress)
+        finally:
+            if self.progress.cur_nimg:
+                self.save()
+        self._draw_grid(f"{self.progress.cur_nimg // 1000:06d}.png")
+
+    def save(self) -> None:
+        """Write the resumable state and latest.safetensors."""
+        p = self.progress
+        save_state(
+            self.out,
+            self._modules(),
+            self.optimizers,
+            {
+                "cur_nimg": p.cur_nimg,
+                "seconds": p.seconds,
+                "epoch": self.order.epoch,
+                "cursor": self.order.cursor,
+                "rng": self.rng.get_state().tolist(),
+                "model": self.model.to_dict(),
+                "training": self.training.to_dict(),
+            },
+        )
+        self._snapshot("latest.safetensors")
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        return {"networks": self.networks, "ema": self.ema.module}
+
+    def _update_fraction(self) -> None:
+        t, p = self.training, self.progress
+        by_images = p.cur_nimg / (t.kimg * 1000) if t.kimg else 0.0
+        by_time = p.seconds / (t.minutes * 60) if t.minutes else 0.0
+        p.fraction = max(by_images, by_time)
+
+    def _accumulate(self, log: dict[str, Tensor]) -> None:
+        for name, value in log.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value)
+        self.num_steps += 1
+
+    def _tick(self, start: tuple[int, float]) -> tuple[int, float]:
+        """Append one line to stats.jsonl."""
+        p = self.progress
+        p.img_per_sec = (p.cur_nimg - start[0]) / max(p.seconds - start[1], 1e-9)
+        line = {
+            "kimg": p.cur_nimg / 1000,
+            "seconds": round(p.seconds, 2),
+            "img_per_sec": round(p.img_per_sec, 2),
+            "lr": self.optimizers["g"].param_groups[0]["lr"],
+            **{name: round(total / self.num_steps, 5) for name, total in self.sums.items()},
+        }
+        self.sums, self.num_steps = {}, 0
+        with (self.out / "stats.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        return p.cur_nimg, p.seconds
+
+    def _snapshot(self, name: str) -> None:
+        """Inference weights: the EMA's drawing networks with the current discriminator."""
+        self.ema.module.discriminator.load_state_dict(self.networks.discriminator.state_dict())
+        card = {
+            **self.card,
+            "stage": self.training.stage,
+            "kimg": round(self.progress.cur_nimg / 1000, 3),
+            "seconds": round(self.progress.seconds, 1),
+            "training": self.training.to_dict(),
+            "lite0": lite0_hash() if self.model.discriminator.features else "",
+            "code_version": __version__,
+        }
+        save_checkpoint(self.out / name, self.model, self.ema.module, card)
+
+    @torch.no_grad()
+    def _draw_grid(self, name: str, *, real: bool = False) -> None:
+        """samples/NAME: fixed seeds and captions, so that files can be flipped through."""
+        count = GRID_ROWS * GRID_COLUMNS
+        generator = torch.Generator().manual_seed(0)
+        index = torch.randint(len(self.pictures), (count,), generator=generator)
+        if real:
+            drawn = self.pictures.batch(index)
+        else:
+            z = torch.randn(count, self.model.generator.z_dim, generator=generator)
+            condition = self.captions.captions(index)
+            drawn = self.ema.module.generate(z.to(self.device), condition).cpu()
+        path = self.out / "samples" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        to_image(picture_grid(drawn, columns=GRID_COLUMNS)).save(path)
+
+
+def _over_heads(loss: Callable, real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> Tensor:
+    return torch.stack([loss(r, f) for r, f in zip(real, fake, strict=True)]).mean()
+
+
+def _sum_over_heads(logits: tuple[Tensor, ...]) -> Tensor:
+    """[N] the mean over patches of each head, summed over heads."""
+    return torch.stack([head.mean(dim=1) for head in logits]).sum(dim=0)
+
+
+def _crossed(before: int, after: int, every_kimg: float) -> bool:
+    every = max(1, round(every_kimg * 1000))
+    return before // every != after // every
+
+
+def _copy_to(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    import copy
+
+    return copy.deepcopy(network).to(device)

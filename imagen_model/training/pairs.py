@@ -1,0 +1,60 @@
+"""The terms that use pairs: one real picture for each (caption, style).
+
+Feature matching in frozen lite0 features and a low-resolution L1 tell the generator what the caption
+looks like, long before a discriminator could. Where the caption leaves the picture open (a keyword,
+or nothing), several real pictures fit one condition, and matching would teach their blur. There the
+real picture is matched by the nearest of several draws of z (implicit maximum likelihood,
+1809.09087): every real picture keeps a seed that comes near it, so seeds stay different.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..conditioning import Condition
+from ..features import EfficientNetLite
+from ..networks import Networks
+from .augment import downsampled
+
+L1_WEIGHT = 3.0  # against feature matching, whose value is several times larger
+
+
+def feature_matching(
+    real_levels: list[Tensor], fake_levels: list[Tensor], lite0: EfficientNetLite
+) -> Tensor:
+    """Mean squared difference of channel-normalised features, summed over levels (1801.03924),
+    plus one minus the cosine of the pooled features."""
+    total = fake_levels[0].new_zeros(())
+    for real, fake in zip(real_levels, fake_levels, strict=True):
+        difference = F.normalize(real, dim=1, eps=1e-3) - F.normalize(fake, dim=1, eps=1e-3)
+        total = total + difference.square().sum(dim=1).mean()
+    real, fake = lite0.pool(real_levels[-1]), lite0.pool(fake_levels[-1])
+    return total + (1 - F.cosine_similarity(real, fake, dim=1)).mean()
+
+
+def low_resolution_l1(real: Tensor, fake: Tensor) -> Tensor:
+    """L1 at an eighth and a half of the resolution: colours and layout, not texture."""
+    side = real.shape[2]
+    return sum(
+        F.l1_loss(downsampled(fake, side // step), downsampled(real, side // step))
+        for step in (2, 8)
+    )
+
+
+@torch.no_grad()
+def nearest_latents(
+    networks: Networks, condition: Condition, real: Tensor, z: Tensor
+) -> Tensor:
+    """For each of n open pictures the one of its k draws that already comes nearest.
+
+    z [n, k, z_dim] -> [n, z_dim]; nearness is L2 at 8x8 pixels.
+    """
+    n, k, _ = z.shape
+    repeated = condition[torch.arange(n, device=real.device).repeat_interleave(k)]
+    fake = networks.generate(z.flatten(0, 1), repeated)
+    fake, real = downsampled(fake, 8).flatten(1), downsampled(real, 8).flatten(1)
+    difference = fake.unflatten(0, (n, k)) - real[:, None]  # [n, k, C * 64]
+    best = difference.square().sum(dim=2).argmin(dim=1)
+    return z[torch.arange(n, device=z.device), best]

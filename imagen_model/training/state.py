@@ -1,0 +1,69 @@
+"""A resumable training state: a folder of safetensors and JSON that is replaced in one step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+STATE, NEW, OLD = "state", "state.new", "state.old"
+
+
+def save_state(run: Path, modules: dict[str, nn.Module], optimizers: dict, progress: dict) -> None:
+    """Write `run`/state; at every moment a complete one exists under one of three names."""
+    new = run / NEW
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    for name, module in modules.items():
+        state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+        save_file(state, new / f"{name}.safetensors")
+    for name, optimizer in optimizers.items():
+        save_file(_flat(optimizer), new / f"optimizer-{name}.safetensors")
+    (new / "progress.json").write_text(json.dumps(progress))  # last: it marks the folder complete
+    shutil.rmtree(run / OLD, ignore_errors=True)
+    if (run / STATE).exists():
+        (run / STATE).rename(run / OLD)
+    new.rename(run / STATE)
+    shutil.rmtree(run / OLD, ignore_errors=True)
+
+
+def saved_state(run: Path) -> Path | None:
+    """The folder to resume from, or None."""
+    for name in (STATE, NEW, OLD):
+        if (run / name / "progress.json").is_file():
+            return run / name
+    return None
+
+
+def load_state(folder: Path, modules: dict[str, nn.Module], optimizers: dict) -> dict:
+    """Restore in place; returns the progress that was saved."""
+    for name, module in modules.items():
+        module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+    for name, optimizer in optimizers.items():
+        _restore(optimizer, load_file(folder / f"optimizer-{name}.safetensors"))
+    return json.loads((folder / "progress.json").read_text())
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _flat(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{i}.{key}": value.detach().cpu().contiguous()
+        for i, parameter in enumerate(_parameters(optimizer))
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = _parameters(optimizer)
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        parameter = parameters[int(index)]
+        on = value if key == "step" else value.to(parameter.device)
+        optimizer.state[parameter][key] = on
