@@ -1,3 +1,31 @@
-"""Imagen GAN."""
+"""Imagen GAN: a transformer generator trained against a CNN discriminator.
+
+    import imagen_model as im
+    model = im.load("emoji")
+    pictures = model.sample(["a red apple"], seeds=[0, 1], style="fluent-3d")  # [2, 4, 32, 32]
+
+Pictures are NCHW float in [-1, 1]; four channels are premultiplied RGBA. This package knows nothing
+of ComfyUI; the nodes are beside it.
+"""
+
+from .bundled import bundled_models
+from .conditioning import Condition
+from .grid import picture_grid, straight, to_image
+from .model import Model, load
+from .sampling import Latent, random_latent
+from .scoring import Scores
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Condition",
+    "Latent",
+    "Model",
+    "Scores",
+    "bundled_models",
+    "load",
+    "picture_grid",
+    "random_latent",
+    "straight",
+    "to_image",
+]

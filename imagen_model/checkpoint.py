@@ -101,8 +101,7 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
     bad = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
     if bad:
         raise ValueError(f"{path} holds NaN or infinite weights (first in {bad[0]})")
-    with torch.device("meta"):
-        networks = Networks(config)
+    networks = Networks.seeded(config, 0)
     expected = {name: tensor.shape for name, tensor in networks.state_dict().items()}
     if expected != {name: tensor.shape for name, tensor in state.items()}:
         wrong = sorted(
@@ -111,5 +110,5 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
             if name not in state or expected.get(name) != state[name].shape
         )
         raise ValueError(f"{path} does not fit its own configuration (first at {wrong[0]})")
-    networks = Networks.from_state(config, state)
-    return config, networks, card
+    networks.load_state_dict(state)
+    return config, networks.eval().requires_grad_(False), card

@@ -34,6 +34,21 @@ class Mapping(nn.Module):
         return self.out(F.silu(self.hidden(x)))
 
 
+TILES = ("none", "x", "both")
+
+
+def padded_conv(conv: nn.Conv2d, x: Tensor, tile: str) -> Tensor:
+    """A 3x3 convolution that sees across the edges where the picture shall tile.
+
+    tile: "none" pads with zeros, "x" joins left and right, "both" also top and bottom.
+    """
+    if tile == "none":
+        return conv(x)
+    x = F.pad(x, (1, 1, 0, 0), mode="circular")
+    x = F.pad(x, (0, 0, 1, 1), mode="circular" if tile == "both" else "constant")
+    return F.conv2d(x, conv.weight, conv.bias)
+
+
 class UpBlock(nn.Module):
     """Twice the resolution: two residual 3x3 convolutions, then PixelShuffle."""
 
@@ -44,9 +59,9 @@ class UpBlock(nn.Module):
         )
         self.up = nn.Conv2d(in_channels, 4 * out_channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, tile: str) -> Tensor:
         for conv in self.convs:
-            x = x + F.silu(conv(x))
+            x = x + F.silu(padded_conv(conv, x, tile))
         return F.pixel_shuffle(self.up(x), 2)
 
 
@@ -64,11 +79,11 @@ class Tail(nn.Module):
         self.conv = nn.Conv2d(widths[-1], widths[-1], 3, padding=1)
         self.out = nn.Conv2d(widths[-1], config.channels, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, tile: str = "none") -> Tensor:
         for up in self.ups:
-            x = up(x)
-        x = x + F.silu(self.conv(F.silu(x)))
-        return torch.tanh(self.out(x))
+            x = up(x, tile)
+        x = x + F.silu(padded_conv(self.conv, F.silu(x), tile))
+        return torch.tanh(padded_conv(self.out, x, tile))
 
 
 class Generator(nn.Module):
@@ -90,14 +105,8 @@ class Generator(nn.Module):
             for _ in range(config.num_blocks // config.readout_every)
         )
         self.tail = Tail(config)
-        self.make_buffers()
-
-    def make_buffers(self) -> None:
-        """The rotations, which follow from the configuration and are in no checkpoint."""
-        config = self.config
-        with torch.device(self.grid.device):
-            cos, sin = rope_2d(config.grid, config.dim // config.num_heads)
-            still = torch.zeros(config.num_registers, cos.shape[1])  # registers have no position
+        cos, sin = rope_2d(config.grid, dim // config.num_heads)
+        still = torch.zeros(config.num_registers, cos.shape[1])  # registers have no position
         self.register_buffer("rope_cos", torch.cat([still + 1, cos]), persistent=False)
         self.register_buffer("rope_sin", torch.cat([still, sin]), persistent=False)
 
@@ -107,7 +116,7 @@ class Generator(nn.Module):
         w = repeat(w, "n d -> n b d", b=self.config.num_blocks)
         return self.synthesis(w, tokens, mask)
 
-    def synthesis(self, w: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    def synthesis(self, w: Tensor, tokens: Tensor, mask: Tensor, *, tile: str = "none") -> Tensor:
         """w [N, num_blocks, dim] and the condition's tokens -> [N, C, H, W] in [-1, 1]."""
         num_registers = self.config.num_registers
         x = torch.cat([self.registers, self.grid])
@@ -122,4 +131,4 @@ class Generator(nn.Module):
                     x[:, num_registers:]
                 )
         features = rearrange(features, "n (h w) d -> n d h w", h=self.config.grid)
-        return self.tail(features)
+        return self.tail(features, tile)

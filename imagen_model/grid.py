@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
+
+from .files import write_atomically
 
 
 def straight(pictures: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -39,3 +45,14 @@ def to_image(picture: Tensor) -> Image.Image:
     array = torch.cat(parts, dim=1)[0].permute(1, 2, 0)
     array = np.asarray((array * 255).round().to(torch.uint8))
     return Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
+
+
+def save_png(picture: Tensor, path: Path, facts: dict, *, scale: int = 1) -> None:
+    """Write [C, H, W] atomically; `facts` go into the file as JSON under the key "imagen"."""
+    image = to_image(picture)
+    if scale > 1:
+        size = (image.width * scale, image.height * scale)
+        image = image.resize(size, Image.Resampling.NEAREST)
+    info = PngInfo()
+    info.add_itxt("imagen", json.dumps(facts, ensure_ascii=False))
+    write_atomically(path, lambda p: image.save(p, format="PNG", pnginfo=info))

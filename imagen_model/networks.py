@@ -1,4 +1,4 @@
-"""The three networks of one model, built from its configuration, and their training objective's seams."""
+"""The three networks of one model, built from its configuration."""
 
 from __future__ import annotations
 
@@ -32,10 +32,8 @@ class Networks(nn.Module):
         return [self.generator, self.conditioning]
 
     @classmethod
-    def from_state(cls, config: ModelConfig, state: dict[str, Tensor]) -> Networks:
-        """Build with the tensors of a checkpoint; initial weights are never drawn."""
-        with torch.device("meta"):
-            networks = cls(config)
-        networks.load_state_dict(state, assign=True)
-        networks.generator.make_buffers()
-        return networks.eval().requires_grad_(False)
+    def seeded(cls, config: ModelConfig, seed: int) -> Networks:
+        """Initial weights that `seed` fixes; the global random state stays as it was."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return cls(config)

@@ -1,18 +1,21 @@
 """Text -> Condition by the frozen MiniLM sentence encoder (2002.10957), bundled, offline.
 
 The file holds all-MiniLM-L6-v2 with its matrices as int8 rows and fp16 scales; its hash is checked
-and named in every checkpoint. transformers is imported when a text is first encoded.
+and named in every checkpoint. It is read when a text is first encoded.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
 
 from ..files import WEIGHTS_DIR, checked_sha256, dequantized
 from .condition import Condition, style_weights
@@ -30,28 +33,82 @@ def text_encoder_hash() -> str:
     return checked_sha256(TEXT_FILE)
 
 
+class MiniLM(nn.Module):
+    """BERT's encoder (1810.04805) in torch's own layers: post-norm, GELU, learned positions.
+
+    transformers would import for three seconds to run these six layers; tests compare with it.
+    """
+
+    def __init__(self, config: dict) -> None:
+        super().__init__()
+        dim, eps = config["hidden_size"], config["layer_norm_eps"]
+        self.word = nn.Embedding(config["vocab_size"], dim)
+        self.position = nn.Embedding(config["max_position_embeddings"], dim)
+        self.segment = nn.Embedding(config["type_vocab_size"], dim)
+        self.norm = nn.LayerNorm(dim, eps=eps)
+        layer = nn.TransformerEncoderLayer(
+            dim,
+            config["num_attention_heads"],
+            config["intermediate_size"],
+            activation=config["hidden_act"],
+            layer_norm_eps=eps,
+            batch_first=True,
+        )
+        self.layers = nn.TransformerEncoder(
+            layer, config["num_hidden_layers"], enable_nested_tensor=False
+        )
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """ids [N, T], mask [N, T] True where there is a token -> [N, T, D]."""
+        x = self.word(ids) + self.position.weight[: ids.shape[1]] + self.segment.weight[0]
+        return self.layers(self.norm(x), src_key_padding_mask=~mask)
+
+
+def from_bert_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The published state dict of a BERT in the names of `MiniLM`."""
+    plain = {
+        "embeddings.word_embeddings": "word",
+        "embeddings.position_embeddings": "position",
+        "embeddings.token_type_embeddings": "segment",
+        "embeddings.LayerNorm": "norm",
+        "attention.output.dense": "self_attn.out_proj",
+        "attention.output.LayerNorm": "norm1",
+        "intermediate.dense": "linear1",
+        "output.dense": "linear2",
+        "output.LayerNorm": "norm2",
+    }
+    result = {}
+    for name, tensor in state.items():
+        stem, kind = name.rsplit(".", 1)  # kind: weight or bias
+        if not stem.startswith("encoder.layer."):
+            result[f"{plain[stem]}.{kind}"] = tensor
+            continue
+        number, part = stem.removeprefix("encoder.layer.").split(".", 1)
+        layer = f"layers.layers.{number}"
+        if part == "attention.self.query":
+            qkv = [state[f"{stem[: -len('query')]}{x}.{kind}"] for x in ("query", "key", "value")]
+            result[f"{layer}.self_attn.in_proj_{kind}"] = torch.cat(qkv)
+        elif not part.startswith("attention.self."):
+            result[f"{layer}.{plain[part]}.{kind}"] = tensor
+    return result
+
+
 class TextEncoder:
     """The frozen encoder. Rows come out alike whatever else is in the batch, to float rounding."""
 
     def __init__(self, directory: Path = TEXT_DIR) -> None:
-        from safetensors.torch import load_file
-        from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+        weights = directory / TEXT_FILE.name
+        checked_sha256(weights)
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        # Layers draw initial weights that are overwritten at once: leave the global state alone.
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+            self.network = MiniLM(config).eval().requires_grad_(False)
+            self.network.load_state_dict(from_bert_names(dequantized(load_file(weights))))
+        self.tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+        self.tokenizer.enable_truncation(MAX_TOKENS)
+        self.tokenizer.enable_padding(pad_token="[PAD]")
 
-        checked_sha256(directory / TEXT_FILE.name)
-        # No global RNG: transformers draws initial weights that are overwritten at once.
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
-            self.network = BertModel(
-                BertConfig.from_pretrained(directory), add_pooling_layer=False
-            ).eval()
-            state = dequantized(load_file(directory / TEXT_FILE.name))
-            self.network.load_state_dict(state)
-            self.network.requires_grad_(False)
-        self.tokenizer = PreTrainedTokenizerFast(
-            tokenizer_file=str(directory / "tokenizer.json"),
-            pad_token="[PAD]",
-            model_max_length=MAX_TOKENS,
-        )
-
+    @torch.no_grad()
     def encode(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
         """texts -> tokens [N, T, 384], mask [N, T], pooled [N, 384] of unit length, on the CPU.
 
@@ -59,14 +116,12 @@ class TextEncoder:
         warning.
         """
         texts = [text[:MAX_CHARACTERS].strip() for text in texts]
-        batch = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        if batch.encodings is not None and any(e.overflowing for e in batch.encodings):
-            logger.warning("a prompt is longer than %d word pieces; the rest is ignored", MAX_TOKENS)
-        mask = batch["attention_mask"].bool()  # [N, T]
-        with torch.no_grad():
-            tokens = self.network(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-            ).last_hidden_state
+        encodings = self.tokenizer.encode_batch(texts)
+        if any(encoding.overflowing for encoding in encodings):
+            logger.warning("a prompt is over %d word pieces; the rest is ignored", MAX_TOKENS)
+        ids = torch.tensor([encoding.ids for encoding in encodings])  # [N, T]
+        mask = torch.tensor([encoding.attention_mask for encoding in encodings]).bool()
+        tokens = self.network(ids, mask)
         mask = mask & torch.tensor([[bool(text)] for text in texts])
         tokens = tokens * mask[:, :, None]
         mean = tokens.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..files import write_atomically
@@ -69,6 +69,12 @@ class PictureSet:
     @property
     def styles(self) -> tuple[str, ...]:
         return tuple(sorted({s.style for s in self.samples if s.style}))
+
+    def without_empty_alpha(self) -> PictureSet:
+        """RGB where every picture of an RGBA set is opaque, else itself."""
+        if self.pixels.shape[1] == 4 and bool((self.pixels[:, 3] == 255).all()):
+            return PictureSet(self.samples, self.pixels[:, :3].contiguous(), self.skipped)
+        return self
 
     def fingerprint(self) -> str:
         """sha256 over the sorted hashes of the pictures: names the training list."""
@@ -137,35 +143,38 @@ def _from_files(root: Path) -> Iterable[Sample]:
 
 
 def read_picture(path: Path, *, resolution: int, channels: int) -> np.ndarray:
-    """One picture as uint8 [resolution, resolution, channels], straight alpha.
+    """One picture as uint8 [resolution, resolution, channels], straight alpha (see fit_picture).
 
-    The whole picture is kept: it is scaled to fit and padded (transparent, or white without alpha).
     Raises ValueError where the file is no picture.
     """
     try:
         with Image.open(path) as image:
-            image.load()
+            image = ImageOps.exif_transpose(image)
             image = image.convert("RGBA")
-    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: not a readable picture ({error})") from None
     return fit_picture(image, resolution=resolution, channels=channels)
 
 
 def fit_picture(image: Image.Image, *, resolution: int, channels: int) -> np.ndarray:
-    """An RGBA picture scaled to fit a square, as `read_picture` returns it."""
-    scale = resolution / max(image.size)
-    if scale != 1:
-        size = tuple(max(1, round(side * scale)) for side in image.size)
-        image = image.resize(size, Image.Resampling.LANCZOS)
-    paper = (255, 255, 255, 0) if channels == 4 else (255, 255, 255, 255)
-    canvas = Image.new("RGBA", (resolution, resolution), paper)
-    offset = tuple((resolution - side) // 2 for side in image.size)
-    if channels == 4:
-        canvas.paste(image, offset)
+    """An RGBA picture as a square uint8 [resolution, resolution, channels], straight alpha.
+
+    A picture with transparency is scaled to fit and padded with more of it; an opaque one is cut to
+    its central square. Fewer channels than four are composited over white.
+    """
+    size = (resolution, resolution)
+    if image.getextrema()[3][0] < 255:
+        image = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
+        canvas = Image.new("RGBA", size, (255, 255, 255, 0))
+        canvas.paste(image, tuple((resolution - side) // 2 for side in image.size))
+        image = canvas
     else:
-        canvas.alpha_composite(image, offset)
-    array = np.asarray(canvas.convert(MODES[channels]))
-    return array.reshape(resolution, resolution, channels)
+        image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    if channels != 4:
+        paper = Image.new("RGBA", size, (255, 255, 255, 255))
+        paper.alpha_composite(image)
+        image = paper.convert(MODES[channels])
+    return np.asarray(image).reshape(resolution, resolution, channels)
 
 
 def premultiplied(array: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ class TrainingConfig:
     adversarial_weight: float = 0.2
     pairs_weight: float = 1.0  # feature matching with the caption's real picture; 0 without captions
     wrong_caption_weight: float = 0.25
-    info_nce_weight: float = 0.1
+    info_nce_weight: float = 1.0  # for the discriminator; times adversarial_weight for the generator
     candidates: int = 4  # draws of z from which an open picture takes the nearest
     tick_kimg: float = 2.0
     snapshot_kimg: float = 20.0

@@ -104,9 +104,7 @@ class Trainer:
         self.model, self.training, self.out, self.device = model, training, Path(out), device
         self.pictures, self.captions = pictures, captions.to(device)
         self.card = card
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(training.seed)
-            self.networks = Networks(model).to(device).train()
+        self.networks = Networks.seeded(model, training.seed).to(device).train()
         self.ema = Ema(self.networks, training.ema_halflife_kimg)
         self.lite0 = lite0() if device.type == "cpu" else _copy_to(lite0(), device)
         self.optimizers = {"g": self._generator_optimizer(), "d": self._discriminator_optimizer()}

@@ -1,0 +1,61 @@
+"""The models in the box: versioned names, and the alias of the best one."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from pathlib import Path
+
+from .files import WEIGHTS_DIR
+
+logger = logging.getLogger(__name__)
+
+MODELS_DIR = WEIGHTS_DIR / "models"
+ALIASES = {"emoji": "emoji-32-v1"}  # the best bundled model of each family
+SUFFIX = ".safetensors"
+
+
+def bundled_models() -> dict[str, Path]:
+    """Name -> file of every bundled model, sorted by name."""
+    return {path.stem: path for path in sorted(MODELS_DIR.glob(f"*{SUFFIX}"))}
+
+
+def find_model(name: str) -> Path:
+    """The file of a bundled name, of an alias, or of a path.
+
+    A version that is no longer there gives its newest successor, with one warning. ValueError names
+    what there is, and the nearest name.
+    """
+    if not name.strip():
+        raise ValueError(f"no model named; bundled are {', '.join(bundled_models())}")
+    models = bundled_models()
+    known = ALIASES.get(name, name)
+    if known in models:
+        return models[known]
+    path = Path(name)
+    if path.is_file():
+        return path
+    successor = _successor(known, models)
+    if successor:
+        logger.warning("model %s is no longer bundled; using %s", name, successor)
+        return models[successor]
+    if path.suffix == SUFFIX or len(path.parts) > 1:
+        raise ValueError(f"no checkpoint {path}")
+    names = [*ALIASES, *models]
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ValueError(f"no model {name!r}{hint}; bundled in {MODELS_DIR}: {', '.join(names)}")
+
+
+def _successor(name: str, models: dict[str, Path]) -> str | None:
+    """The newest version of the same family and resolution, else of the family's alias."""
+    match = re.fullmatch(r"(?P<family>\w+)-(?P<resolution>\d+)-v(?P<version>\d+)", name)
+    if match is None:
+        return None
+    stem = f"{match['family']}-{match['resolution']}-v"
+    versions = sorted(int(m[len(stem) :]) for m in models if m.startswith(stem))
+    if versions:
+        return f"{stem}{versions[-1]}"
+    best = ALIASES.get(match["family"])
+    return best if best in models else None

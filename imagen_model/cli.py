@@ -1,0 +1,424 @@
+"""The `imagen` command: data, train, sample, score, evaluate, info.
+
+Exit codes: 0 done, 1 the work failed (one clear line), 2 wrong usage. Everything heavy is imported
+by the command that needs it, so `imagen --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+DESCRIPTION = """\
+Imagen GAN: pictures from a prompt in one forward pass, and a generator of your own.
+
+  imagen sample --prompt "a red apple" --num 8 --out grid.png     draw with the bundled model
+  imagen train PICTURES --out RUN --minutes 30                    train your own
+  imagen sample --model RUN/latest.safetensors --out mine.png     draw with it
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        result = args.run(args)
+        if args.json:
+            args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        return 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 1
+    except Exception as error:  # the command line's one place to turn a failure into a line
+        if args.debug:
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+        print(f"error: {kind}{reason}", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    from . import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="imagen",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"imagen-gan {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", type=Path, metavar="FILE", help="write what is printed as JSON")
+    common.add_argument("--debug", action="store_true", help="show a traceback when it fails")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_sample, _add_train, _add_score, _add_evaluate, _add_data, _add_info):
+        add(commands, common)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction,
+    common: argparse.ArgumentParser,
+    name: str,
+    run: Callable[[argparse.Namespace], dict],
+    summary: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, parents=[common], help=summary, description=summary)
+    command.set_defaults(run=run)
+    return command
+
+
+def _model_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model", default="emoji", help="a bundled name or a .safetensors file (default: emoji)"
+    )
+    command.add_argument(
+        "--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or mps"
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"is {value}; expected 1 or more")
+    return value
+
+
+def pick_device(name: str):
+    """The torch device called `name`; ValueError where this machine has none."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"device {name!r} is not available here; try --device cpu") from None
+    return device
+
+
+def _load(args: argparse.Namespace):
+    from .model import load
+
+    return load(args.model, device=pick_device(args.device))
+
+
+# -- sample ---------------------------------------------------------------------------------------
+
+
+def _add_sample(commands, common) -> None:
+    c = _command(commands, common, "sample", run_sample, "Draw pictures for prompts.")
+    _model_options(c)
+    c.add_argument(
+        "--prompt", action="append", metavar="TEXT", help="what to draw; repeat for several"
+    )
+    c.add_argument("--style", help="one of the model's styles; without it each seed takes one")
+    c.add_argument("--seed", type=int, default=0, help="the first seed (default 0)")
+    c.add_argument(
+        "--num", type=_positive, default=1, metavar="N", help="pictures a prompt, from consecutive seeds"
+    )
+    c.add_argument(
+        "--truncation", type=float, default=1.0, help="1 varied ... 0 the average picture"
+    )
+    c.add_argument("--tile", choices=("none", "x", "both"), default="none", help="seamless edges")
+    c.add_argument("--scale", type=_positive, default=1, help="enlarge whole pixels, for looking")
+    c.add_argument(
+        "--out", type=Path, required=True, help="FILE.png for one grid, or a folder for single files"
+    )
+
+
+def run_sample(args: argparse.Namespace) -> dict:
+    if args.out.suffix and args.out.suffix.lower() != ".png":
+        raise ValueError(f"--out is {args.out}; expected a .png file or a folder")
+    model = _load(args)
+    prompts = args.prompt or [""]
+    seeds = [(args.seed + i) % (1 << 64) for i in range(args.num)]
+    condition = model.encode_text(prompts, style=args.style)  # loads the text encoder
+    started = time.perf_counter()
+    pictures = _drawn(model, condition, seeds, args)
+    seconds = time.perf_counter() - started
+    paths = _write_pictures(pictures, prompts, seeds, model, args)
+    per_image = 1000 * seconds / len(pictures)
+    for path in paths:
+        print(path)
+    print(f"{len(pictures)} pictures in {seconds:.2f} s, {per_image:.1f} ms each, {model.device}")
+    return {
+        "model": model.name,
+        "files": [str(p) for p in paths],
+        "prompts": prompts,
+        "seeds": seeds,
+        "seconds": seconds,
+        "ms_per_image": per_image,
+        "device": str(model.device),
+    }
+
+
+def _drawn(model, condition, seeds: list[int], args: argparse.Namespace):
+    import torch
+
+    rows = torch.arange(len(condition)).repeat_interleave(len(seeds))
+    latent = model.latent(seeds * len(condition))
+    return model.draw(condition[rows], latent, truncation=args.truncation, tile=args.tile)
+
+
+def _write_pictures(pictures, prompts, seeds, model, args) -> list[Path]:
+    """A grid with a row a prompt, or one file each; every file says how it was made."""
+    from .grid import picture_grid, save_png
+
+    facts = {"model": model.name, "sha256": model.card.get("sha256"), "style": args.style,
+             "truncation": args.truncation, "tile": args.tile}  # fmt: skip
+    if args.out.suffix:
+        columns = len(seeds) if len(prompts) > 1 else min(len(seeds), 8)
+        sheet = picture_grid(pictures, columns=columns)
+        save_png(sheet, args.out, {**facts, "prompts": prompts, "seeds": seeds}, scale=args.scale)
+        return [args.out]
+    paths = []
+    for i, picture in enumerate(pictures):
+        prompt, seed = prompts[i // len(seeds)], seeds[i % len(seeds)]
+        path = args.out / f"{i // len(seeds):04d}-{seed}.png"
+        save_png(picture, path, {**facts, "prompt": prompt, "seed": seed}, scale=args.scale)
+        paths.append(path)
+    return paths
+
+
+# -- score ----------------------------------------------------------------------------------------
+
+
+def _add_score(commands, common) -> None:
+    c = _command(
+        commands, common, "score", run_score, "Let the discriminator rank pictures, best first."
+    )
+    c.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    _model_options(c)
+    c.add_argument("--prompt", help="also judge how well the pictures fit this text")
+    c.add_argument("--style", help="the style that the prompt asks for")
+
+
+def run_score(args: argparse.Namespace) -> dict:
+    import numpy as np
+    import torch
+
+    from .data.folder import premultiplied, read_picture
+
+    model = _load(args)
+    channels = model.config.generator.channels
+    arrays = [
+        premultiplied(read_picture(path, resolution=model.resolution, channels=channels))
+        for path in args.images
+    ]
+    pictures = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    condition = None
+    if args.prompt is not None:
+        condition = model.encode_text(args.prompt, style=args.style)
+    scores = model.score(pictures, condition)
+    rows = []
+    for rank, i in enumerate(scores.order.tolist(), start=1):
+        row = {"rank": rank, "image": str(args.images[i]), "realism": float(scores.realism[i])}
+        line = f"{rank:3d}  realism {row['realism']:+.3f}"
+        if scores.match is not None:
+            row["match"] = float(scores.match[i])
+            line += f"  match {row['match']:+.3f}"
+        rows.append(row)
+        print(f"{line}  {row['image']}")
+    return {"model": model.name, "scores": rows}
+
+
+# -- evaluate -------------------------------------------------------------------------------------
+
+
+def _add_evaluate(commands, common) -> None:
+    c = _command(
+        commands, common, "evaluate", run_evaluate,
+        "Measure a model on held-out pictures: prompt retrieval, the discriminator, variety.",
+    )  # fmt: skip
+    _model_options(c)
+    c.add_argument("--data", type=Path, required=True, help="a folder made by `imagen data`")
+
+
+def run_evaluate(args: argparse.Namespace) -> dict:
+    from .evaluation import evaluate
+
+    result = evaluate(_load(args), args.data, stage=lambda text: print(text, file=sys.stderr))
+    print(json.dumps(result, indent=1))
+    return result
+
+
+# -- train ----------------------------------------------------------------------------------------
+
+
+def _add_train(commands, common) -> None:
+    c = _command(
+        commands, common, "train", run_train,
+        "Train a generator on a folder of pictures. Stop with Ctrl-C and go on with --resume.",
+    )  # fmt: skip
+    c.add_argument("data", type=Path, help="pictures: captions in metadata.jsonl, .txt or folder names")
+    c.add_argument("--out", type=Path, required=True, metavar="RUN", help="where the run is written")
+    c.add_argument("--preset", default="nano", help="nano, small, base or large (default nano)")
+    c.add_argument("--resolution", type=int, help="pixels a side: 32, 64, 128 or 256")
+    c.add_argument("--stage", choices=("pretrain", "text"), help="default: text if there are captions")
+    c.add_argument("--kimg", type=float, default=0.0, help="stop after so many thousand images")
+    c.add_argument("--minutes", type=float, default=0.0, help="stop after so many minutes")
+    c.add_argument("--batch", type=_positive, default=32, help="images a step (default 32)")
+    c.add_argument("--seed", type=int, default=0)
+    c.add_argument("--objective", choices=("hinge", "rpgan"), default="hinge")
+    c.add_argument("--gamma", type=float, help="weight of the R1 and R2 penalties (hinge 0, rpgan 1)")
+    c.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    c.add_argument("--resume", action="store_true", help="go on where RUN stopped")
+    c.add_argument("--dry-run", action="store_true", help="say what would be done, and end")
+
+
+def run_train(args: argparse.Namespace) -> dict:
+    from .training.start import describe, prepare
+
+    signal.signal(signal.SIGTERM, _stop)
+    if args.out.exists() and any(args.out.iterdir()) and not (args.resume or args.dry_run):
+        raise ValueError(f"{args.out} already holds a run; go on with --resume, or choose another --out")
+    trainer = prepare(
+        args.data,
+        args.out,
+        preset_name=args.preset,
+        resolution=args.resolution,
+        device=pick_device(args.device),
+        gamma=args.gamma,
+        stage=args.stage,
+        progress=_bar,
+        **{k: getattr(args, k) for k in ("kimg", "minutes", "batch", "seed", "objective")},
+    )
+    plan = describe(trainer)
+    for name, value in plan.items():
+        print(f"{name:>12}: {value}")
+    if args.dry_run:
+        return plan
+    if args.resume and not trainer.resume():
+        print("nothing saved yet: starting fresh")
+    _train(trainer)
+    print(f"trained {trainer.progress.cur_nimg / 1000:.1f} kimg: {args.out / 'latest.safetensors'}")
+    return {**plan, "kimg": trainer.progress.cur_nimg / 1000, "seconds": trainer.progress.seconds}
+
+
+def _train(trainer) -> None:
+    from tqdm import tqdm
+
+    with tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar}| {desc}") as bar:
+
+        def show(progress) -> None:
+            bar.n = min(progress.fraction, 1.0)
+            bar.set_description_str(
+                f"{progress.cur_nimg / 1000:.1f} kimg, {progress.img_per_sec:.1f} img/s, "
+                f"{_duration(progress.eta_sec)} left",
+                refresh=False,
+            )
+            bar.update(0)
+
+        try:
+            trainer.run(show)
+        except KeyboardInterrupt:
+            bar.close()
+            print(f"stopped and saved; go on with --resume: {trainer.out}", file=sys.stderr)
+            raise
+
+
+def _bar(label: str) -> Callable[[int, int], None]:
+    """A progress callback (done, total) drawn as a bar."""
+    from tqdm import tqdm
+
+    bar = tqdm(desc=label, unit="", leave=False)
+
+    def show(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return show
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+def _stop(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+# -- data -----------------------------------------------------------------------------------------
+
+
+def _add_data(commands, common) -> None:
+    data = commands.add_parser("data", help="Prepare training pictures.")
+    kinds = data.add_subparsers(dest="kind", required=True, metavar="KIND")
+    emoji = _command(
+        kinds, common, "emoji", run_data_emoji,
+        "Build the four-style emoji set (npm fetches about 60 MB of pictures).",
+    )  # fmt: skip
+    emoji.add_argument("--source", type=Path, help="a node_modules folder with the packages unpacked")
+    folder = _command(
+        kinds, common, "folder", run_data_folder,
+        "Scale a folder of your own: class folders, .txt captions or metadata.jsonl.",
+    )  # fmt: skip
+    folder.add_argument("--source", type=Path, required=True, help="the folder")
+    for command in (emoji, folder):
+        command.add_argument("--out", type=Path, required=True, help="a new folder")
+        command.add_argument("--resolution", type=_positive, default=64, help="default 64")
+
+
+def run_data_emoji(args: argparse.Namespace) -> dict:
+    from .data.emoji import build_emoji
+
+    manifest = build_emoji(
+        args.out, resolution=args.resolution, source=args.source, progress=_bar("drawing")
+    )
+    counts = manifest["pictures"]
+    print(f"{args.out}: {counts['train']} pictures to train on, {counts['test']} held out")
+    for source in manifest["sources"].values():
+        print(f"  {source['package']}: {source['licence']}, {source['attribution']}")
+    return manifest
+
+
+def run_data_folder(args: argparse.Namespace) -> dict:
+    from .data.folder import build_folder
+
+    manifest = build_folder(
+        args.source, args.out, resolution=args.resolution, progress=_bar("scaling")
+    )
+    print(f"{args.out}: {manifest['pictures']} pictures, {manifest['captioned']} with captions")
+    for reason in manifest["skipped"]:
+        print(f"  skipped {reason}")
+    return manifest
+
+
+# -- info -----------------------------------------------------------------------------------------
+
+
+def _add_info(commands, common) -> None:
+    c = _command(commands, common, "info", run_info, "Show a checkpoint's configuration and card.")
+    c.add_argument("model", help="a bundled name or a .safetensors file")
+
+
+def run_info(args: argparse.Namespace) -> dict:
+    from .bundled import find_model
+    from .checkpoint import read_metadata
+
+    path = find_model(args.model)
+    metadata = read_metadata(path)
+    result = {
+        "file": str(path),
+        "format": int(metadata["imagen.format"]),
+        "config": json.loads(metadata["imagen.config"]),
+        "card": json.loads(metadata["imagen.card"]),
+    }
+    print(json.dumps(result, indent=1, ensure_ascii=False))
+    return result

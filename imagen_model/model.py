@@ -1,0 +1,138 @@
+"""A loaded model: everything a caller needs to draw and to judge, in one object."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .bundled import find_model
+from .checkpoint import load_checkpoint
+from .conditioning import Condition
+from .config import ModelConfig
+from .networks import Networks
+from .sampling import Latent, Progress, draw, random_latent
+from .scoring import Scores, score
+
+
+class Model:
+    """Configuration, card and networks of one checkpoint."""
+
+    def __init__(self, name: str, config: ModelConfig, networks: Networks, card: dict) -> None:
+        self.name, self.config, self.networks, self.card = name, config, networks, card
+        self.lite0 = _own_lite0(card) if config.discriminator.features else None
+
+    @property
+    def device(self) -> torch.device:
+        return self.networks.generator.grid.device
+
+    @property
+    def resolution(self) -> int:
+        return self.config.generator.resolution
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        return self.config.conditioning.styles
+
+    def to(self, device: torch.device | str) -> Model:
+        """Move the networks, in place; returns self."""
+        self.networks.to(device)
+        if self.lite0 is not None:
+            self.lite0.to(device)
+        return self
+
+    def encode_text(self, texts: Sequence[str] | str, *, style: str | None = None) -> Condition:
+        """One condition row a text. Empty text asks for anything; style None lets the seed choose.
+
+        ValueError for a style or a text encoder that the model does not know.
+        """
+        from .conditioning.text import encode_text, text_encoder_hash
+
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        trained_with = self.config.conditioning.text_encoder
+        if any(text.strip() for text in texts):
+            if not trained_with:
+                raise ValueError(f"model {self.name} was trained without text; give an empty prompt")
+            if trained_with != text_encoder_hash():
+                raise ValueError(
+                    f"model {self.name} was trained with another text encoder "
+                    f"({trained_with[:12]}; bundled is {text_encoder_hash()[:12]})"
+                )
+            return encode_text(texts, styles=self.styles, style=style)
+        from .conditioning.condition import style_weights
+
+        null = Condition.null(len(texts), self.config.conditioning)
+        return null.with_style(style_weights(self.styles, style, len(texts)))
+
+    def latent(self, seeds: Sequence[int]) -> Latent:
+        """One point z a seed."""
+        return random_latent(seeds, self.config.generator.z_dim)
+
+    def draw(
+        self,
+        condition: Condition,
+        latent: Latent,
+        *,
+        truncation: float = 1.0,
+        tile: str = "none",
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Pictures [N, C, H, W] in [-1, 1]; four channels are premultiplied RGBA."""
+        return draw(
+            self.networks,
+            condition,
+            latent,
+            truncation_psi=truncation,
+            tile=tile,
+            progress=progress,
+        )
+
+    def sample(
+        self,
+        prompts: Sequence[str] | str,
+        *,
+        seeds: Sequence[int] = (0,),
+        style: str | None = None,
+        truncation: float = 1.0,
+        tile: str = "none",
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Every prompt with every seed: [len(prompts) * len(seeds), C, H, W], prompt by prompt."""
+        condition = self.encode_text(prompts, style=style)
+        rows = torch.arange(len(condition)).repeat_interleave(len(seeds))
+        latent = self.latent([*seeds] * len(condition))
+        return self.draw(
+            condition[rows], latent, truncation=truncation, tile=tile, progress=progress
+        )
+
+    def score(
+        self,
+        pictures: Tensor,
+        condition: Condition | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> Scores:
+        """Judge pictures [N, C, H, W] in [-1, 1], of any size; see scoring.Scores."""
+        return score(self.networks, self.lite0, pictures, condition, progress=progress)
+
+
+def load(name: str | Path = "emoji", *, device: torch.device | str = "cpu") -> Model:
+    """A bundled model by name (or alias), or a checkpoint by path, on `device`.
+
+    ValueError with one line for whatever is wrong with the file.
+    """
+    path = find_model(str(name))
+    config, networks, card = load_checkpoint(path)
+    return Model(path.stem, config, networks, card).to(device)
+
+
+def _own_lite0(card: dict) -> torch.nn.Module:
+    """A copy of the bundled lite0, if it is the one that the checkpoint names."""
+    from .features import lite0, lite0_hash
+
+    if card.get("lite0") != lite0_hash():
+        raise ValueError("the checkpoint was trained with another lite0 than the bundled one")
+    return copy.deepcopy(lite0())

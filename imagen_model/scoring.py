@@ -1,0 +1,109 @@
+"""The discriminator as a judge: how real a picture looks, where, and how well it fits a condition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .conditioning import Condition
+from .features import EfficientNetLite, as_rgb
+from .networks import Networks
+from .sampling import BATCH, Progress, expand, full_precision
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Logits of N pictures: higher is better; zero is where the judge is undecided."""
+
+    realism: Tensor  # [N]
+    match: Tensor | None  # [N] with a condition
+    realism_map: Tensor  # [N, R, R] realism of each place
+
+    @property
+    def total(self) -> Tensor:
+        """[N] what ranking goes by."""
+        return self.realism if self.match is None else self.realism + self.match
+
+    @property
+    def order(self) -> Tensor:
+        """[N] indices from best to worst; equal scores keep their order."""
+        return self.total.argsort(descending=True, stable=True)
+
+
+def as_model_pictures(pictures: Tensor, *, resolution: int, channels: int) -> Tensor:
+    """[N, 1, 3 or 4, H, W] in [-1, 1] -> the model's channels and resolution.
+
+    Four channels are premultiplied RGBA; a picture without alpha counts as opaque, and alpha that
+    the model does not have is composited over white.
+    """
+    if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4):
+        raise ValueError(f"pictures have shape {tuple(pictures.shape)}; expected [N, 1|3|4, H, W]")
+    x = pictures.float()
+    if channels == 4:
+        if x.shape[1] == 1:
+            x = x.expand(-1, 3, -1, -1)
+        if x.shape[1] == 3:
+            x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    else:
+        if x.shape[1] == 4:
+            x = x[:, :3] + (1 - x[:, 3:])  # over white, see features.as_rgb
+        if channels == 1 and x.shape[1] == 3:
+            luma = x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R 601
+            x = (x * luma).sum(dim=1, keepdim=True)
+        elif channels == 3 and x.shape[1] == 1:
+            x = x.expand(-1, 3, -1, -1)
+    if x.shape[2:] != (resolution, resolution):
+        x = F.interpolate(x, size=(resolution, resolution), mode="bilinear", antialias=True)
+    return x
+
+
+@torch.no_grad()
+def score(
+    networks: Networks,
+    lite0: EfficientNetLite | None,
+    pictures: Tensor,
+    condition: Condition | None = None,
+    *,
+    batch_size: int = BATCH,
+    progress: Progress | None = None,
+) -> Scores:
+    """Judge pictures [N, C, H, W] in [-1, 1] of any size; one condition serves all, or one each."""
+    discriminator = networks.discriminator
+    config = discriminator.config
+    x = as_model_pictures(pictures, resolution=config.resolution, channels=config.channels)
+    if condition is not None:
+        condition = expand(condition, len(x))
+    device = discriminator.match_scale.device
+    realism, match, maps = [], [], []
+    with full_precision():
+        for begin in range(0, len(x), batch_size):
+            rows = slice(begin, begin + batch_size)
+            part = x[rows].to(device)
+            levels = lite0(as_rgb(part)) if lite0 is not None else None
+            judged = discriminator(part, levels)
+            realism.append(judged.realism().cpu())
+            maps.append(judged.realism_map(config.resolution).cpu())
+            if condition is not None:
+                cond = condition[rows].to(device=device, dtype=torch.float32)
+                embedded = discriminator.embed_condition(cond.pooled, cond.style)
+                match.append(judged.match(embedded).mean(dim=1).cpu())
+            if progress is not None:
+                progress(min(begin + batch_size, len(x)), len(x), None)
+    return Scores(torch.cat(realism), torch.cat(match) if match else None, torch.cat(maps))
+
+
+FAKE_COLOUR, NEUTRAL_COLOUR, REAL_COLOUR = (0.70, 0.09, 0.17), (0.97, 0.97, 0.97), (0.13, 0.40, 0.67)
+
+
+def map_colours(realism_map: Tensor) -> Tensor:
+    """[N, H, W] logits -> [N, 3, H, W] in [-1, 1]: red looks drawn, white undecided, blue real."""
+    fake, neutral, real = (
+        realism_map.new_tensor(c).view(1, 3, 1, 1)
+        for c in (FAKE_COLOUR, NEUTRAL_COLOUR, REAL_COLOUR)
+    )
+    certainty = torch.tanh(realism_map)[:, None]  # [-1, 1]
+    end = torch.where(certainty > 0, real, fake)
+    return torch.lerp(neutral.expand_as(end), end, certainty.abs()) * 2 - 1

@@ -1,0 +1,17 @@
+"""The nodes. Each is a schema and three lines: convert, one library call, convert."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import condition, latent, model, sample, score
+from .host import register_model_folder
+
+
+class ImagenExtension(ComfyExtension):
+    """What ComfyUI asks for the nodes."""
+
+    async def on_load(self) -> None:
+        register_model_folder()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        register_model_folder()  # hosts before on_load existed
+        return [node for family in (model, condition, latent, sample, score) for node in family.NODES]

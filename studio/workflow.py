@@ -1,0 +1,75 @@
+"""Workflows as the GUI saves them, turned into the prompts that the server runs.
+
+The examples are kept in the GUI's format only; what the demo and the tests run is what users open.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+BYPASSED = (2, 4)  # node modes: muted, bypassed
+CONTROLS = {"fixed", "increment", "decrement", "randomize"}
+
+
+def load_workflow(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def to_prompt(workflow: dict, object_info: dict) -> dict[str, dict]:
+    """GUI format (schema 0.4) -> API format, with the server's /object_info.
+
+    Widgets take their values by position, in the order in which the node declares its inputs; a seed
+    is followed by the value of its "control after generate" widget. ValueError for unknown nodes.
+    """
+    links = {link[0]: (str(link[1]), link[2]) for link in workflow["links"]}
+    prompt = {}
+    for node in workflow["nodes"]:
+        kind = node["type"]
+        if kind in ("Note", "MarkdownNote") or node.get("mode", 0) in BYPASSED:
+            continue
+        if kind not in object_info:
+            raise ValueError(f"the server has no node {kind}")
+        linked = {i["name"]: links[i["link"]] for i in node.get("inputs", []) if i.get("link")}
+        values = list(node.get("widgets_values", []))
+        inputs: dict[str, Any] = {}
+        for name, spec in declared(object_info[kind]):
+            if is_widget(spec):
+                value = values.pop(0)
+                options = spec[1] if len(spec) > 1 else {}
+                if options.get("control_after_generate") and values and values[0] in CONTROLS:
+                    values.pop(0)
+                if options.get("image_upload") and values and values[0] == "image":
+                    values.pop(0)  # LoadImage stores its upload button too
+                inputs[name] = value
+            if name in linked:
+                inputs[name] = list(linked[name])
+        prompt[str(node["id"])] = {"class_type": kind, "inputs": inputs}
+    return prompt
+
+
+def declared(info: dict) -> list[tuple[str, list]]:
+    """A node's inputs in order: required, then optional."""
+    return [
+        (name, spec)
+        for group in ("required", "optional")
+        for name, spec in info["input"].get(group, {}).items()
+    ]
+
+
+def is_widget(spec: list) -> bool:
+    """Whether an input has a value of its own on the node."""
+    kind, options = spec[0], spec[1] if len(spec) > 1 else {}
+    if options.get("forceInput"):
+        return False
+    return isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR")
+
+
+def set_input(prompt: dict, class_type: str, name: str, value: Any) -> None:
+    """Set one input on every node of a kind."""
+    nodes = [node for node in prompt.values() if node["class_type"] == class_type]
+    if not nodes:
+        raise ValueError(f"the workflow has no {class_type}")
+    for node in nodes:
+        node["inputs"][name] = value
