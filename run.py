@@ -33,7 +33,7 @@ STARTER = ROOT / "example_workflows" / "text_to_image.json"
 
 
 def main() -> int:
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 - run by whatever Python there is
         print(f"Python {sys.version.split()[0]} is too old; this needs 3.10 or newer")
         return 1
     parser = argparse.ArgumentParser(
@@ -76,7 +76,9 @@ def set_up() -> None:
     if STAMP.is_file() and STAMP.read_text() == wanted:
         return
     free_gb = shutil.disk_usage(ROOT).free / 1e9
-    print(f"Setting up .venv: about 3 GB to download, {NEEDED_GB} GB of disk ({free_gb:.0f} GB free).")
+    print(
+        f"Setting up .venv: about 3 GB to download, {NEEDED_GB} GB of disk ({free_gb:.0f} GB free)."
+    )
     if free_gb < NEEDED_GB and not PYTHON.is_file():
         raise RuntimeError(f"only {free_gb:.1f} GB of disk are free here; {NEEDED_GB} are needed")
     started = time.monotonic()

@@ -66,7 +66,7 @@ def read_metadata(path: Path) -> dict[str, str]:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, struct.error) as error:
         raise ValueError(
-            f"{path} is not a readable safetensors file (truncated, or something else renamed): {error}"
+            f"{path} is not a readable safetensors file (truncated, or another kind): {error}"
         ) from None
     if "imagen.format" not in metadata:
         raise ValueError(
@@ -79,7 +79,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise ValueError(f"{path} has damaged metadata; download or export it again") from None
     if not 1 <= version <= FORMAT:
         raise ValueError(
-            f"{path} has checkpoint format {version}; this version reads up to {FORMAT}: update the pack"
+            f"{path} has checkpoint format {version}; this version reads up to {FORMAT}"
         )
     return metadata
 
@@ -94,7 +94,7 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
         raise ValueError(f"{path}: {error}") from None
     card = json.loads(metadata["imagen.card"])
     with safe_open(path, framework="pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if card.get("sha256") != tensors_sha256(stored):
         raise ValueError(f"{path} is damaged: its tensors do not have the hash that its card names")
     state = dequantized(stored)

@@ -126,7 +126,11 @@ def _add_sample(commands, common) -> None:
     c.add_argument("--style", help="one of the model's styles; without it each seed takes one")
     c.add_argument("--seed", type=int, default=0, help="the first seed (default 0)")
     c.add_argument(
-        "--num", type=_positive, default=1, metavar="N", help="pictures a prompt, from consecutive seeds"
+        "--num",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="pictures a prompt, from consecutive seeds",
     )
     c.add_argument(
         "--truncation", type=float, default=1.0, help="1 varied ... 0 the average picture"
@@ -134,7 +138,10 @@ def _add_sample(commands, common) -> None:
     c.add_argument("--tile", choices=("none", "x", "both"), default="none", help="seamless edges")
     c.add_argument("--scale", type=_positive, default=1, help="enlarge whole pixels, for looking")
     c.add_argument(
-        "--out", type=Path, required=True, help="FILE.png for one grid, or a folder for single files"
+        "--out",
+        type=Path,
+        required=True,
+        help="FILE.png for one grid, or a folder for single files",
     )
 
 
@@ -262,17 +269,25 @@ def _add_train(commands, common) -> None:
         commands, common, "train", run_train,
         "Train a generator on a folder of pictures. Stop with Ctrl-C and go on with --resume.",
     )  # fmt: skip
-    c.add_argument("data", type=Path, help="pictures: captions in metadata.jsonl, .txt or folder names")
-    c.add_argument("--out", type=Path, required=True, metavar="RUN", help="where the run is written")
+    c.add_argument(
+        "data", type=Path, help="pictures: captions in metadata.jsonl, .txt or folder names"
+    )
+    c.add_argument(
+        "--out", type=Path, required=True, metavar="RUN", help="where the run is written"
+    )
     c.add_argument("--preset", default="nano", help="nano, small, base or large (default nano)")
     c.add_argument("--resolution", type=int, help="pixels a side: 32, 64, 128 or 256")
-    c.add_argument("--stage", choices=("pretrain", "text"), help="default: text if there are captions")
+    c.add_argument(
+        "--stage", choices=("pretrain", "text"), help="default: text if there are captions"
+    )
     c.add_argument("--kimg", type=float, default=0.0, help="stop after so many thousand images")
     c.add_argument("--minutes", type=float, default=0.0, help="stop after so many minutes")
     c.add_argument("--batch", type=_positive, default=32, help="images a step (default 32)")
     c.add_argument("--seed", type=int, default=0)
     c.add_argument("--objective", choices=("hinge", "rpgan"), default="hinge")
-    c.add_argument("--gamma", type=float, help="weight of the R1 and R2 penalties (hinge 0, rpgan 1)")
+    c.add_argument(
+        "--gamma", type=float, help="weight of the R1 and R2 penalties (hinge 0, rpgan 1)"
+    )
     c.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     c.add_argument("--resume", action="store_true", help="go on where RUN stopped")
     c.add_argument("--dry-run", action="store_true", help="say what would be done, and end")
@@ -283,7 +298,9 @@ def run_train(args: argparse.Namespace) -> dict:
 
     signal.signal(signal.SIGTERM, _stop)
     if args.out.exists() and any(args.out.iterdir()) and not (args.resume or args.dry_run):
-        raise ValueError(f"{args.out} already holds a run; go on with --resume, or choose another --out")
+        raise ValueError(
+            f"{args.out} already holds a run; go on with --resume, or choose another --out"
+        )
     trainer = prepare(
         args.data,
         args.out,
@@ -364,7 +381,9 @@ def _add_data(commands, common) -> None:
         kinds, common, "emoji", run_data_emoji,
         "Build the four-style emoji set (npm fetches about 60 MB of pictures).",
     )  # fmt: skip
-    emoji.add_argument("--source", type=Path, help="a node_modules folder with the packages unpacked")
+    emoji.add_argument(
+        "--source", type=Path, help="a node_modules folder with the packages unpacked"
+    )
     folder = _command(
         kinds, common, "folder", run_data_folder,
         "Scale a folder of your own: class folders, .txt captions or metadata.jsonl.",

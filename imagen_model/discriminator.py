@@ -25,7 +25,7 @@ LEAK = 0.2
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the heads say of N pictures; a condition is compared with it at the cost of a product."""
+    """What the heads say of N pictures; comparing a condition with it costs one product."""
 
     patch_logits: tuple[Tensor, ...]  # one map [N, h, w] a head
     embedding: Tensor  # [N, heads, embed_dim], unit length, compared with the condition's
@@ -152,6 +152,7 @@ class FeatureMixer(nn.Module):
         super().__init__()
         self.across = nn.ModuleList(nn.Conv2d(c, channels, 1, bias=False) for c in LEVEL_CHANNELS)
         for conv in self.across:
+            assert isinstance(conv, nn.Conv2d)
             nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
         self.requires_grad_(False)
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .files import WEIGHTS_DIR, checked_sha256, dequantized
+from .layers import channels_last
 
 LITE0_FILE = WEIGHTS_DIR / "lite0.safetensors"
 
@@ -45,7 +46,9 @@ class SameConv(nn.Conv2d):
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             pads += [total // 2, total - total // 2]
         if pads[0] == pads[1] and pads[2] == pads[3]:
-            return F.conv2d(x, self.weight, self.bias, self.stride, (pads[2], pads[0]), 1, self.groups)
+            return F.conv2d(
+                x, self.weight, self.bias, self.stride, (pads[2], pads[0]), 1, self.groups
+            )
         return F.conv2d(F.pad(x, pads), self.weight, self.bias, self.stride, 0, 1, self.groups)
 
 
@@ -75,7 +78,9 @@ class EfficientNetLite(nn.Module):
             raise ValueError(f"variant is {variant!r}; expected one of {', '.join(REPEATS)}")
         self.stem = SameConv(3, 32, 3, 2)
         stages, c_in = [], 32
-        for (kernel, stride, expansion, c_out, _), repeats in zip(STAGES, REPEATS[variant], strict=True):
+        for (kernel, stride, expansion, c_out, _), repeats in zip(
+            STAGES, REPEATS[variant], strict=True
+        ):
             blocks = []
             for i in range(repeats):
                 blocks.append(MBConv(c_in, c_out, kernel, stride if i == 0 else 1, expansion))
@@ -143,7 +148,7 @@ def lite0() -> EfficientNetLite:
     """The bundled lite0 on the CPU, loaded once a process. Move a copy, not this one."""
     checked_sha256(LITE0_FILE)
     with torch.inference_mode(False):
-        network = EfficientNetLite("lite0").to(memory_format=torch.channels_last)
+        network = channels_last(EfficientNetLite("lite0"))
         network.load_state_dict(dequantized(load_file(LITE0_FILE)))
     return network.eval()
 

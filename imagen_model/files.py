@@ -33,7 +33,9 @@ def checked_sha256(path: Path) -> str:
         raise ValueError(f"bundled file {path} is missing; reinstall the package")
     actual = sha256_of(path)
     if actual != expected.read_text().strip():
-        raise ValueError(f"bundled file {path} is damaged (its sha256 differs); reinstall the package")
+        raise ValueError(
+            f"bundled file {path} is damaged (its sha256 differs); reinstall the package"
+        )
     return actual
 
 

@@ -8,6 +8,8 @@ draws the pixels. Pictures are NCHW in [-1, 1]; four channels are premultiplied 
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
@@ -37,11 +39,12 @@ class Mapping(nn.Module):
 TILES = ("none", "x", "both")
 
 
-def padded_conv(conv: nn.Conv2d, x: Tensor, tile: str) -> Tensor:
+def padded_conv(conv: nn.Module, x: Tensor, tile: str) -> Tensor:
     """A 3x3 convolution that sees across the edges where the picture shall tile.
 
     tile: "none" pads with zeros, "x" joins left and right, "both" also top and bottom.
     """
+    assert isinstance(conv, nn.Conv2d)
     if tile == "none":
         return conv(x)
     x = F.pad(x, (1, 1, 0, 0), mode="circular")
@@ -75,7 +78,7 @@ class Tail(nn.Module):
             max(config.tail_channels, config.dim >> (i + 1)) for i in range(doublings)
         ]
         widths[-1] = config.tail_channels
-        self.ups = nn.ModuleList(UpBlock(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.ups = nn.ModuleList(UpBlock(a, b) for a, b in pairwise(widths))
         self.conv = nn.Conv2d(widths[-1], widths[-1], 3, padding=1)
         self.out = nn.Conv2d(widths[-1], config.channels, 3, padding=1)
 

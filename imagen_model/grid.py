@@ -42,8 +42,8 @@ def to_image(picture: Tensor) -> Image.Image:
     """[C, H, W] in [-1, 1] -> a PIL image, L, RGB or RGBA with straight alpha."""
     colour, alpha = straight(picture[None].float().cpu())
     parts = [colour] if alpha is None else [colour, alpha]
-    array = torch.cat(parts, dim=1)[0].permute(1, 2, 0)
-    array = np.asarray((array * 255).round().to(torch.uint8))
+    unit = torch.cat(parts, dim=1)[0].permute(1, 2, 0)
+    array = np.asarray((unit * 255).round().to(torch.uint8))
     return Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
 
 

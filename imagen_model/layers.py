@@ -6,10 +6,14 @@ Tokens are [N, T, D]; registers come first and carry no position.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def rope_2d(grid: int, head_dim: int, *, base: float = 100.0) -> tuple[Tensor, Tensor]:
@@ -33,6 +37,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
+def channels_last(module: M) -> M:
+    """Convolutions in the layout that CPUs and tensor cores like; in place, returns the module."""
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 class SelfAttention(nn.Module):
     """y_i = sum_j a_ij v_j over the tokens, positions given by 2-D RoPE."""
 
@@ -45,7 +54,9 @@ class SelfAttention(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        q, k, v = rearrange(self.qkv(x), "n t (three h d) -> three n h t d", three=3, h=self.num_heads)
+        q, k, v = rearrange(
+            self.qkv(x), "n t (three h d) -> three n h t d", three=3, h=self.num_heads
+        )
         q, k = rotate(self.q_norm(q), *rope), rotate(self.k_norm(k), *rope)
         y = F.scaled_dot_product_attention(q, k, v)
         return self.out(rearrange(y, "n h t d -> n t (h d)"))

@@ -13,6 +13,7 @@ from .bundled import find_model
 from .checkpoint import load_checkpoint
 from .conditioning import Condition
 from .config import ModelConfig
+from .features import EfficientNetLite, lite0, lite0_hash
 from .networks import Networks
 from .sampling import Latent, Progress, draw, random_latent
 from .scoring import Scores, score
@@ -55,7 +56,9 @@ class Model:
         trained_with = self.config.conditioning.text_encoder
         if any(text.strip() for text in texts):
             if not trained_with:
-                raise ValueError(f"model {self.name} was trained without text; give an empty prompt")
+                raise ValueError(
+                    f"model {self.name} was trained without text; give an empty prompt"
+                )
             if trained_with != text_encoder_hash():
                 raise ValueError(
                     f"model {self.name} was trained with another text encoder "
@@ -129,10 +132,8 @@ def load(name: str | Path = "emoji", *, device: torch.device | str = "cpu") -> M
     return Model(path.stem, config, networks, card).to(device)
 
 
-def _own_lite0(card: dict) -> torch.nn.Module:
+def _own_lite0(card: dict) -> EfficientNetLite:
     """A copy of the bundled lite0, if it is the one that the checkpoint names."""
-    from .features import lite0, lite0_hash
-
     if card.get("lite0") != lite0_hash():
         raise ValueError("the checkpoint was trained with another lite0 than the bundled one")
     return copy.deepcopy(lite0())

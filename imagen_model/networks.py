@@ -9,6 +9,7 @@ from .conditioning import Condition, Conditioning
 from .config import ModelConfig
 from .discriminator import Discriminator
 from .generator import Generator
+from .layers import channels_last
 
 
 class Networks(nn.Module):
@@ -20,8 +21,8 @@ class Networks(nn.Module):
         self.generator = Generator(config.generator, cond.dim)
         self.discriminator = Discriminator(config.discriminator, cond.dim, len(cond.styles))
         self.conditioning = Conditioning(cond)
-        self.generator.tail.to(memory_format=torch.channels_last)
-        self.discriminator.to(memory_format=torch.channels_last)
+        channels_last(self.generator.tail)
+        channels_last(self.discriminator)
 
     def generate(self, z: Tensor, condition: Condition) -> Tensor:
         """z [N, z_dim] and N conditions -> pictures [N, C, H, W] in [-1, 1]."""

@@ -1,4 +1,4 @@
-"""The discriminator as a judge: how real a picture looks, where, and how well it fits a condition."""
+"""The discriminator as a judge: how real a picture looks, where, and how well it fits a prompt."""
 
 from __future__ import annotations
 
@@ -95,7 +95,11 @@ def score(
     return Scores(torch.cat(realism), torch.cat(match) if match else None, torch.cat(maps))
 
 
-FAKE_COLOUR, NEUTRAL_COLOUR, REAL_COLOUR = (0.70, 0.09, 0.17), (0.97, 0.97, 0.97), (0.13, 0.40, 0.67)
+FAKE_COLOUR, NEUTRAL_COLOUR, REAL_COLOUR = (
+    (0.70, 0.09, 0.17),
+    (0.97, 0.97, 0.97),
+    (0.13, 0.40, 0.67),
+)
 
 
 def map_colours(realism_map: Tensor) -> Tensor:

@@ -14,4 +14,6 @@ class ImagenExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_model_folder()  # hosts before on_load existed
-        return [node for family in (model, condition, latent, sample, score) for node in family.NODES]
+        return [
+            node for family in (model, condition, latent, sample, score) for node in family.NODES
+        ]

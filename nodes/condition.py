@@ -15,15 +15,17 @@ class ImagenEncodeText(io.ComfyNode):
             node_id="ImagenEncodeText",
             display_name="Imagen Encode Text",
             category=CATEGORY,
-            description="Turns a prompt and a style into a condition that an Imagen GAN model follows.",
+            description="Turns a prompt and a style into a condition that the model follows.",
             inputs=[
-                ImagenModel.Input("model", tooltip="The model that will draw; it knows its styles."),
+                ImagenModel.Input(
+                    "model", tooltip="The model that will draw; it knows its styles."
+                ),
                 io.String.Input(
                     "text",
                     default="a red apple",
                     multiline=True,
                     dynamic_prompts=True,
-                    tooltip="What to draw, in English. Empty: anything. The first 30 or so words count.",
+                    tooltip="What to draw, in English. Empty: anything. About 30 words count.",
                 ),
                 io.Combo.Input(
                     "style",

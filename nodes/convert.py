@@ -35,7 +35,9 @@ def to_pictures(image: Tensor, mask: Tensor | None = None) -> Tensor:
     if mask is not None:
         mask = mask[None] if mask.ndim == 2 else mask
         if len(mask) not in (1, len(x)):
-            raise ValueError(f"{len(mask)} masks do not fit {len(x)} images; expected 1 or {len(x)}")
+            raise ValueError(
+                f"{len(mask)} masks do not fit {len(x)} images; expected 1 or {len(x)}"
+            )
         alpha = 1 - mask[:, None].float().to(x.device)
         if alpha.shape[2:] != x.shape[2:]:  # LoadImage without alpha gives a 64x64 mask
             alpha = F.interpolate(alpha, size=x.shape[2:], mode="bilinear")

@@ -66,7 +66,7 @@ def all_styles() -> list[str]:
 
 @dataclass(frozen=True)
 class HostedModel:
-    """A model whose memory ComfyUI manages: loaded on use, offloaded or freed when it needs room."""
+    """A model whose memory ComfyUI manages: loaded on use, offloaded when room is needed."""
 
     model: Model
     patcher: ModelPatcher

@@ -32,7 +32,9 @@ class ImagenRandomLatent(io.ComfyNode):
                 ),
             ],
             outputs=[
-                ImagenLatent.Output(display_name="latent", tooltip="One point of latent space a picture.")
+                ImagenLatent.Output(
+                    display_name="latent", tooltip="One point of latent space a picture."
+                )
             ],
         )
 

@@ -19,7 +19,7 @@ class ImagenLoadModel(io.ComfyNode):
                 io.Combo.Input(
                     "model_name",
                     options=model_names(),
-                    tooltip="Bundled models have versioned names; your own are files in models/imagen.",
+                    tooltip="Bundled models by name; your own are files in models/imagen.",
                 ),
             ],
             outputs=[ImagenModel.Output(display_name="model", tooltip="The loaded model.")],

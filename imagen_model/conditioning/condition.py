@@ -106,7 +106,9 @@ class Conditioning(nn.Module):
         self.config = config
         self.null_token = nn.Parameter(torch.randn(1, config.dim) * config.dim**-0.5)
         self.null_pooled = nn.Parameter(torch.randn(config.dim) * config.dim**-0.5)
-        self.style_embed = nn.Parameter(torch.randn(len(config.styles), config.dim) * config.dim**-0.5)
+        self.style_embed = nn.Parameter(
+            torch.randn(len(config.styles), config.dim) * config.dim**-0.5
+        )
 
     def forward(self, condition: Condition) -> tuple[Tensor, Tensor, Tensor]:
         """tokens [N, 2 + T, D], mask [N, 2 + T], pooled [N, D] as the generator takes them.

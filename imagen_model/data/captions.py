@@ -43,10 +43,14 @@ class EncodedTexts:
         return Condition(tokens, mask, self.pooled[index] * ~null[:, None], style)
 
     def to(self, device: torch.device) -> EncodedTexts:
-        return EncodedTexts(*(t.to(device) for t in (self.flat, self.start, self.length, self.pooled)))
+        return EncodedTexts(
+            *(t.to(device) for t in (self.flat, self.start, self.length, self.pooled))
+        )
 
 
-def encode_all(texts: list[str], progress: Callable[[int, int], object] | None = None) -> EncodedTexts:
+def encode_all(
+    texts: list[str], progress: Callable[[int, int], object] | None = None
+) -> EncodedTexts:
     """Encode distinct texts once, short ones together."""
     from ..conditioning.text import text_encoder
 

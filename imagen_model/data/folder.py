@@ -163,10 +163,11 @@ def fit_picture(image: Image.Image, *, resolution: int, channels: int) -> np.nda
     its central square. Fewer channels than four are composited over white.
     """
     size = (resolution, resolution)
-    if image.getextrema()[3][0] < 255:
+    if np.asarray(image)[..., 3].min() < 255:
         image = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
         canvas = Image.new("RGBA", size, (255, 255, 255, 0))
-        canvas.paste(image, tuple((resolution - side) // 2 for side in image.size))
+        left, top = (resolution - image.width) // 2, (resolution - image.height) // 2
+        canvas.paste(image, (left, top))
         image = canvas
     else:
         image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)

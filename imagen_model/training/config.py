@@ -25,7 +25,8 @@ class TrainingConfig:
     d_lr_ratio: float = 0.5
     mapping_lr_ratio: float = 0.1
     warmup_kimg: float = 2.0
-    beta1: float = 0.0
+    g_beta1: float = 0.8  # the pairs' term is a regression: momentum averages its noise
+    d_beta1: float = 0.0
     beta2: float = 0.99
     clip: float = 1.0  # norm of the generator's gradient
     r1_gamma: float = 0.0
@@ -33,9 +34,13 @@ class TrainingConfig:
     augment_p: float = 0.4
     ema_halflife_kimg: float = 10.0
     adversarial_weight: float = 0.2
-    pairs_weight: float = 1.0  # feature matching with the caption's real picture; 0 without captions
+    pairs_weight: float = (
+        1.0  # feature matching with the caption's real picture; 0 without captions
+    )
     wrong_caption_weight: float = 0.25
-    info_nce_weight: float = 1.0  # for the discriminator; times adversarial_weight for the generator
+    info_nce_weight: float = (
+        1.0  # for the discriminator; times adversarial_weight for the generator
+    )
     candidates: int = 4  # draws of z from which an open picture takes the nearest
     tick_kimg: float = 2.0
     snapshot_kimg: float = 20.0

@@ -9,7 +9,9 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor
+
+from ..networks import Networks
 
 RAMP = 0.05
 
@@ -21,12 +23,13 @@ def halflife_images(cur_nimg: int, halflife_kimg: float) -> float:
 class Ema:
     """`module` is a copy that follows; update it after every step."""
 
-    def __init__(self, source: nn.Module, halflife_kimg: float) -> None:
+    def __init__(self, source: Networks, halflife_kimg: float) -> None:
         self.module = copy.deepcopy(source).eval().requires_grad_(False)
         self.halflife_kimg = halflife_kimg
 
     @torch.no_grad()
-    def update(self, source: nn.Module, *, cur_nimg: int, batch: int) -> None:
+    def update(self, source: Networks, *, cur_nimg: int, batch: int) -> None:
         decay = 0.5 ** (batch / halflife_images(cur_nimg, self.halflife_kimg))
-        ours, theirs = list(self.module.parameters()), list(source.parameters())
+        ours: list[Tensor] = list(self.module.parameters())
+        theirs: list[Tensor] = list(source.parameters())
         torch._foreach_lerp_(ours, theirs, 1 - decay)

@@ -8,6 +8,7 @@ is Projected GAN's (2111.01007) or R3GAN's (2501.05441), by `objective`.
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import logging
 import math
@@ -57,7 +58,7 @@ class Progress:
 
 
 class EpochOrder:
-    """Which sample comes next: every sample `weight` times an epoch, in an order that the seed fixes."""
+    """Which sample comes next: each `weight` times an epoch, in an order that the seed fixes."""
 
     def __init__(self, weights: Tensor, seed: int) -> None:
         self.weights = weights / weights.max()
@@ -106,16 +107,14 @@ class Trainer:
         self.card = card
         self.networks = Networks.seeded(model, training.seed).to(device).train()
         self.ema = Ema(self.networks, training.ema_halflife_kimg)
-        self.lite0 = lite0() if device.type == "cpu" else _copy_to(lite0(), device)
+        self.lite0 = lite0() if device.type == "cpu" else copy.deepcopy(lite0()).to(device)
         self.optimizers = {"g": self._generator_optimizer(), "d": self._discriminator_optimizer()}
         self.base_lrs = {
             name: [group["lr"] for group in optimizer.param_groups]
             for name, optimizer in self.optimizers.items()
         }
         self.rng = torch.Generator().manual_seed(training.seed)
-        self.order = EpochOrder(
-            torch.tensor([s.weight for s in pictures.samples]), training.seed
-        )
+        self.order = EpochOrder(torch.tensor([s.weight for s in pictures.samples]), training.seed)
         self.progress = Progress()
         self.sums: dict[str, float] = {}
         self.num_steps = 0
@@ -132,12 +131,14 @@ class Trainer:
             {"params": rest, "lr": t.lr},
             {"params": mapping, "lr": t.lr * t.mapping_lr_ratio},
         ]
-        return torch.optim.Adam(groups, betas=(t.beta1, t.beta2), eps=1e-8)
+        return torch.optim.Adam(groups, betas=(t.g_beta1, t.beta2), eps=1e-8)
 
     def _discriminator_optimizer(self) -> torch.optim.Adam:
         t = self.training
         trained = [p for p in self.networks.discriminator.parameters() if p.requires_grad]
-        return torch.optim.Adam(trained, lr=t.lr * t.d_lr_ratio, betas=(t.beta1, t.beta2), eps=1e-8)
+        return torch.optim.Adam(
+            trained, lr=t.lr * t.d_lr_ratio, betas=(t.d_beta1, t.beta2), eps=1e-8
+        )
 
     def _set_lr(self) -> None:
         """Linear warm-up, then a cosine down to lr_end over the whole run."""
@@ -426,9 +427,3 @@ def _sum_over_heads(logits: tuple[Tensor, ...]) -> Tensor:
 def _crossed(before: int, after: int, every_kimg: float) -> bool:
     every = max(1, round(every_kimg * 1000))
     return before // every != after // every
-
-
-def _copy_to(network: torch.nn.Module, device: torch.device) -> torch.nn.Module:
-    import copy
-
-    return copy.deepcopy(network).to(device)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..conditioning.text import text_encoder_hash
 from ..config import preset
 from ..data.captions import CaptionSampler
-from ..data.folder import load_pictures, read_samples
+from ..data.folder import Sample, load_pictures, read_samples
 from .config import TrainingConfig, width_aware_lr
 from .loop import Trainer
 
@@ -39,7 +41,7 @@ def prepare(
     """
     model = preset(preset_name, resolution=resolution)
     gamma = gamma if gamma is not None else (RPGAN_GAMMA if objective == "rpgan" else 0.0)
-    settings = {
+    settings: dict[str, Any] = {
         "objective": objective, "kimg": kimg, "minutes": minutes, "batch": batch, "seed": seed,
         "r1_gamma": gamma, "r2_gamma": gamma, "lr": width_aware_lr(model.generator.dim),
     }  # fmt: skip
@@ -76,9 +78,7 @@ def prepare(
     return Trainer(model, training, pictures, captions, out, device=device, card=card)
 
 
-def _unlabelled(sample):
-    from dataclasses import replace
-
+def _unlabelled(sample: Sample) -> Sample:
     return replace(sample, text="", keywords=(), style="")
 
 

@@ -1,0 +1,31 @@
+"""What the end-to-end tests share: the prompts that they send to a running ComfyUI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from studio.server import Server
+from studio.workflow import load_workflow, to_prompt
+
+ROOT = Path(__file__).resolve().parent.parent
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+
+
+def example(server: Server, name: str) -> dict:
+    """An example workflow as a prompt, with a seed that does not change."""
+    workflow = load_workflow(ROOT / "example_workflows" / f"{name}.json")
+    return to_prompt(workflow, server.get("/object_info"))
+
+
+def saved_pixels(server: Server, outputs: dict[str, dict]) -> list[np.ndarray]:
+    """The pictures that a run saved or previewed, in the order of its nodes."""
+    images = [image for key in sorted(outputs) for image in outputs[key].get("images", [])]
+    return [np.asarray(Image.open(server.image_path(image))) for image in images]
+
+
+def free(server: Server) -> None:
+    """Make ComfyUI forget models and results, so that the next run is a new one."""
+    server.post("/api/free", {"unload_models": True, "free_memory": True})

@@ -1,0 +1,187 @@
+"""The nodes, in a real ComfyUI, through its API."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comfyui import WORKFLOWS, example, free, saved_pixels
+
+from studio.server import Server, StudioError
+from studio.workflow import set_input
+
+pytestmark = pytest.mark.comfyui
+NODES = {
+    "ImagenLoadModel",
+    "ImagenEncodeText",
+    "ImagenRandomLatent",
+    "ImagenSample",
+    "ImagenScore",
+}
+
+
+def run_text_to_image(server: Server, **inputs: tuple[str, object]) -> list[np.ndarray]:
+    """The starter workflow with some inputs set: name = (class_type, value)."""
+    prompt = example(server, "text_to_image")
+    for name, (class_type, value) in inputs.items():
+        set_input(prompt, class_type, name, value)
+    return saved_pixels(server, server.run(prompt))
+
+
+def test_all_nodes_are_registered_with_core_types(server):
+    info = server.get("/object_info")
+    assert set(info) >= NODES
+    assert info["ImagenSample"]["output"] == ["IMAGE", "MASK"]
+    assert info["ImagenScore"]["output"] == ["FLOAT", "INT", "IMAGE", "INT"]
+    assert info["ImagenLoadModel"]["input_order"]["required"] == ["model_name"]
+    order = info["ImagenSample"]["input_order"]["required"]
+    assert order == ["model", "condition", "latent", "truncation", "background", "tile"]
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_every_example_workflow_executes_and_has_a_thumbnail(server, path):
+    assert path.with_suffix(".jpg").is_file()
+    pictures = saved_pixels(server, server.run(example(server, path.stem)))
+    assert pictures
+    assert all(picture.std() > 1 for picture in pictures)  # something is drawn
+
+
+def test_the_same_workflow_gives_identical_pixels_after_everything_was_freed(server):
+    first = run_text_to_image(server)
+    free(server)
+    second = run_text_to_image(server)
+    assert all((a == b).all() for a, b in zip(first, second, strict=True))
+
+
+def test_another_seed_or_prompt_gives_another_picture(server):
+    (first,) = run_text_to_image(server)
+    (seed,) = run_text_to_image(server, seed=("ImagenRandomLatent", 1))
+    (text,) = run_text_to_image(server, text=("ImagenEncodeText", "rocket"))
+    assert (first != seed).any() and (first != text).any()
+
+
+def test_picture_3_of_a_batch_at_seed_10_is_picture_0_at_seed_13(server):
+    batch = run_text_to_image(
+        server, seed=("ImagenRandomLatent", 10), batch_size=("ImagenRandomLatent", 4)
+    )
+    (alone,) = run_text_to_image(server, seed=("ImagenRandomLatent", 13))
+    assert len(batch) == 4
+    assert np.abs(batch[3].astype(int) - alone.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("text", ["", "word " * 10_000], ids=["empty", "10,000 words"])
+def test_any_prompt_draws(server, text):
+    assert len(run_text_to_image(server, text=("ImagenEncodeText", text))) == 1
+
+
+def test_the_largest_seed_draws_a_batch(server):
+    pictures = run_text_to_image(
+        server, seed=("ImagenRandomLatent", 2**64 - 1), batch_size=("ImagenRandomLatent", 2)
+    )
+    assert (pictures[0] != pictures[1]).any()
+
+
+def test_batch_0_is_refused_with_the_limit(server):
+    with pytest.raises(StudioError, match=r"ImagenRandomLatent: .*smaller than min"):
+        run_text_to_image(server, batch_size=("ImagenRandomLatent", 0))
+
+
+def test_an_unknown_style_names_the_known_ones(server):
+    with pytest.raises(StudioError, match=r"style is 'cubist'; this model knows: fluent-3d"):
+        run_text_to_image(server, style=("ImagenEncodeText", "cubist"))
+
+
+def test_a_missing_model_names_the_folder(server):
+    with pytest.raises(StudioError, match=r"no model gone.safetensors in .*imagen; there is"):
+        run_text_to_image(server, model_name=("ImagenLoadModel", "gone.safetensors"))
+
+
+def damaged(kind: str, good: Path, target: Path) -> None:
+    """Write a checkpoint that is broken in one way."""
+    data = good.read_bytes()
+    if kind == "truncated":
+        target.write_bytes(data[: len(data) // 2])
+    elif kind == "a renamed picture":
+        target.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    elif kind == "another model":
+        from safetensors.torch import save_file
+        from torch import zeros
+
+        save_file({"lora.weight": zeros(2)}, target)
+    elif kind == "tampered":
+        (size,) = struct.unpack("<Q", data[:8])
+        changed = bytearray(data)
+        changed[8 + size + 1000] ^= 0xFF
+        target.write_bytes(bytes(changed))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("truncated", "not a readable safetensors file"),
+        ("a renamed picture", "not a readable safetensors file"),
+        ("another model", "not an Imagen GAN checkpoint"),
+        ("tampered", "is damaged"),
+    ],
+)
+def test_a_bad_checkpoint_is_one_line_and_comfyui_goes_on(server, tiny_checkpoint, kind, words):
+    name = f"{kind.replace(' ', '-')}.safetensors"
+    folder = server.base / "models" / "imagen"
+    folder.mkdir(exist_ok=True)
+    damaged(kind, tiny_checkpoint, folder / name)
+    with pytest.raises(StudioError, match=words) as caught:
+        run_text_to_image(server, model_name=("ImagenLoadModel", name))
+    assert "\n" not in str(caught.value)
+    assert len(run_text_to_image(server)) == 1
+
+
+def test_an_own_model_is_listed_and_draws(server, tiny_checkpoint):
+    folder = server.base / "models" / "imagen" / "mine"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(tiny_checkpoint, folder / "tiny.safetensors")
+    name = str(Path("mine") / "tiny.safetensors")
+    (kind, options) = server.get("/object_info/ImagenLoadModel")["ImagenLoadModel"]["input"][
+        "required"
+    ]["model_name"]
+    listed = options["options"] if kind == "COMBO" else kind
+    assert name in listed and listed[0] == "emoji-32-v1"
+    assert len(run_text_to_image(server, model_name=("ImagenLoadModel", name))) == 1
+
+
+def test_the_mask_makes_the_background_and_scores_rank(server):
+    prompt = example(server, "score_and_pick")
+    outputs = server.run(prompt)
+    (score_id,) = (i for i, n in prompt.items() if n["class_type"] == "ImagenScore")
+    ranking = outputs[score_id]["text"][0].splitlines()
+    values = [float(line.split(":")[1]) for line in ranking]
+    assert len(values) == 16 and values == sorted(values, reverse=True)
+
+
+@pytest.mark.slow
+def test_4096_pictures_draw_and_can_be_cancelled_within_two_seconds(server):
+    prompt = example(server, "text_to_image")
+    set_input(prompt, "ImagenRandomLatent", "batch_size", 4096)
+    scale = next(n for n in prompt.values() if n["class_type"] == "ImageScaleBy")
+    sample = scale["inputs"]["image"]
+    prompt["100"] = {
+        "class_type": "ImageFromBatch",
+        "inputs": {"image": sample, "batch_index": 4095, "length": 1},
+    }
+    scale["inputs"]["image"] = ["100", 0]
+    set_input(prompt, "ImagenRandomLatent", "seed", 77)
+    prompt_id = server.queue(prompt)
+    time.sleep(1.5)
+    server.post("/api/interrupt", {})
+    started = time.monotonic()
+    while not server.get(f"/api/history/{prompt_id}"):
+        assert time.monotonic() - started < 2
+        time.sleep(0.05)
+    status = server.get(f"/api/history/{prompt_id}")[prompt_id]["status"]
+    assert "execution_interrupted" in json.dumps(status["messages"])
+    (picture,) = saved_pixels(server, server.run(prompt))
+    assert picture.shape == (256, 256, 3)
