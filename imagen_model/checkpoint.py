@@ -74,7 +74,9 @@ def read_metadata(path: Path) -> dict[str, str]:
         )
     try:
         version = int(metadata["imagen.format"])
-        json.loads(metadata["imagen.config"]), json.loads(metadata["imagen.card"])
+        parts = [json.loads(metadata[f"imagen.{part}"]) for part in ("config", "card")]
+        if not all(isinstance(part, dict) for part in parts):
+            raise ValueError
     except (KeyError, ValueError):
         raise ValueError(f"{path} has damaged metadata; download or export it again") from None
     if not 1 <= version <= FORMAT:
@@ -97,7 +99,10 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
         stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if card.get("sha256") != tensors_sha256(stored):
         raise ValueError(f"{path} is damaged: its tensors do not have the hash that its card names")
-    state = dequantized(stored)
+    try:
+        state = dequantized(stored)
+    except KeyError as error:
+        raise ValueError(f"{path} has int8 weights without their scale {error}") from None
     bad = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
     if bad:
         raise ValueError(f"{path} holds NaN or infinite weights (first in {bad[0]})")

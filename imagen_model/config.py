@@ -31,6 +31,8 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         _check(self.resolution in RESOLUTIONS, "resolution", self.resolution, RESOLUTIONS)
         _check(self.channels in (1, 3, 4), "channels", self.channels, (1, 3, 4))
+        for name in ("dim", "num_blocks", "num_heads", "grid", "z_dim", "readout_every"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         _check(self.dim % (4 * self.num_heads) == 0, "dim", self.dim, "a multiple of 4 * num_heads")
         ratio = self.resolution // self.grid
         _check(
@@ -64,6 +66,7 @@ class DiscriminatorConfig:
     def __post_init__(self) -> None:
         _check(self.resolution in RESOLUTIONS, "resolution", self.resolution, RESOLUTIONS)
         _check(self.channels in (1, 3, 4), "channels", self.channels, (1, 3, 4))
+        _check(self.group_size >= 1, "group_size", self.group_size, "1 or more")
         _check(
             self.width % self.group_size == 0 and self.max_width % self.group_size == 0,
             "group_size",

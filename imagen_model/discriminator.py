@@ -187,7 +187,9 @@ class Discriminator(nn.Module):
             ]
         self.heads = nn.ModuleList(heads)
         self.text_in = nn.Linear(cond_dim, len(heads) * config.embed_dim)
-        self.style_in = nn.Linear(num_styles, len(heads) * config.embed_dim, bias=False)
+        self.style_in = (
+            nn.Linear(num_styles, len(heads) * config.embed_dim, bias=False) if num_styles else None
+        )
         self.match_scale = nn.Parameter(torch.tensor(4.0))
 
     def forward(self, pictures: Tensor, levels: list[Tensor] | None) -> Judgement:
@@ -204,7 +206,7 @@ class Discriminator(nn.Module):
     def embed_condition(self, pooled: Tensor, style: Tensor) -> Tensor:
         """pooled [N, cond_dim], style weights [N, num_styles] -> [N, heads, embed_dim]."""
         x = self.text_in(pooled)
-        if style.shape[1]:
+        if self.style_in is not None:
             x = x + self.style_in(style)
         x = x.view(len(pooled), len(self.heads), self.config.embed_dim)
         return F.normalize(x, dim=2) * self.match_scale

@@ -24,7 +24,9 @@ class Model:
 
     def __init__(self, name: str, config: ModelConfig, networks: Networks, card: dict) -> None:
         self.name, self.config, self.networks, self.card = name, config, networks, card
-        self.lite0 = _own_lite0(card) if config.discriminator.features else None
+        self.lite0 = _own_lite0(name, card) if config.discriminator.features else None
+        judge = card.get("judge", {"real": 0.0, "generated": 0.0})
+        self._midpoint = (judge["real"] + judge["generated"]) / 2
 
     @property
     def device(self) -> torch.device:
@@ -119,7 +121,14 @@ class Model:
         progress: Progress | None = None,
     ) -> Scores:
         """Judge pictures [N, C, H, W] in [-1, 1], of any size; see scoring.Scores."""
-        return score(self.networks, self.lite0, pictures, condition, progress=progress)
+        return score(
+            self.networks,
+            self.lite0,
+            pictures,
+            condition,
+            midpoint=self._midpoint,
+            progress=progress,
+        )
 
 
 def load(name: str | Path = "emoji", *, device: torch.device | str = "cpu") -> Model:
@@ -132,8 +141,8 @@ def load(name: str | Path = "emoji", *, device: torch.device | str = "cpu") -> M
     return Model(path.stem, config, networks, card).to(device)
 
 
-def _own_lite0(card: dict) -> EfficientNetLite:
+def _own_lite0(name: str, card: dict) -> EfficientNetLite:
     """A copy of the bundled lite0, if it is the one that the checkpoint names."""
     if card.get("lite0") != lite0_hash():
-        raise ValueError("the checkpoint was trained with another lite0 than the bundled one")
+        raise ValueError(f"model {name} was trained with another lite0 than the bundled one")
     return copy.deepcopy(lite0())

@@ -16,7 +16,10 @@ from .sampling import BATCH, Progress, expand, full_precision
 
 @dataclass(frozen=True)
 class Scores:
-    """Logits of N pictures: higher is better; zero is where the judge is undecided."""
+    """Logits of N pictures: higher is better.
+
+    Realism is zero half-way between what the model's real and generated pictures got in training.
+    """
 
     realism: Tensor  # [N]
     match: Tensor | None  # [N] with a condition
@@ -67,10 +70,14 @@ def score(
     pictures: Tensor,
     condition: Condition | None = None,
     *,
+    midpoint: float = 0.0,
     batch_size: int = BATCH,
     progress: Progress | None = None,
 ) -> Scores:
-    """Judge pictures [N, C, H, W] in [-1, 1] of any size; one condition serves all, or one each."""
+    """Judge pictures [N, C, H, W] in [-1, 1] of any size; one condition serves all, or one each.
+
+    `midpoint` is the realism logit that counts as zero.
+    """
     discriminator = networks.discriminator
     config = discriminator.config
     x = as_model_pictures(pictures, resolution=config.resolution, channels=config.channels)
@@ -92,7 +99,11 @@ def score(
                 match.append(judged.match(embedded).mean(dim=1).cpu())
             if progress is not None:
                 progress(min(begin + batch_size, len(x)), len(x), None)
-    return Scores(torch.cat(realism), torch.cat(match) if match else None, torch.cat(maps))
+    return Scores(
+        torch.cat(realism) - midpoint,
+        torch.cat(match) if match else None,
+        torch.cat(maps) - midpoint,
+    )
 
 
 FAKE_COLOUR, NEUTRAL_COLOUR, REAL_COLOUR = (

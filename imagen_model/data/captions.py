@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..conditioning import Condition
 from ..conditioning.condition import style_weights
+from ..config import COND_DIM
 from .folder import Sample
 
 P_NULL = 0.05
@@ -57,7 +58,7 @@ def encode_all(
     encoder = text_encoder()
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     rows: list[Tensor] = [torch.empty(0)] * len(texts)
-    pooled = torch.zeros(len(texts), 384)
+    pooled = torch.zeros(len(texts), COND_DIM)
     for begin in range(0, len(order), CHUNK):
         chunk = order[begin : begin + CHUNK]
         tokens, mask, mean = encoder.encode([texts[i] for i in chunk])
@@ -113,18 +114,20 @@ class CaptionSampler:
         text = torch.where(use_keyword, keyword, text)
         text = text.masked_fill(u[0] < P_NULL, -1)
         is_open = use_keyword | (text < 0)
-        style = self.style[index.to(self.style.device)]
-        if self.encoded is None:
-            return Condition(
-                style.new_zeros(len(index), 1, 384),
-                torch.zeros(len(index), 1, dtype=torch.bool, device=style.device),
-                style.new_zeros(len(index), 384),
-                style,
-            ), is_open
-        return self.encoded.rows(text.to(style.device), style), is_open
+        return self._rows(text, index), is_open
 
     def captions(self, index: Tensor) -> Condition:
         """The plain captions of samples `index`."""
+        return self._rows(self.text[index], index)
+
+    def _rows(self, text: Tensor, index: Tensor) -> Condition:
+        """Conditions of texts `text` [n] in the styles of samples `index` [n]."""
         style = self.style[index.to(self.style.device)]
-        assert self.encoded is not None
-        return self.encoded.rows(self.text[index].to(style.device), style)
+        if self.encoded is not None:
+            return self.encoded.rows(text.to(style.device), style)
+        return Condition(
+            style.new_zeros(len(index), 1, COND_DIM),
+            torch.zeros(len(index), 1, dtype=torch.bool, device=style.device),
+            style.new_zeros(len(index), COND_DIM),
+            style,
+        )

@@ -118,6 +118,7 @@ class Trainer:
         self.progress = Progress()
         self.sums: dict[str, float] = {}
         self.num_steps = 0
+        self.judge = {"real": 0.0, "generated": 0.0}  # mean realism logits of the last tick
 
     # -- optimisers -------------------------------------------------------------------------------
 
@@ -379,6 +380,7 @@ class Trainer:
             "lr": self.optimizers["g"].param_groups[0]["lr"],
             **{name: round(total / self.num_steps, 5) for name, total in self.sums.items()},
         }
+        self.judge = {"real": line["real_logits"], "generated": line["fake_logits"]}
         self.sums, self.num_steps = {}, 0
         with (self.out / "stats.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -394,6 +396,7 @@ class Trainer:
             "seconds": round(self.progress.seconds, 1),
             "training": self.training.to_dict(),
             "lite0": lite0_hash() if self.model.discriminator.features else "",
+            "judge": self.judge,
             "code_version": __version__,
         }
         save_checkpoint(self.out / name, self.model, self.ema.module, card)

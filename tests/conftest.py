@@ -1,0 +1,129 @@
+"""What the tests share: a tiny emoji set, a tiny untrained model, and a way to train one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import imagen_model as im
+from imagen_model.checkpoint import save_checkpoint
+from imagen_model.conditioning.text import text_encoder_hash
+from imagen_model.config import (
+    ConditioningConfig,
+    DiscriminatorConfig,
+    GeneratorConfig,
+    ModelConfig,
+)
+from imagen_model.data.captions import CaptionSampler
+from imagen_model.data.emoji import STYLES, build_emoji
+from imagen_model.data.folder import PictureSet, load_pictures, read_samples
+from imagen_model.features import lite0_hash
+from imagen_model.networks import Networks
+from studio.host import find_host
+from studio.server import Server, running
+
+EMOJI_SOURCES = Path(__file__).parent / "fixtures" / "emoji_sources"
+
+
+def tiny_model_config(
+    *,
+    channels: int = 4,
+    resolution: int = 32,
+    num_blocks: int = 3,
+    features: bool = True,
+    styles: tuple[str, ...] = tuple(sorted(STYLES)),
+    text_encoder: str | None = None,
+) -> ModelConfig:
+    """The smallest model that has every part of a real one."""
+    return ModelConfig(
+        preset="tiny",
+        generator=GeneratorConfig(
+            resolution=resolution,
+            channels=channels,
+            dim=32,
+            num_blocks=num_blocks,
+            grid=4,
+            z_dim=16,
+            tail_channels=8,
+        ),
+        discriminator=DiscriminatorConfig(
+            resolution=resolution,
+            channels=channels,
+            width=16,
+            max_width=32,
+            embed_dim=16,
+            features=features,
+            feature_channels=16,
+        ),
+        conditioning=ConditioningConfig(
+            styles=styles,
+            text_encoder=text_encoder_hash() if text_encoder is None else text_encoder,
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def emoji_sources() -> Path:
+    """A node_modules folder with twelve emoji in four styles."""
+    return EMOJI_SOURCES
+
+
+@pytest.fixture(scope="session")
+def emoji_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The twelve emoji built at 32 pixels: 53 pictures to train on, 3 held out."""
+    out = tmp_path_factory.mktemp("data") / "emoji"
+    build_emoji(out, resolution=32, source=EMOJI_SOURCES)
+    return out
+
+
+@pytest.fixture(scope="session")
+def emoji_pictures(emoji_folder: Path) -> PictureSet:
+    return load_pictures(read_samples(emoji_folder), resolution=32, channels=4)
+
+
+@pytest.fixture(scope="session")
+def emoji_captions(emoji_pictures: PictureSet) -> CaptionSampler:
+    return CaptionSampler(emoji_pictures.samples, emoji_pictures.styles)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> ModelConfig:
+    return tiny_model_config()
+
+
+@pytest.fixture(scope="session")
+def tiny_networks(tiny_config: ModelConfig) -> Networks:
+    """Untrained, frozen; don't change it."""
+    return Networks.seeded(tiny_config, 0).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(
+    tmp_path_factory: pytest.TempPathFactory, tiny_config: ModelConfig, tiny_networks: Networks
+) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    card = {"name": "tiny", "data": {"name": "emoji"}, "lite0": lite0_hash()}
+    save_checkpoint(path, tiny_config, tiny_networks, card)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_checkpoint: Path) -> im.Model:
+    return im.load(tiny_checkpoint)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A random generator with a fixed seed."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real ComfyUI with this pack in it, on a base directory of its own."""
+    with running(find_host(Path(sys.executable)), base=tmp_path_factory.mktemp("comfyui")) as server:
+        yield server

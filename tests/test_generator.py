@@ -1,0 +1,153 @@
+"""The generator: shapes, range, modulation block by block, and seamless edges."""
+
+import pytest
+import torch
+from conftest import tiny_model_config
+
+from imagen_model.conditioning import Condition
+from imagen_model.config import preset
+from imagen_model.generator import Tail
+from imagen_model.networks import Networks
+from imagen_model.sampling import random_latent
+
+
+def random_condition(networks: Networks, n: int, generator: torch.Generator) -> Condition:
+    styles = len(networks.conditioning.config.styles)
+    return Condition(
+        torch.randn(n, 3, 384, generator=generator),
+        torch.ones(n, 3, dtype=torch.bool),
+        torch.nn.functional.normalize(torch.randn(n, 384, generator=generator)),
+        torch.eye(styles)[torch.arange(n) % styles] if styles else torch.zeros(n, 0),
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("resolution", [32, 64])
+def test_pictures_have_the_configured_shape(resolution, channels, generator):
+    config = tiny_model_config(resolution=resolution, channels=channels)
+    networks = Networks.seeded(config, 0)
+    z = torch.randn(2, 16, generator=generator)
+    drawn = networks.generate(z, random_condition(networks, 2, generator))
+    assert drawn.shape == (2, channels, resolution, resolution)
+    assert drawn.isfinite().all()
+
+
+@torch.no_grad()
+def test_the_nano_preset_draws(generator):
+    networks = Networks.seeded(preset("nano"), 0)
+    drawn = networks.generate(
+        torch.randn(1, 64, generator=generator), random_condition(networks, 1, generator)
+    )
+    assert drawn.shape == (1, 4, 32, 32)
+
+
+@torch.no_grad()
+def test_pictures_stay_in_range_whatever_the_weights(tiny_config, generator):
+    networks = Networks.seeded(tiny_config, 0)
+    networks.generator.tail.out.weight *= 1e3
+    drawn = networks.generate(
+        torch.randn(4, 16, generator=generator), random_condition(networks, 4, generator)
+    )
+    assert drawn.min() < -0.99
+    assert drawn.max() > 0.99
+    assert drawn.abs().max() <= 1
+
+
+@torch.no_grad()
+def test_w_given_per_block_equals_w_given_once(tiny_networks, generator):
+    condition = random_condition(tiny_networks, 2, generator)
+    tokens, mask, pooled = tiny_networks.conditioning(condition)
+    z = torch.randn(2, 16, generator=generator)
+    w = tiny_networks.generator.mapping(z, pooled)
+    drawn = tiny_networks.generator.synthesis(torch.stack([w] * 3, dim=1), tokens, mask)
+    torch.testing.assert_close(drawn, tiny_networks.generate(z, condition))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_every_block_listens_to_its_own_w(tiny_networks, generator, block):
+    tokens, mask, _ = tiny_networks.conditioning(random_condition(tiny_networks, 1, generator))
+    w = torch.randn(1, 3, 32, generator=generator)
+    before = tiny_networks.generator.synthesis(w, tokens, mask)
+    w[:, block] += 1
+    after = tiny_networks.generator.synthesis(w, tokens, mask)
+    assert (after - before).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_words_behind_the_mask_change_nothing(tiny_networks, generator):
+    condition = random_condition(tiny_networks, 1, generator)
+    condition.mask[:, 2] = False
+    z = torch.randn(1, 16, generator=generator)
+    before = tiny_networks.generate(z, condition)
+    condition.tokens[:, 2] = 1e3
+    torch.testing.assert_close(tiny_networks.generate(z, condition), before)
+    condition.tokens[:, 1] = -condition.tokens[:, 1]
+    assert (tiny_networks.generate(z, condition) - before).abs().max() > 1e-5
+
+
+@torch.no_grad()
+def test_seed_and_words_and_style_each_change_the_picture(tiny_networks, generator):
+    condition = random_condition(tiny_networks, 2, generator)
+    z = torch.randn(2, 16, generator=generator)
+    first = condition[:1]
+    drawn = tiny_networks.generate(z[:1], first)
+    other_words = condition[1:].with_style(first.style)
+    other_style = first.with_style(condition.style[1:])
+    for changed in (
+        tiny_networks.generate(z[1:], first),
+        tiny_networks.generate(z[:1], other_words),
+        tiny_networks.generate(z[:1], other_style),
+    ):
+        assert (changed - drawn).abs().max() > 1e-4
+
+
+@torch.no_grad()
+def test_places_differ_because_tokens_know_where_they_are(tiny_networks, generator):
+    drawn = tiny_networks.generate(
+        torch.randn(1, 16, generator=generator), random_condition(tiny_networks, 1, generator)
+    )
+    quarters = drawn.unfold(2, 16, 16).unfold(3, 16, 16)  # [1, C, 2, 2, 16, 16]
+    assert (quarters[:, :, 0, 0] - quarters[:, :, 1, 1]).abs().mean() > 1e-2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("tile", "dims", "seamless"),
+    [
+        ("x", 3, True),
+        ("x", 2, False),
+        ("both", 3, True),
+        ("both", 2, True),
+        ("none", 3, False),
+        ("none", 2, False),
+    ],
+)
+def test_a_tiled_tail_moves_with_its_input_across_the_edge(generator, tile, dims, seamless):
+    """Where edges are joined, rolling the tokens by one rolls the picture by a token's pixels."""
+    torch.manual_seed(0)
+    tail = Tail(tiny_model_config().generator)
+    features = torch.randn(1, 32, 4, 4, generator=generator)
+    rolled = tail(features.roll(1, dims=dims), tile)
+    difference = (rolled - tail(features, tile).roll(8, dims=dims)).abs().max()
+    assert (difference < 1e-5) == seamless
+
+
+@torch.no_grad()
+def test_tiling_closes_the_seam(tiny_networks, generator):
+    """Joined edges differ by no more than neighbouring tokens inside do; cut ones differ more."""
+    z = random_latent(range(32), 16).values
+    condition = random_condition(tiny_networks, 32, generator)
+    tokens, mask, pooled = tiny_networks.conditioning(condition)
+    w = torch.stack([tiny_networks.generator.mapping(z, pooled)] * 3, dim=1)
+
+    def seam(tile: str, dim: int) -> tuple[float, float]:
+        drawn = tiny_networks.generator.synthesis(w, tokens, mask, tile=tile)
+        steps = (drawn - drawn.roll(1, dims=dim)).abs().mean(dim=(0, 1, 5 - dim))  # [R]
+        return float(steps[0]), float(steps[[8, 16, 24]].mean())  # at token boundaries
+
+    for tile, dim in (("x", 3), ("both", 3), ("both", 2)):
+        edge, inside = seam(tile, dim)
+        cut_edge, cut_inside = seam("none", dim)
+        assert edge / inside < cut_edge / cut_inside
+        assert edge < 1.25 * inside
