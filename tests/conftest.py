@@ -125,5 +125,7 @@ def generator() -> torch.Generator:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A real ComfyUI with this pack in it, on a base directory of its own."""
-    with running(find_host(Path(sys.executable)), base=tmp_path_factory.mktemp("comfyui")) as server:
+    with running(
+        find_host(Path(sys.executable)), base=tmp_path_factory.mktemp("comfyui")
+    ) as server:
         yield server

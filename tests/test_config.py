@@ -124,7 +124,6 @@ def test_configurations_cannot_be_changed():
         ("minutes", -1.0),
         ("lr", 1e-6),
         ("augment_p", 1.5),
-        ("candidates", 0),
         ("r1_gamma", -1.0),
     ],
 )

@@ -104,7 +104,6 @@ class Conditioning(nn.Module):
     def __init__(self, config: ConditioningConfig) -> None:
         super().__init__()
         self.config = config
-        self.null_token = nn.Parameter(torch.randn(1, config.dim) * config.dim**-0.5)
         self.null_pooled = nn.Parameter(torch.randn(config.dim) * config.dim**-0.5)
         self.style_embed = nn.Parameter(
             torch.randn(len(config.styles), config.dim) * config.dim**-0.5
@@ -119,7 +118,6 @@ class Conditioning(nn.Module):
         null = ~condition.mask.any(dim=1, keepdim=True)  # [N, 1]
         style = condition.style @ self.style_embed
         pooled = torch.where(null, self.null_pooled, condition.pooled) + style
-        tokens = torch.where(null[:, :, None], self.null_token, condition.tokens)
-        tokens = torch.cat([pooled[:, None], style[:, None], tokens], dim=1)
+        tokens = torch.cat([pooled[:, None], style[:, None], condition.tokens], dim=1)
         mask = torch.cat([torch.ones_like(null).expand(-1, 2), condition.mask], dim=1)
         return tokens, mask, pooled

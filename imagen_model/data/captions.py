@@ -1,13 +1,14 @@
 """Which words go with a picture this time: its caption, one keyword, or nothing.
 
-A keyword or no text at all leaves the picture *open*: many real pictures fit, and the seed has to
-choose. That is what makes seeds matter (see training/pairs.py).
+A keyword that many pictures share, or no text at all, leaves the picture *open*: the seed has to
+choose. That is what makes seeds matter (see training/codes.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,8 +19,9 @@ from ..config import COND_DIM
 from .folder import Sample
 
 P_NULL = 0.05
-P_KEYWORD = 0.2
+P_KEYWORD = 0.25
 P_ARTICLE = 0.3  # "red apple" and "a red apple" are the same wish
+OPEN_FROM = 16  # pictures that share a keyword, for it to be open
 CHUNK = 256
 
 
@@ -71,6 +73,14 @@ def encode_all(
     return EncodedTexts(torch.cat(rows), length.cumsum(0) - length, length, pooled)
 
 
+class Draw(NamedTuple):
+    """The words of a batch: conditions, the texts behind them (-1: null), and which are open."""
+
+    condition: Condition
+    text: Tensor  # [n]
+    is_open: Tensor  # [n] bool
+
+
 class CaptionSampler:
     """Draws the condition of a batch of samples."""
 
@@ -95,6 +105,11 @@ class CaptionSampler:
         self.num_keywords = torch.tensor([len(s.keywords) for s in samples])
         self.style = torch.cat([style_weights(styles, s.style, 1) for s in samples])
         self.texts = list(number)
+        # by text, and last, where index -1 finds it, the null condition that all pictures share
+        self.num_sharing = torch.zeros(len(number) + 1, dtype=torch.long)
+        shared = self.keywords[self.keywords >= 0]
+        self.num_sharing.index_add_(0, shared, torch.ones_like(shared))
+        self.num_sharing[-1] = max(len(samples), OPEN_FROM)
         self.encoded = encode_all(self.texts, progress) if number else None
 
     def to(self, device: torch.device) -> CaptionSampler:
@@ -103,8 +118,8 @@ class CaptionSampler:
         self.style = self.style.to(device)
         return self
 
-    def draw(self, index: Tensor, generator: torch.Generator) -> tuple[Condition, Tensor]:
-        """Conditions for samples `index` [n] (on the CPU), and which of them are open, [n] bool."""
+    def draw(self, index: Tensor, generator: torch.Generator) -> Draw:
+        """The words of samples `index` [n] (on the CPU) this time."""
         u = torch.rand(3, len(index), generator=generator)
         text = torch.where(u[1] < P_ARTICLE, self.article[index], self.text[index])
         count = self.num_keywords[index]
@@ -113,8 +128,7 @@ class CaptionSampler:
         use_keyword = (u[0] < P_KEYWORD + P_NULL) & (count > 0)
         text = torch.where(use_keyword, keyword, text)
         text = text.masked_fill(u[0] < P_NULL, -1)
-        is_open = use_keyword | (text < 0)
-        return self._rows(text, index), is_open
+        return Draw(self._rows(text, index), text, self.num_sharing[text] >= OPEN_FROM)
 
     def captions(self, index: Tensor) -> Condition:
         """The plain captions of samples `index`."""

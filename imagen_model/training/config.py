@@ -23,7 +23,7 @@ class TrainingConfig:
     lr: float = 8e-4  # both networks' at the start, cosine down to lr_end
     lr_end: float = 5e-5
     d_lr_ratio: float = 0.5
-    mapping_lr_ratio: float = 0.1
+    mapping_lr_ratio: float = 1.0  # it carries the caption too; StyleGAN slows it to 0.01
     warmup_kimg: float = 2.0
     g_beta1: float = 0.8  # the pairs' term is a regression: momentum averages its noise
     d_beta1: float = 0.0
@@ -41,7 +41,6 @@ class TrainingConfig:
     info_nce_weight: float = (
         1.0  # for the discriminator; times adversarial_weight for the generator
     )
-    candidates: int = 4  # draws of z from which an open picture takes the nearest
     tick_kimg: float = 2.0
     snapshot_kimg: float = 20.0
 
@@ -57,7 +56,6 @@ class TrainingConfig:
         check(self.minutes >= 0, "minutes", "0 or more")
         check(self.lr >= self.lr_end > 0, "lr", f"at least lr_end ({self.lr_end})")
         check(0 <= self.augment_p <= 1, "augment_p", "0 to 1")
-        check(self.candidates >= 1, "candidates", "1 or more")
         check(self.r1_gamma >= 0, "r1_gamma", "0 or more")
         if not (self.kimg or self.minutes):
             raise ValueError("nothing says when to stop: give kimg or minutes")

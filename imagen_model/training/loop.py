@@ -24,17 +24,18 @@ from .. import __version__
 from ..checkpoint import save_checkpoint
 from ..conditioning import Condition
 from ..config import ModelConfig
-from ..data.captions import CaptionSampler
+from ..data.captions import CaptionSampler, Draw
 from ..data.folder import PictureSet
 from ..discriminator import Judgement
 from ..features import as_rgb, lite0, lite0_hash
 from ..grid import picture_grid, to_image
 from ..networks import Networks
 from .augment import AugmentDraw, random_background
+from .codes import PictureCodes
 from .config import TrainingConfig
 from .ema import Ema
 from .losses import OBJECTIVES, gradient_penalty, info_nce
-from .pairs import L1_WEIGHT, feature_matching, low_resolution_l1, nearest_latents
+from .pairs import L1_WEIGHT, feature_matching, low_resolution_l1
 from .state import load_state, save_state, saved_state
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,11 @@ class Trainer:
     ) -> None:
         self.model, self.training, self.out, self.device = model, training, Path(out), device
         self.pictures, self.captions = pictures, captions.to(device)
+        self.codes = (
+            PictureCodes(pictures, self.captions, model.generator.z_dim)
+            if training.pairs_weight
+            else None
+        )
         self.card = card
         self.networks = Networks.seeded(model, training.seed).to(device).train()
         self.ema = Ema(self.networks, training.ema_halflife_kimg)
@@ -158,8 +164,8 @@ class Trainer:
         t, networks = self.training, self.networks
         index = self.order.next(t.batch)
         real = self.pictures.batch(index).to(self.device)
-        condition, is_open = self.captions.draw(index, self.rng)
-        z = self._latents(condition, is_open, real)
+        words = self.captions.draw(index, self.rng)
+        condition, z = words.condition, self._latents(index, words)
         draw = AugmentDraw.sample(t.batch, t.augment_p, generator=self.rng, device=self.device)
         background = random_background(t.batch, self.rng, self.device)
 
@@ -183,15 +189,10 @@ class Trainer:
         self.ema.update(networks, cur_nimg=self.progress.cur_nimg, batch=t.batch)
         return {**d_log, **g_log}
 
-    def _latents(self, condition: Condition, is_open: Tensor, real: Tensor) -> Tensor:
-        """z [N, z_dim]; open pictures take the nearest of several (training/pairs.py)."""
-        t, z_dim = self.training, self.model.generator.z_dim
-        z = torch.randn(t.batch, t.candidates, z_dim, generator=self.rng).to(self.device)
-        chosen = z[:, 0].clone()
-        rows = is_open.nonzero().squeeze(1).to(self.device)
-        if t.pairs_weight and t.candidates > 1 and len(rows):
-            chosen[rows] = nearest_latents(self.networks, condition[rows], real[rows], z[rows])
-        return chosen
+    def _latents(self, index: Tensor, words: Draw) -> Tensor:
+        """z [N, z_dim]: noise, with the picture's code where the words leave it open (codes.py)."""
+        z = torch.randn(len(index), self.model.generator.z_dim, generator=self.rng)
+        return (self.codes.write(z, index, words) if self.codes else z).to(self.device)
 
     def _discriminator_step(
         self,
@@ -378,7 +379,7 @@ class Trainer:
             "seconds": round(p.seconds, 2),
             "img_per_sec": round(p.img_per_sec, 2),
             "lr": self.optimizers["g"].param_groups[0]["lr"],
-            **{name: round(total / self.num_steps, 5) for name, total in self.sums.items()},
+            **{name: _short(total / self.num_steps) for name, total in self.sums.items()},
         }
         self.judge = {"real": line["real_logits"], "generated": line["fake_logits"]}
         self.sums, self.num_steps = {}, 0
@@ -430,3 +431,8 @@ def _sum_over_heads(logits: tuple[Tensor, ...]) -> Tensor:
 def _crossed(before: int, after: int, every_kimg: float) -> bool:
     every = max(1, round(every_kimg * 1000))
     return before // every != after // every
+
+
+def _short(value: float) -> float:
+    """Six significant digits: enough to plot, short enough to read."""
+    return float(f"{value:.6g}")

@@ -1,21 +1,16 @@
 """The terms that use pairs: one real picture for each (caption, style).
 
 Feature matching in frozen lite0 features and a low-resolution L1 tell the generator what the
-caption looks like, long before a discriminator could. Where the caption leaves the picture open (a
-keyword, or nothing), several real pictures fit one condition, and matching would teach their blur.
-There the real picture is matched by the nearest of several draws of z (implicit maximum likelihood,
-1809.09087): every real picture keeps a seed that comes near it, so seeds stay different.
+caption looks like, long before a discriminator could. Captions that several pictures share are the
+subject of codes.py.
 """
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..conditioning import Condition
 from ..features import EfficientNetLite
-from ..networks import Networks
 from .augment import downsampled
 
 L1_WEIGHT = 3.0  # against feature matching, whose value is several times larger
@@ -40,18 +35,3 @@ def low_resolution_l1(real: Tensor, fake: Tensor) -> Tensor:
     return F.l1_loss(downsampled(fake, half), downsampled(real, half)) + F.l1_loss(
         downsampled(fake, eighth), downsampled(real, eighth)
     )
-
-
-@torch.no_grad()
-def nearest_latents(networks: Networks, condition: Condition, real: Tensor, z: Tensor) -> Tensor:
-    """For each of n open pictures the one of its k draws that already comes nearest.
-
-    z [n, k, z_dim] -> [n, z_dim]; nearness is L2 at 8x8 pixels.
-    """
-    n, k, _ = z.shape
-    repeated = condition[torch.arange(n, device=real.device).repeat_interleave(k)]
-    fake = networks.generate(z.flatten(0, 1), repeated)
-    fake, real = downsampled(fake, 8).flatten(1), downsampled(real, 8).flatten(1)
-    difference = fake.unflatten(0, (n, k)) - real[:, None]  # [n, k, C * 64]
-    best = difference.square().sum(dim=2).argmin(dim=1)
-    return z[torch.arange(n, device=z.device), best]

@@ -1,0 +1,273 @@
+"""Folders of pictures: four ways to caption them, and what happens to a bad file."""
+
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from imagen_model.data.folder import (
+    PictureSet,
+    Sample,
+    build_folder,
+    fit_picture,
+    load_pictures,
+    premultiplied,
+    read_picture,
+    read_samples,
+)
+
+
+def picture(path, colour=(200, 30, 40), size=(20, 20), mode="RGB", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path, **options)
+    return path
+
+
+def metadata(folder, *rows):
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+# -- captions -------------------------------------------------------------------------------------
+
+
+def test_metadata_says_what_is_known(tmp_path):
+    picture(tmp_path / "sub" / "a.png")
+    metadata(
+        tmp_path,
+        {"file_name": "sub/a.png", "text": "café", "keywords": ["x", "y"], "style": "noto"},
+        "",
+        {"file_name": "sub/a.png", "hexcode": "1F511", "weight": 0.5, "text": None},
+    )
+    first, second = read_samples(tmp_path)
+    assert first == Sample(tmp_path / "sub" / "a.png", "café", ("x", "y"), "noto")
+    assert (second.text, second.base, second.weight) == ("", "1F511", 0.5)
+
+
+def test_text_files_beside_pictures_are_captions(tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_text("  a red square\n", encoding="utf-8")
+    picture(tmp_path / "b.png")
+    assert [s.text for s in read_samples(tmp_path)] == ["a red square", ""]
+
+
+def test_class_folders_are_captions(tmp_path):
+    picture(tmp_path / "red_apple" / "1.jpg")
+    picture(tmp_path / "green-apple" / "1.WEBP")
+    assert [s.text for s in read_samples(tmp_path)] == ["green apple", "red apple"]
+
+
+def test_a_text_file_goes_before_the_class_folder(tmp_path):
+    picture(tmp_path / "apples" / "1.png")
+    (tmp_path / "apples" / "1.txt").write_text("the first apple")
+    assert [s.text for s in read_samples(tmp_path)] == ["the first apple"]
+
+
+def test_bare_pictures_have_no_words(tmp_path):
+    picture(tmp_path / "b.png")
+    picture(tmp_path / "a.gif", colour=3, mode="P")
+    (tmp_path / "notes.md").write_text("not a picture")
+    assert read_samples(tmp_path) == [Sample(tmp_path / "a.gif"), Sample(tmp_path / "b.png")]
+
+
+def test_a_split_is_read_where_there_is_one(tmp_path):
+    picture(tmp_path / "train" / "a.png")
+    picture(tmp_path / "test" / "b.png")
+    assert [s.path.name for s in read_samples(tmp_path)] == ["a.png"]
+    assert [s.path.name for s in read_samples(tmp_path, split="test")] == ["b.png"]
+    with pytest.raises(ValueError, match="no split 'validation'"):
+        read_samples(tmp_path, split="validation")
+
+
+def test_a_folder_without_pictures_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(ValueError, match=f"no pictures in {tmp_path}"):
+        read_samples(tmp_path)
+    with pytest.raises(ValueError, match="no folder"):
+        read_samples(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../secret.png"])
+def test_a_path_that_leaves_the_folder_is_refused(tmp_path, name):
+    picture(tmp_path / "secret.png")
+    metadata(tmp_path / "set", {"file_name": name})
+    with pytest.raises(ValueError, match=r"line 1: .* is outside"):
+        read_samples(tmp_path / "set")
+
+
+def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
+    secret = picture(tmp_path / "secret.png")
+    metadata(tmp_path / "set", {"file_name": "a.png"})
+    (tmp_path / "set" / "a.png").symlink_to(secret)
+    with pytest.raises(ValueError, match="is outside"):
+        read_samples(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    "line", ["{broken", '{"text": "no file"}', "[1, 2]", '{"file_name": "a.png", "weight": "much"}']
+)
+def test_a_bad_line_of_metadata_is_named(tmp_path, line):
+    metadata(tmp_path, {"file_name": "a.png"}, line)
+    with pytest.raises(ValueError, match=r"metadata\.jsonl line 2: expected a JSON object"):
+        read_samples(tmp_path)
+
+
+# -- pictures -------------------------------------------------------------------------------------
+
+
+def test_unreadable_pictures_are_skipped_and_listed(tmp_path, caplog):
+    good = picture(tmp_path / "good.png")
+    (tmp_path / "broken.png").write_bytes(good.read_bytes()[:60])
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.jpg").write_text("no picture")
+    told = []
+    with caplog.at_level(logging.WARNING):
+        pictures = load_pictures(
+            read_samples(tmp_path),
+            resolution=8,
+            channels=3,
+            progress=lambda done, total: told.append((done, total)),
+        )
+    assert [s.path.name for s in pictures.samples] == ["good.png"]
+    assert len(pictures) == 1
+    assert pictures.pixels.shape == (1, 3, 8, 8)
+    names = ("broken.png", "empty.png", "text.jpg")
+    assert len(pictures.skipped) == len(caplog.records) == 3
+    assert all(name in reason for name, reason in zip(names, pictures.skipped, strict=True))
+    assert told[-1] == (4, 4)
+
+
+def test_a_folder_of_unreadable_pictures_is_refused(tmp_path, caplog):
+    (tmp_path / "a.png").write_text("no")
+    with pytest.raises(ValueError, match=r"none of 1 pictures could be read; the first: .*a\.png"):
+        load_pictures(read_samples(tmp_path), resolution=8, channels=3)
+
+
+def test_a_photo_is_turned_as_its_camera_was_held(tmp_path):
+    image = Image.new("RGB", (16, 16), (255, 255, 255))
+    image.paste((0, 0, 0), (0, 0, 16, 8))  # black above white
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees to the right to look at it
+    image.save(tmp_path / "a.png", exif=exif)
+    array = read_picture(tmp_path / "a.png", resolution=8, channels=1)[..., 0]
+    assert array[:, :3].mean() > 250  # white on the left
+    assert array[:, 5:].mean() < 5
+
+
+def test_an_opaque_picture_is_cut_to_its_central_square():
+    image = Image.new("RGBA", (30, 10), (255, 0, 0, 255))
+    image.paste((0, 0, 255, 255), (10, 0, 20, 10))
+    array = fit_picture(image, resolution=10, channels=3)
+    assert array.shape == (10, 10, 3)
+    assert (array == (0, 0, 255)).all()
+
+
+def test_a_picture_with_transparency_is_fitted_whole():
+    image = Image.new("RGBA", (32, 16), (255, 0, 0, 255))
+    image.putpixel((0, 0), (0, 0, 0, 254))
+    array = fit_picture(image, resolution=16, channels=4)
+    alpha = array[..., 3]
+    assert (alpha[:4] == 0).all()  # as much empty above as below
+    assert (alpha[12:] == 0).all()
+    assert (alpha[5:11, 1:] == 255).all()
+
+
+@pytest.mark.parametrize(("channels", "value"), [(1, 255), (3, 255)])
+def test_transparency_becomes_white_paper_in_fewer_channels(channels, value):
+    clear = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    array = fit_picture(clear, resolution=8, channels=channels)
+    assert array.shape == (8, 8, channels)
+    assert (array == value).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16", "CMYK"])
+def test_pictures_of_every_mode_are_read(tmp_path, mode):
+    path = tmp_path / ("a.tif" if mode in ("CMYK", "I;16") else "a.png")
+    picture(path, colour=0, mode=mode)
+    for channels in (1, 3, 4):
+        array = read_picture(path, resolution=8, channels=channels)
+        assert array.shape == (8, 8, channels)
+        assert array.dtype == np.uint8
+
+
+def test_colour_is_multiplied_by_alpha():
+    straight = np.array([[[255, 100, 0, 128], [255, 100, 7, 255], [255, 100, 7, 0]]], np.uint8)
+    assert premultiplied(straight).tolist() == [
+        [[128, 50, 0, 128], [255, 100, 7, 255], [0, 0, 0, 0]]
+    ]
+
+
+def test_rgb_is_not_multiplied():
+    rgb = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    assert premultiplied(rgb) is rgb
+
+
+def test_batches_are_floats_from_minus_one_to_one(tmp_path):
+    pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1)
+    pictures = PictureSet([Sample(tmp_path)] * 3, pixels)
+    batch = pictures.batch(torch.tensor([1, 0, 2]))
+    assert batch.flatten().tolist() == pytest.approx([1, -1, -0.6])
+
+
+def test_an_opaque_set_loses_its_alpha_and_another_keeps_it(tmp_path):
+    pixels = torch.full((2, 4, 4, 4), 255, dtype=torch.uint8)
+    samples = [Sample(tmp_path)] * 2
+    assert PictureSet(samples, pixels.clone()).without_empty_alpha().pixels.shape[1] == 3
+    pixels[1, 3, 0, 0] = 254
+    assert PictureSet(samples, pixels).without_empty_alpha().pixels.shape[1] == 4
+
+
+def test_the_fingerprint_names_the_pictures_in_any_order(tmp_path):
+    pixels = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2)
+    samples = [Sample(tmp_path)] * 2
+    one = PictureSet(samples, pixels).fingerprint()
+    assert PictureSet(samples, pixels.flip(0)).fingerprint() == one
+    assert PictureSet(samples, pixels + 1).fingerprint() != one
+
+
+def test_styles_are_those_of_the_samples(tmp_path):
+    samples = [Sample(tmp_path, style=style) for style in ("b", "", "a", "b")]
+    assert PictureSet(samples, torch.zeros(4, 3, 2, 2)).styles == ("a", "b")
+
+
+# -- building -------------------------------------------------------------------------------------
+
+
+def test_a_built_folder_reads_back_with_its_captions(tmp_path):
+    source = tmp_path / "source"
+    picture(source / "red_apple" / "1.jpg", colour=(200, 30, 40))
+    picture(source / "key" / "1.png", colour=(10, 20, 30, 128), mode="RGBA")
+    (source / "key" / "2.png").write_text("broken")
+    out = tmp_path / "out"
+    manifest = build_folder(source, out, resolution=16)
+    assert manifest["pictures"] == manifest["captioned"] == 2
+    (reason,) = manifest["skipped"]
+    assert "2.png" in reason
+    assert json.loads((out / "manifest.json").read_text()) == manifest
+    pictures = load_pictures(read_samples(out), resolution=16, channels=4)
+    assert [s.text for s in pictures.samples] == ["key", "red apple"]
+    assert pictures.pixels[0, :, 8, 8].tolist() == [5, 10, 15, 128]
+
+
+def test_an_existing_folder_is_refused_and_nothing_is_lost(tmp_path):
+    source = tmp_path / "source"
+    picture(source / "a.png")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious.txt").write_text("mine")
+    with pytest.raises(ValueError, match="already exists"):
+        build_folder(source, out, resolution=8)
+    assert (out / "precious.txt").read_text() == "mine"
+
+
+def test_a_failed_build_leaves_nothing(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.png").write_text("broken")
+    with pytest.raises(ValueError, match="no readable picture"):
+        build_folder(source, tmp_path / "out", resolution=8)
+    assert not (tmp_path / "out").exists()

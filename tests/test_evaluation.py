@@ -1,0 +1,161 @@
+"""Figures on hand-made vectors, and a whole report on a tiny model."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from imagen_model.evaluation import evaluate, report
+from imagen_model.evaluation.extractor import PACKAGE, Lite1, pixels_sha256
+from imagen_model.evaluation.report import auc
+from imagen_model.evaluation.retrieval import Retrieval, retrieve
+
+
+def unit(*degrees: float) -> torch.Tensor:
+    """Directions in a plane, [N, 2]."""
+    radians = torch.tensor(degrees).deg2rad()
+    return torch.stack([radians.cos(), radians.sin()], dim=1)
+
+
+def test_ranks_count_the_pictures_that_are_nearer():
+    gallery = unit(0, 30, 60)
+    concepts = ["a", "b", "c"]
+    queries = unit(5, 70, 20).view(3, 1, 2)  # a finds a; b has c before it; c is last
+    found = retrieve(queries, concepts, ["s"] * 3, gallery, concepts, ["s"] * 3)
+    assert found.ranks.tolist() == [[0], [1], [2]]
+    assert found.recall(1) == pytest.approx(1 / 3)
+    assert found.recall(2) == pytest.approx(2 / 3)
+    assert found.recall(5) == 1
+    assert found.chance(1) == pytest.approx(1 / 3)
+    assert found.chance(5) == 1
+
+
+def test_a_query_is_compared_within_its_style():
+    gallery, concepts, styles = unit(0, 10, 90), ["a", "b", "a"], ["s", "t", "t"]
+    queries = unit(10, 10, 10).view(3, 1, 2)
+    found = retrieve(queries, concepts, styles, gallery, concepts, styles)
+    # in s there is only a; in t, b is nearest and a second
+    assert found.ranks.flatten().tolist() == [0, 0, 1]
+    assert found.gallery_sizes.tolist() == [1, 2, 2]
+
+
+def test_every_seed_of_a_pair_has_its_own_rank():
+    queries = unit(0, 90).view(1, 2, 2)
+    found = retrieve(queries, ["a"], ["s"], unit(0, 90), ["a", "b"], ["s", "s"])
+    assert found.ranks.tolist() == [[0, 1]]
+    assert found.recall(1) == 0.5
+
+
+def test_a_query_whose_concept_is_not_there_is_left_out():
+    queries = unit(0, 0).view(2, 1, 2)
+    found = retrieve(queries, ["a", "z"], ["s", "s"], unit(0), ["a"], ["s"])
+    assert found.ranks.tolist() == [[0]]
+    with pytest.raises(ValueError, match="no query has its concept"):
+        retrieve(queries, ["y", "z"], ["s", "s"], unit(0), ["a"], ["s"])
+
+
+def test_the_interval_holds_the_recall_and_narrows_with_pairs():
+    def interval(pairs: int) -> tuple[float, float]:
+        ranks = np.arange(pairs)[:, None] % 2 * np.ones((1, 3), int)
+        return Retrieval(ranks, np.full(pairs, 10)).interval(1)
+
+    few, many = interval(20), interval(2000)
+    assert few[0] < many[0] < 0.5 < many[1] < few[1]
+    deviation = math.sqrt(0.25 / 2000)
+    assert many[1] - many[0] == pytest.approx(2 * 1.96 * deviation, rel=0.1)
+
+
+def test_the_interval_keeps_a_pairs_seeds_together():
+    """Eight seeds that always agree say no more than one."""
+    one = (np.arange(40) % 2)[:, None]
+    assert Retrieval(one.repeat(8, axis=1), np.full(40, 9)).interval(1) == Retrieval(
+        one, np.full(40, 9)
+    ).interval(1)
+
+
+def test_the_summary_can_be_written_as_json():
+    summary = Retrieval(np.array([[0, 3], [7, 0]]), np.array([10, 10])).summary()
+    assert json.loads(json.dumps(summary)) == summary
+    assert (summary["r1"], summary["r5"], summary["r10"]) == (0.5, 0.75, 1.0)
+    assert (summary["pairs"], summary["seeds"], summary["chance"]) == (2, 2, pytest.approx(0.1))
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "expected"),
+    [
+        ([2.0, 3.0], [0.0, 1.0], 1.0),
+        ([0.0], [1.0, 2.0], 0.0),
+        ([1.0, 1.0], [1.0], 0.5),
+        ([1.0, 3.0], [2.0, 0.0], 0.75),
+    ],
+)
+def test_auc_is_the_share_of_right_orders(positive, negative, expected):
+    assert auc(torch.tensor(positive), torch.tensor(negative)) == pytest.approx(expected)
+
+
+def test_hashes_of_pictures_follow_their_pixels():
+    pixels = torch.zeros(3, 3, 2, 2, dtype=torch.uint8)
+    pixels[2] = 1
+    first, second, third = pixels_sha256(pixels)
+    assert first == second != third
+
+
+@torch.no_grad()
+def test_lite1_features_have_unit_length_and_no_batch():
+    pytest.importorskip(PACKAGE)
+    lite1 = Lite1()
+    pictures = torch.rand(3, 4, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    features = lite1(pictures)
+    assert features.shape == (3, 1280)
+    torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
+    torch.testing.assert_close(lite1(pictures[1:2]), features[1:2], atol=1e-4, rtol=1e-3)
+
+
+def test_without_lite1_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr("imagen_model.evaluation.extractor.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install 'imagen-gan\[train\]'"):
+        Lite1()
+
+
+class Thumbnails:
+    """Stands for lite1: 4x4 pixels as features."""
+
+    name = "thumbnails"
+
+    def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
+        return F.normalize(F.adaptive_avg_pool2d(pictures, 4).flatten(1), dim=1)
+
+
+def test_a_report_has_its_keys_and_repeats_itself(tiny_model, emoji_folder, monkeypatch):
+    monkeypatch.setattr(report, "Lite1", Thumbnails)
+    monkeypatch.setattr(report, "STYLE_PROMPTS", ("rocket",))
+    stages = []
+    result = evaluate(tiny_model, emoji_folder, stage=stages.append)
+    assert stages[0] == "reading pictures"
+    assert result["model"] == "tiny"
+    assert result["extractor"] == "thumbnails"
+    assert result["samples"] == 12
+    text = result["retrieval"]["text"]
+    assert (text["pairs"], text["seeds"]) == (3, 4)
+    assert text["chance"] == text["r1"] == 1  # one held-out pair a style: nothing to confuse
+    assert sum(result["variety"]["styles_of_64_seeds"]["rocket"].values()) == 64
+    assert 1 <= result["variety"]["concepts_of_16_seeds"]["flag"] <= 12
+    for value in result["discriminator"].values():
+        assert 0 <= value <= 1
+    again = evaluate(tiny_model, emoji_folder)
+    assert {**again, "seconds": 0} == {**result, "seconds": 0}
+
+
+def test_a_test_set_that_was_trained_on_is_refused(tiny_model, emoji_folder, tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / split).symlink_to(emoji_folder / "test")
+    with pytest.raises(ValueError, match="3 test pairs are in the training split too"):
+        evaluate(tiny_model, tmp_path)
+
+
+def test_data_without_a_test_split_is_refused(tiny_model, emoji_folder):
+    with pytest.raises(ValueError, match="no split 'test'"):
+        evaluate(tiny_model, emoji_folder / "train")

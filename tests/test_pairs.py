@@ -1,0 +1,54 @@
+"""The terms between a drawn picture and the real one of its caption."""
+
+import pytest
+import torch
+
+from imagen_model.features import as_rgb, lite0
+from imagen_model.training.pairs import feature_matching, low_resolution_l1
+
+
+def levels(pictures: torch.Tensor) -> list[torch.Tensor]:
+    return lite0()(as_rgb(pictures))
+
+
+def test_equal_pictures_match_perfectly(generator):
+    x = levels(torch.rand(2, 3, 32, 32, generator=generator) * 2 - 1)
+    assert feature_matching(x, x, lite0()).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_the_more_a_picture_differs_the_worse_it_matches(generator):
+    real = torch.rand(2, 3, 32, 32, generator=generator) * 2 - 1
+    noise = torch.randn(2, 3, 32, 32, generator=generator)
+    values = [
+        feature_matching(levels(real), levels(real + amount * noise), lite0()).item()
+        for amount in (0.05, 0.3, 1.0)
+    ]
+    assert 0 < values[0] < values[1] < values[2]
+
+
+def test_feature_matching_does_not_depend_on_the_scale_of_features(generator):
+    """Levels are normalised along their channels, so a level counts by direction."""
+    real, fake = (levels(torch.rand(1, 3, 32, 32, generator=generator)) for _ in range(2))
+    same_last = [*real[:3], real[3]], [*fake[:3], real[3]]
+    doubled = [*(2 * x for x in real[:3]), real[3]], [*(2 * x for x in fake[:3]), real[3]]
+    torch.testing.assert_close(
+        feature_matching(*doubled, lite0()), feature_matching(*same_last, lite0())
+    )
+
+
+def test_feature_matching_pulls_a_picture_towards_the_real_one(generator):
+    real = levels(torch.rand(1, 3, 64, 64, generator=generator) * 2 - 1)
+    x = (torch.rand(1, 3, 64, 64, generator=generator) * 2 - 1).requires_grad_(True)
+    before = feature_matching(real, levels(x), lite0())
+    (gradient,) = torch.autograd.grad(before, x)
+    after = feature_matching(real, levels(x.detach() - 0.5 * gradient / gradient.norm()), lite0())
+    assert after < before
+
+
+def test_low_resolution_l1_sees_colour_and_not_texture():
+    flat = torch.zeros(1, 3, 32, 32)
+    rows = torch.arange(32) % 2 * 2.0 - 1
+    checkers = (rows[:, None] * rows).expand(1, 3, 32, 32)
+    assert low_resolution_l1(flat, flat).item() == 0
+    assert low_resolution_l1(flat, checkers).item() == 0  # means of 2x2 pixels vanish
+    assert low_resolution_l1(flat, flat + 0.5).item() == pytest.approx(1.0)  # 0.5 at both scales

@@ -1,0 +1,419 @@
+"""The trainer: what a run writes, that it can stop anywhere, and that resuming changes nothing."""
+
+import json
+import math
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_model_config
+from PIL import Image
+from safetensors.torch import load_file
+
+import imagen_model as im
+from imagen_model import config as model_config
+from imagen_model.conditioning.text import text_encoder_hash
+from imagen_model.config import COND_DIM
+from imagen_model.data.captions import CaptionSampler
+from imagen_model.data.folder import PictureSet, Sample
+from imagen_model.features import lite0_hash
+from imagen_model.training.config import TrainingConfig
+from imagen_model.training.loop import EpochOrder, Trainer
+from imagen_model.training.start import describe, prepare
+from imagen_model.training.state import load_state, save_state, saved_state
+
+CPU = torch.device("cpu")
+PRETRAIN = {
+    "stage": "pretrain",
+    "pairs_weight": 0.0,
+    "info_nce_weight": 0.0,
+    "adversarial_weight": 1.0,
+}
+
+
+@pytest.fixture
+def trainer(emoji_pictures, emoji_captions, tmp_path):
+    """Builds a trainer of the tiny model: 8 images a step, 4 steps unless told otherwise."""
+
+    def build(out: str = "run", model=None, **training) -> Trainer:
+        settings = {"batch": 8, "kimg": 0.032, "lr": 2e-3, "warmup_kimg": 0.016} | training
+        return Trainer(
+            model or tiny_model_config(),
+            TrainingConfig(**settings),
+            emoji_pictures,
+            emoji_captions,
+            tmp_path / out,
+            device=CPU,
+            card={"name": out},
+        )
+
+    return build
+
+
+def stop_after(images: int):
+    def on_step(progress):
+        if progress.cur_nimg >= images:
+            raise KeyboardInterrupt
+
+    return on_step
+
+
+def stats(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+
+
+# -- a run ----------------------------------------------------------------------------------------
+
+
+def test_a_run_writes_stats_snapshots_samples_and_a_model(trainer):
+    t = trainer(tick_kimg=0.016, snapshot_kimg=0.016)
+    seen = []
+    t.run(lambda progress: seen.append((progress.cur_nimg, progress.fraction)))
+    assert seen == [(8, 0.25), (16, 0.5), (24, 0.75), (32, 1.0)]
+    lines = stats(t.out)
+    assert [line["kimg"] for line in lines] == [0.016, 0.032]
+    for line in lines:
+        assert all(math.isfinite(value) for value in line.values())
+        assert {"seconds", "img_per_sec", "lr", "d_loss", "g_loss", "real_logits", "fake_logits",
+                "d_info_nce", "g_info_nce", "feature_matching", "l1"} <= line.keys()  # fmt: skip
+    with Image.open(t.out / "samples" / "000000.png") as sheet:
+        assert (sheet.size, sheet.mode) == ((256, 256), "RGBA")
+    assert (t.out / "samples" / "real.png").is_file()
+    assert im.load(t.out / "snapshot-000000.safetensors").resolution == 32
+    model = im.load(t.out / "latest.safetensors")
+    assert model.sample("rocket", style="noto").shape == (1, 4, 32, 32)
+    card = model.card
+    assert (card["name"], card["stage"], card["kimg"]) == ("run", "text", 0.032)
+    assert card["lite0"] == lite0_hash()
+    assert card["training"]["batch"] == 8
+    assert card["code_version"] == im.__version__
+
+
+def test_training_changes_every_part_but_the_mixer(trainer):
+    t = trainer()
+    before = {name: p.clone() for name, p in t.networks.named_parameters()}
+    for _ in range(12):  # null needs a row without words
+        t.step()
+        t.progress.cur_nimg = 4000  # past the warm-up
+        t._set_lr()
+    same = {n for n, p in t.networks.named_parameters() if torch.equal(p, before[n])}
+    assert same == {f"discriminator.mixer.across.{i}.weight" for i in range(4)}
+
+
+def test_a_short_training_comes_nearer_to_its_pictures(trainer):
+    t = trainer(kimg=0.6, lr=4e-3, tick_kimg=0.08)
+    t.run()
+    lines = stats(t.out)
+    assert lines[-1]["l1"] < 0.8 * lines[0]["l1"]
+    assert lines[-1]["feature_matching"] < lines[0]["feature_matching"]
+
+
+def test_two_runs_of_a_seed_are_the_same_and_of_another_seed_are_not(trainer):
+    logs = [trainer(seed=seed).step() for seed in (3, 3, 4)]
+    assert {k: float(v) for k, v in logs[0].items()} == {k: float(v) for k, v in logs[1].items()}
+    assert float(logs[0]["l1"]) != float(logs[2]["l1"])
+
+
+def test_training_leaves_the_global_random_state_alone(trainer):
+    before = torch.get_rng_state()
+    trainer().step()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("features", [True, False])
+def test_rpgan_with_penalties_runs(trainer, features):
+    t = trainer(
+        model=tiny_model_config(features=features),
+        objective="rpgan",
+        r1_gamma=1.0,
+        r2_gamma=1.0,
+        pairs_weight=float(features),
+        tick_kimg=0.032,
+    )
+    t.run()
+    (line,) = stats(t.out)
+    assert line["r1_penalty"] > 0
+    assert line["r2_penalty"] > 0
+    assert all(math.isfinite(value) for value in line.values())
+
+
+def test_the_penalties_change_the_discriminator(trainer):
+    heads = []
+    for gamma in (0.0, 100.0):
+        t = trainer(objective="rpgan", r1_gamma=gamma, r2_gamma=gamma)
+        t.step()
+        heads.append(t.optimizers["d"].state[t.networks.discriminator.trunk.stem.weight]["exp_avg"])
+    assert not torch.allclose(heads[0], heads[1])
+
+
+def test_pretraining_needs_no_words(emoji_pictures, tmp_path):
+    samples = [Sample(s.path) for s in emoji_pictures.samples]
+    pictures = PictureSet(samples, emoji_pictures.pixels)
+    t = Trainer(
+        tiny_model_config(styles=(), text_encoder=""),
+        TrainingConfig(batch=8, kimg=0.016, tick_kimg=0.016, **PRETRAIN),
+        pictures,
+        CaptionSampler(samples, ()),
+        tmp_path / "run",
+        device=CPU,
+        card={},
+    )
+    t.run()
+    (line,) = stats(t.out)
+    assert math.isfinite(line["g_loss"])
+    assert "feature_matching" not in line
+    assert (t.out / "samples" / "000000.png").is_file()
+    assert im.load(t.out / "latest.safetensors").sample("", seeds=[0, 1]).shape == (2, 4, 32, 32)
+
+
+def test_a_time_limit_ends_a_run(trainer):
+    t = trainer(kimg=0.0, minutes=1e-5)
+    t.run()
+    assert t.progress.cur_nimg == 8
+    assert t.progress.fraction >= 1
+
+
+def test_the_learning_rate_warms_up_and_falls_to_its_end(trainer):
+    t = trainer(kimg=10.0, lr=1e-3, lr_end=1e-4, warmup_kimg=1.0, mapping_lr_ratio=0.1)
+
+    def rates(images: int) -> list[float]:
+        t.progress.cur_nimg = images
+        t._update_fraction()
+        t._set_lr()
+        groups = t.optimizers["g"].param_groups + t.optimizers["d"].param_groups
+        return [group["lr"] for group in groups]
+
+    assert rates(0) == [0, 0, 0]
+    rest, mapping, judge = rates(5000)
+    assert rest == pytest.approx((1e-3 + 1e-4) / 2)
+    assert mapping == pytest.approx(rest * 0.1)
+    assert judge == pytest.approx(rest * 0.5)
+    assert rates(500)[0] == pytest.approx(rates(1000)[0] / 2, rel=0.02)
+    assert rates(10_000)[0] == pytest.approx(1e-4)
+
+
+# -- stopping and going on ------------------------------------------------------------------------
+
+
+def test_resume_matches_an_uninterrupted_run(trainer):
+    whole = trainer("whole", kimg=0.064)
+    whole.run()
+    with pytest.raises(KeyboardInterrupt):
+        trainer("parts", kimg=0.064).run(stop_after(24))
+    parts = trainer("parts", kimg=0.064)
+    assert parts.resume()
+    assert parts.progress.cur_nimg == 24
+    parts.run()
+    assert parts.progress.cur_nimg == whole.progress.cur_nimg == 64
+    one, other = (load_file(t.out / "latest.safetensors") for t in (whole, parts))
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+    trained = whole.networks.state_dict()
+    for name, tensor in parts.networks.state_dict().items():
+        assert torch.equal(tensor, trained[name]), name
+
+
+def test_an_interruption_saves_what_was_trained(trainer):
+    t = trainer()
+    with pytest.raises(KeyboardInterrupt):
+        t.run(stop_after(16))
+    again = trainer()
+    assert again.resume()
+    assert again.progress.cur_nimg == 16
+    assert again.progress.seconds == t.progress.seconds
+    for ours, theirs in zip(again.networks.parameters(), t.networks.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert im.load(t.out / "latest.safetensors").card["kimg"] == 0.016
+
+
+def test_an_interruption_before_the_first_step_saves_nothing(trainer, monkeypatch):
+    t = trainer()
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(t, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        t.run()
+    assert saved_state(t.out) is None
+    assert not t.resume()
+
+
+def test_resuming_a_finished_run_trains_no_further(trainer):
+    trainer().run()
+    again = trainer()
+    assert again.resume()
+    again.run(lambda progress: pytest.fail("a step too many"))
+    assert again.progress.cur_nimg == 32
+
+
+def module(value: float) -> torch.nn.Module:
+    linear = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        linear.weight.fill_(value)
+    return linear
+
+
+def saved_value(run: Path) -> float:
+    restored = module(0.0)
+    load_state(saved_state(run), {"net": restored}, {})
+    return restored.weight[0, 0].item()
+
+
+@pytest.mark.parametrize("interrupted_rename", [0, 1])
+def test_the_state_survives_an_interruption_between_renames(
+    tmp_path, monkeypatch, interrupted_rename
+):
+    save_state(tmp_path, {"net": module(1.0)}, {}, {"cur_nimg": 1})
+    rename, count = Path.rename, 0
+
+    def failing(self, target):
+        nonlocal count
+        if count == interrupted_rename:
+            raise KeyboardInterrupt
+        count += 1
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", failing)
+        with pytest.raises(KeyboardInterrupt):
+            save_state(tmp_path, {"net": module(2.0)}, {}, {"cur_nimg": 2})
+    assert saved_value(tmp_path) in (1.0, 2.0)  # a complete one, old or new
+    save_state(tmp_path, {"net": module(3.0)}, {}, {"cur_nimg": 3})
+    assert saved_value(tmp_path) == 3.0
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]
+
+
+def test_a_half_written_state_is_not_resumed_from(tmp_path, monkeypatch):
+    save_state(tmp_path, {"net": module(1.0)}, {}, {"cur_nimg": 1})
+
+    def full(*args, **kwargs):
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="disk full"):
+            save_state(tmp_path, {"net": module(2.0)}, {}, {"cur_nimg": 2})
+    assert saved_value(tmp_path) == 1.0
+
+
+def test_the_optimisers_memory_is_restored(tmp_path):
+    def trained(net):
+        optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
+        for _ in range(3):
+            net(torch.ones(1, 2)).square().sum().backward()
+            optimizer.step()
+        return optimizer
+
+    net = module(1.0)
+    optimizer = trained(net)
+    save_state(tmp_path, {"net": net}, {"g": optimizer}, {"cur_nimg": 7, "rng": [1, 2]})
+    other = module(0.0)
+    restored = torch.optim.Adam(other.parameters(), lr=0.1)
+    progress = load_state(saved_state(tmp_path), {"net": other}, {"g": restored})
+    assert progress == {"cur_nimg": 7, "rng": [1, 2]}
+    for ours, theirs in zip(other.parameters(), net.parameters(), strict=True):
+        state, expected = restored.state[ours], optimizer.state[theirs]
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[key], expected[key]) for key in state)
+
+
+# -- the order of pictures ------------------------------------------------------------------------
+
+
+def test_an_epoch_shows_every_picture_once():
+    order = EpochOrder(torch.ones(10), seed=0)
+    first, second = order.next(10).tolist(), order.next(10).tolist()
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+
+
+def test_a_batch_may_be_larger_than_the_set():
+    assert Counter(EpochOrder(torch.ones(3), seed=0).next(9).tolist()) == {0: 3, 1: 3, 2: 3}
+
+
+def test_a_weight_is_how_often_a_picture_comes():
+    order = EpochOrder(torch.tensor([1.0, 0.25, 0.5]), seed=0)
+    counts = order.next(7000).bincount(minlength=3)
+    torch.testing.assert_close(
+        counts / counts[0], torch.tensor([1.0, 0.25, 0.5]), atol=0.04, rtol=0
+    )
+
+
+def test_the_order_goes_on_where_it_was():
+    one, other = (EpochOrder(torch.ones(10), seed=5) for _ in range(2))
+    one.next(13)
+    other.seek(one.epoch, one.cursor)
+    assert torch.equal(one.next(20), other.next(20))
+    assert not torch.equal(EpochOrder(torch.ones(10), seed=6).next(10), one.next(10))
+
+
+# -- from a folder to a trainer -------------------------------------------------------------------
+
+
+@pytest.fixture
+def prepared(emoji_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(model_config.PRESET_DIMS, "nano", 32)
+
+    def build(data=emoji_folder, **choices):
+        defaults = {
+            "preset_name": "nano", "resolution": 32, "device": CPU, "stage": None,
+            "objective": "hinge", "gamma": None, "kimg": 1.0, "minutes": 0.0, "batch": 8,
+            "seed": 0, "progress": lambda label: lambda done, total: None,
+        }  # fmt: skip
+        return prepare(data, tmp_path / "run", **defaults | choices)
+
+    return build
+
+
+def test_captions_make_the_stage_text(prepared, emoji_pictures):
+    t = prepared()
+    assert t.training.stage == "text"
+    assert t.model.conditioning.text_encoder == text_encoder_hash()
+    assert t.model.conditioning.styles == ("fluent-3d", "fluent-flat", "noto", "twemoji")
+    assert t.card["data"]["pictures"] == 53
+    assert t.card["data"]["training_list"] == emoji_pictures.fingerprint()
+    assert not t.out.exists()  # nothing is written yet
+    assert describe(t)["pictures"] == "53, 53 with captions, 0 unreadable"
+
+
+def test_pretraining_forgets_the_captions(prepared):
+    t = prepared(stage="pretrain")
+    assert t.training.pairs_weight == t.training.info_nce_weight == 0
+    assert t.model.conditioning.styles == ()
+    assert t.model.conditioning.text_encoder == ""
+    condition, _, is_open = t.captions.draw(torch.arange(8), t.rng)
+    assert is_open.all()
+    assert condition.pooled.shape == (8, COND_DIM)
+
+
+def test_a_folder_without_captions_is_pretrained_and_never_a_text_stage(prepared, tmp_path):
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    Image.new("RGB", (40, 40), (9, 9, 9)).save(folder / "a.png")
+    t = prepared(folder)
+    assert t.training.stage == "pretrain"
+    assert t.model.generator.channels == 3  # opaque pictures need no alpha
+    with pytest.raises(ValueError, match="needs captions"):
+        prepared(folder, stage="text")
+
+
+def test_rpgan_has_penalties_unless_told_otherwise(prepared):
+    assert prepared(objective="rpgan").training.r1_gamma == 1.0
+    assert prepared(objective="rpgan", gamma=0.0).training.r2_gamma == 0.0
+    assert prepared().training.r1_gamma == 0.0
+
+
+def test_bad_choices_fail_before_any_picture_is_read(prepared, tmp_path):
+    for choice in ({"kimg": 0.0}, {"preset_name": "huge"}, {"resolution": 50}, {"gamma": -1.0}):
+        with pytest.raises(ValueError, match=r"expected|when to stop"):
+            prepared(tmp_path / "missing", **choice)
+
+
+def test_a_training_configuration_is_frozen():
+    training = TrainingConfig(kimg=1.0)
+    assert replace(training, batch=64).to_dict()["batch"] == 64
+    with pytest.raises(AttributeError):
+        training.batch = 3
