@@ -350,10 +350,11 @@ def _bar(label: str) -> Callable[[int, int], None]:
     """A progress callback (done, total) drawn as a bar."""
     from tqdm import tqdm
 
-    bar = tqdm(desc=label, unit="", leave=False)
+    bar = None
 
     def show(done: int, total: int) -> None:
-        bar.total = total
+        nonlocal bar
+        bar = bar or tqdm(desc=label, unit="", leave=False, total=total)
         bar.update(done - bar.n)
         if done == total:
             bar.close()

@@ -1,0 +1,216 @@
+"""The `imagen` command, as people type it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from imagen_model.cli import main
+
+
+@pytest.fixture
+def imagen(capsys):
+    """Runs a command; returns its exit code, output and errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse
+            code = int(stop.code or 0)
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return run
+
+
+def one_line(errors: str) -> bool:
+    """The last line is the error; before it only notes of progress."""
+    lines = errors.replace("\r", "\n").splitlines()
+    return lines[-1].startswith("error: ") and "Traceback" not in errors
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+        return image
+
+
+def test_help_is_readable_and_names_every_command(imagen):
+    code, out, _ = imagen("--help")
+    assert code == 0
+    for word in ("sample", "train", "score", "evaluate", "data", "info", "train your own"):
+        assert word in out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("paint",), ("sample",), ("sample", "--out", "x.png", "--num", "0"), ("train", "DATA")],
+)
+def test_wrong_usage_is_exit_code_2(imagen, arguments):
+    code, _, err = imagen(*arguments)
+    assert code == 2 and "usage: imagen" in err
+
+
+def test_sample_writes_a_grid_that_says_how_it_was_made(imagen, tiny_checkpoint, tmp_path):
+    out, facts = tmp_path / "grid.png", tmp_path / "facts.json"
+    code, printed, _ = imagen(
+        "sample", "--model", tiny_checkpoint, "--prompt", "a red apple", "--prompt", "rocket",
+        "--num", 3, "--seed", 7, "--style", "noto", "--out", out, "--json", facts,
+    )  # fmt: skip
+    assert code == 0 and str(out) in printed
+    image = opened(out)
+    assert image.size == (96, 64) and image.mode == "RGBA"
+    made = json.loads(image.info["imagen"])
+    assert made["prompts"] == ["a red apple", "rocket"] and made["seeds"] == [7, 8, 9]
+    assert made["style"] == "noto" and len(made["sha256"]) == 64
+    assert json.loads(facts.read_text())["seeds"] == [7, 8, 9]
+
+
+def test_sample_into_a_folder_gives_the_grid_s_pictures_one_by_one(
+    imagen, tiny_checkpoint, tmp_path
+):
+    common = ("sample", "--model", tiny_checkpoint, "--prompt", "key", "--num", 2, "--out")
+    assert imagen(*common, tmp_path / "many")[0] == 0
+    assert imagen(*common, tmp_path / "grid.png")[0] == 0
+    files = sorted((tmp_path / "many").glob("*.png"))
+    assert [f.name for f in files] == ["0000-0.png", "0000-1.png"]
+    second = opened(tmp_path / "grid.png").crop((32, 0, 64, 32))
+    assert opened(files[1]).tobytes() == second.tobytes()
+
+
+def test_the_largest_seed_and_an_empty_prompt_just_work(imagen, tiny_checkpoint, tmp_path):
+    code, _, _ = imagen(
+        "sample", "--model", tiny_checkpoint, "--prompt", "", "--seed", 2**64 - 1, "--num", 2,
+        "--out", tmp_path / "x.png",
+    )  # fmt: skip
+    assert code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--model", "emojy"), "did you mean emoji?"),
+        (("--model", "gone/away.safetensors"), "no checkpoint gone/away.safetensors"),
+        (("--style", "cubist"), "this model knows: fluent-3d"),
+        (("--device", "tpu"), "try --device cpu"),
+    ],
+)
+def test_sample_explains_a_mistake_in_one_line(imagen, tiny_checkpoint, tmp_path, arguments, words):
+    given = arguments if "--model" in arguments else ("--model", tiny_checkpoint, *arguments)
+    code, _, err = imagen("sample", "--prompt", "x", "--out", tmp_path / "x.png", *given)
+    assert code == 1 and one_line(err) and words in err
+
+
+def test_sample_refuses_another_kind_of_file(imagen, tiny_checkpoint, tmp_path):
+    code, _, err = imagen("sample", "--model", tiny_checkpoint, "--out", tmp_path / "x.jpg")
+    assert code == 1 and one_line(err) and "expected a .png file or a folder" in err
+
+
+def test_a_damaged_checkpoint_is_one_line(imagen, tiny_checkpoint, tmp_path):
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(tiny_checkpoint.read_bytes()[:-100])
+    code, _, err = imagen("sample", "--model", broken, "--out", tmp_path / "x.png")
+    assert code == 1 and one_line(err) and "broken.safetensors" in err
+
+
+def test_debug_shows_the_traceback(imagen, tmp_path):
+    with pytest.raises(ValueError, match="no model"):
+        main(["sample", "--debug", "--model", "zzz", "--out", str(tmp_path / "x.png")])
+
+
+def test_score_ranks_pictures_best_first(imagen, tiny_checkpoint, emoji_folder, tmp_path):
+    files = sorted((emoji_folder / "train" / "noto").glob("*.png"))[:4]
+    facts = tmp_path / "scores.json"
+    code, out, _ = imagen(
+        "score", *files, "--model", tiny_checkpoint, "--prompt", "red apple", "--json", facts
+    )
+    rows = json.loads(facts.read_text())["scores"]
+    totals = [row["realism"] + row["match"] for row in rows]
+    assert code == 0 and len(out.splitlines()) == 4
+    assert totals == sorted(totals, reverse=True)
+    assert {row["image"] for row in rows} == set(map(str, files))
+
+
+def test_score_names_a_file_that_is_no_picture(imagen, tiny_checkpoint, tmp_path):
+    (tmp_path / "x.png").write_text("not a picture")
+    code, _, err = imagen("score", tmp_path / "x.png", "--model", tiny_checkpoint)
+    assert code == 1 and one_line(err) and "x.png" in err
+
+
+def test_info_shows_configuration_and_card(imagen, tiny_checkpoint):
+    code, out, _ = imagen("info", tiny_checkpoint)
+    shown = json.loads(out)
+    assert code == 0 and shown["format"] == 1
+    assert shown["config"]["generator"]["dim"] == 32 and shown["card"]["name"] == "tiny"
+
+
+def test_data_emoji_and_folder_build_sets_that_train(imagen, emoji_sources, tmp_path):
+    code, out, _ = imagen(
+        "data", "emoji", "--source", emoji_sources, "--out", tmp_path / "emoji", "--resolution", 32
+    )
+    assert code == 0 and "held out" in out and "CC-BY-4.0" in out
+    code, out, _ = imagen(
+        "data", "folder", "--source", tmp_path / "emoji", "--out", tmp_path / "copy",
+        "--resolution", 32,
+    )  # fmt: skip
+    assert code == 0 and "with captions" in out
+    code, out, _ = imagen(
+        "train", tmp_path / "copy", "--out", tmp_path / "run", "--kimg", 1, "--resolution", 32,
+        "--dry-run",
+    )  # fmt: skip
+    assert code == 0 and "nano" in out and not (tmp_path / "run").exists()
+
+
+def test_data_into_a_folder_with_something_in_it_is_refused(imagen, emoji_sources, tmp_path):
+    (tmp_path / "kept.txt").write_text("mine")
+    code, _, err = imagen("data", "emoji", "--source", emoji_sources, "--out", tmp_path)
+    assert code == 1 and one_line(err) and "not empty" in err
+    assert (tmp_path / "kept.txt").read_text() == "mine"
+
+
+def test_training_writes_a_model_and_goes_on_with_resume(imagen, emoji_folder, tmp_path):
+    run = tmp_path / "run"
+    command = ("train", emoji_folder, "--out", run, "--resolution", 32, "--batch", 8)
+    code, out, _ = imagen(*command, "--kimg", 0.016, "--resume")
+    assert code == 0 and "nothing saved yet: starting fresh" in out
+    assert (run / "latest.safetensors").is_file() and list((run / "samples").glob("*.png"))
+    code, _, err = imagen(*command, "--kimg", 0.032)
+    assert code == 1 and one_line(err) and "--resume" in err
+    code, out, _ = imagen(*command, "--kimg", 0.032, "--resume")
+    assert code == 0 and "trained 0.0 kimg" in out
+    drawn = tmp_path / "mine.png"
+    code, _, _ = imagen(
+        "sample", "--model", run / "latest.safetensors", "--prompt", "rocket", "--out", drawn
+    )
+    assert code == 0 and opened(drawn).size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--kimg", 1, "--preset", "huge"), "preset is 'huge'"),
+        (("--kimg", 1, "--resolution", 33), "resolution is 33"),
+        ((), "give kimg or minutes"),
+        (("--kimg", -1), "kimg is -1"),
+    ],
+)
+def test_train_explains_a_bad_choice_before_it_reads_pictures(imagen, tmp_path, arguments, words):
+    code, _, err = imagen("train", tmp_path / "nothing", "--out", tmp_path / "run", *arguments)
+    assert code == 1 and one_line(err) and words in err
+
+
+def test_train_on_an_empty_folder_says_what_it_expected(imagen, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, _, err = imagen("train", tmp_path / "empty", "--out", tmp_path / "run", "--kimg", 1)
+    assert code == 1 and one_line(err) and "no pictures in" in err
+
+
+def test_evaluate_refuses_data_without_a_test_split(imagen, tiny_checkpoint, tmp_path):
+    shutil.copytree(Path(__file__).parent / "fixtures", tmp_path / "data")
+    code, _, err = imagen("evaluate", "--model", tiny_checkpoint, "--data", tmp_path / "data")
+    assert code == 1 and one_line(err) and "has no split 'test'" in err
