@@ -106,8 +106,31 @@ def test_a_short_training_comes_nearer_to_its_pictures(trainer):
     t = trainer(kimg=0.6, lr=4e-3, tick_kimg=0.08)
     t.run()
     lines = stats(t.out)
-    assert lines[-1]["l1"] < 0.8 * lines[0]["l1"]
-    assert lines[-1]["feature_matching"] < lines[0]["feature_matching"]
+    # over five seeds the two end at 0.72-0.78 and 0.52-0.85 of where they began
+    assert lines[-1]["feature_matching"] < 0.85 * lines[0]["feature_matching"]
+    assert lines[-1]["l1"] < 0.95 * lines[0]["l1"]
+
+
+def test_at_the_end_only_the_discriminator_learns(trainer):
+    t = trainer(kimg=0.064, judge_fraction=0.5, tick_kimg=0.008)
+    at = {}
+
+    def on_step(progress):
+        at[progress.cur_nimg] = {k: v.clone() for k, v in t.networks.state_dict().items()}
+        at[progress.cur_nimg, "ema"] = t.ema.module.generator.grid.clone()
+
+    t.run(on_step)
+    middle, end = at[40], at[64]  # the step after 32 is the last with fraction 0.5
+    changed = {k for k in end if not torch.equal(end[k], middle[k])}
+    assert changed
+    assert all(k.startswith("discriminator.") for k in changed)
+    assert torch.equal(at[40, "ema"], at[64, "ema"])
+    assert not torch.equal(at[32, "ema"], at[40, "ema"])
+    lines = stats(t.out)
+    assert ["g_loss" in line for line in lines] == [True] * 5 + [False] * 3
+    rates = [line["lr"] for line in lines]
+    assert rates[4] == pytest.approx(t.training.lr_end)  # the generator's cosine has ended
+    assert rates[5] > rates[6] > rates[7] > rates[4]
 
 
 def test_two_runs_of_a_seed_are_the_same_and_of_another_seed_are_not(trainer):
@@ -176,7 +199,9 @@ def test_a_time_limit_ends_a_run(trainer):
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_end(trainer):
-    t = trainer(kimg=10.0, lr=1e-3, lr_end=1e-4, warmup_kimg=1.0, mapping_lr_ratio=0.1)
+    t = trainer(
+        kimg=10.0, lr=1e-3, lr_end=1e-4, warmup_kimg=1.0, mapping_lr_ratio=0.1, judge_fraction=0.0
+    )
 
     def rates(images: int) -> list[float]:
         t.progress.cur_nimg = images

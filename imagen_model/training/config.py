@@ -12,7 +12,7 @@ STAGES = ("pretrain", "text")
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Defaults are those of the frozen-feature discriminator; `for_model` adapts them."""
+    """Defaults are those of the frozen-feature discriminator with captions."""
 
     stage: str = "text"  # pretrain: no captions; text: with captions
     objective: str = "hinge"
@@ -24,6 +24,7 @@ class TrainingConfig:
     lr_end: float = 5e-5
     d_lr_ratio: float = 0.5
     mapping_lr_ratio: float = 1.0  # it carries the caption too; StyleGAN slows it to 0.01
+    judge_fraction: float = 0.05  # of the run, at its end: only the discriminator learns
     warmup_kimg: float = 2.0
     g_beta1: float = 0.8  # the pairs' term is a regression: momentum averages its noise
     d_beta1: float = 0.0
@@ -55,6 +56,7 @@ class TrainingConfig:
         check(self.kimg >= 0, "kimg", "0 or more")
         check(self.minutes >= 0, "minutes", "0 or more")
         check(self.lr >= self.lr_end > 0, "lr", f"at least lr_end ({self.lr_end})")
+        check(0 <= self.judge_fraction < 1, "judge_fraction", "0 to under 1")
         check(0 <= self.augment_p <= 1, "augment_p", "0 to 1")
         check(self.r1_gamma >= 0, "r1_gamma", "0 or more")
         if not (self.kimg or self.minutes):

@@ -2,7 +2,9 @@
 
 One forward pass of the generator serves both networks, and the frozen features of real and fake are
 computed once: they feed the discriminator's heads and the pairs' term alike. The shape of the game
-is Projected GAN's (2111.01007) or R3GAN's (2501.05441), by `objective`.
+is Projected GAN's (2111.01007) or R3GAN's (2501.05441), by `objective`. At the end of a run the
+generator stands still and the discriminator learns from the EMA's pictures: those are what users
+have it judge, and they are better than any that the game showed it.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 GRID_ROWS, GRID_COLUMNS = 8, 8
 SAVE_EVERY_SEC = 300.0
+JUDGE_LR_RATIO = 0.5  # of both learning rates, where the discriminator learns alone
 
 
 @dataclass
@@ -122,8 +125,7 @@ class Trainer:
         self.rng = torch.Generator().manual_seed(training.seed)
         self.order = EpochOrder(torch.tensor([s.weight for s in pictures.samples]), training.seed)
         self.progress = Progress()
-        self.sums: dict[str, float] = {}
-        self.num_steps = 0
+        self.log: dict[str, list[float]] = {}  # of the steps since the last tick
         self.judge = {"real": 0.0, "generated": 0.0}  # mean realism logits of the last tick
 
     # -- optimisers -------------------------------------------------------------------------------
@@ -148,20 +150,29 @@ class Trainer:
         )
 
     def _set_lr(self) -> None:
-        """Linear warm-up, then a cosine down to lr_end over the whole run."""
-        t = self.training
+        """Linear warm-up, then a cosine down to lr_end; another one where only one network learns."""
+        t, game = self.training, 1 - self.training.judge_fraction
         warm = min(1.0, self.progress.cur_nimg / max(t.warmup_kimg * 1000, 1))
-        cosine = 0.5 * (1 + math.cos(math.pi * min(self.progress.fraction, 1.0)))
-        factor = warm * (t.lr_end + (t.lr - t.lr_end) * cosine) / t.lr
+        if self.judging:
+            top, done = t.lr * JUDGE_LR_RATIO, (self.progress.fraction - game) / t.judge_fraction
+        else:
+            top, done = t.lr, self.progress.fraction / game
+        cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        factor = warm * (t.lr_end + (top - t.lr_end) * cosine) / t.lr
         for name, optimizer in self.optimizers.items():
             for group, base in zip(optimizer.param_groups, self.base_lrs[name], strict=True):
                 group["lr"] = base * factor
 
+    @property
+    def judging(self) -> bool:
+        """Whether the run is in its last part, where only the discriminator learns."""
+        return self.progress.fraction > 1 - self.training.judge_fraction
+
     # -- one step ---------------------------------------------------------------------------------
 
     def step(self) -> dict[str, Tensor]:
-        """One batch: updates both networks and the EMA; returns scalars for the log."""
-        t, networks = self.training, self.networks
+        """One batch: updates what is learning; returns scalars for the log."""
+        t = self.training
         index = self.order.next(t.batch)
         real = self.pictures.batch(index).to(self.device)
         words = self.captions.draw(index, self.rng)
@@ -170,7 +181,7 @@ class Trainer:
         background = random_background(t.batch, self.rng, self.device)
 
         with self._autocast():
-            fake = networks.generate(z, condition)
+            fake = (self.ema.module if self.judging else self.networks).generate(z, condition)
             real_seen, fake_seen = draw(real), draw(fake)
             with torch.no_grad():
                 real_levels = self.lite0(as_rgb(real_seen, background))
@@ -179,15 +190,16 @@ class Trainer:
         fake_levels = [level.float() for level in fake_levels]
         real_seen, fake_seen = real_seen.float(), fake_seen.float()
 
-        d_log, real_judgement = self._discriminator_step(
+        log, real_judgement = self._discriminator_step(
             real_seen, fake_seen, real_levels, fake_levels, condition, background
         )
-        g_log = self._generator_step(
-            real_seen, fake_seen, real_levels, fake_levels, condition, real_judgement
-        )
         self.progress.cur_nimg += t.batch
-        self.ema.update(networks, cur_nimg=self.progress.cur_nimg, batch=t.batch)
-        return {**d_log, **g_log}
+        if not self.judging:
+            log |= self._generator_step(
+                real_seen, fake_seen, real_levels, fake_levels, condition, real_judgement
+            )
+            self.ema.update(self.networks, cur_nimg=self.progress.cur_nimg, batch=t.batch)
+        return log
 
     def _latents(self, index: Tensor, words: Draw) -> Tensor:
         """z [N, z_dim]: noise, with the picture's code where the words leave it open (codes.py)."""
@@ -367,8 +379,7 @@ class Trainer:
 
     def _accumulate(self, log: dict[str, Tensor]) -> None:
         for name, value in log.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value)
-        self.num_steps += 1
+            self.log.setdefault(name, []).append(float(value))
 
     def _tick(self, start: tuple[int, float]) -> tuple[int, float]:
         """Append one line to stats.jsonl."""
@@ -379,10 +390,10 @@ class Trainer:
             "seconds": round(p.seconds, 2),
             "img_per_sec": round(p.img_per_sec, 2),
             "lr": self.optimizers["g"].param_groups[0]["lr"],
-            **{name: _short(total / self.num_steps) for name, total in self.sums.items()},
+            **{name: _short(sum(values) / len(values)) for name, values in self.log.items()},
         }
         self.judge = {"real": line["real_logits"], "generated": line["fake_logits"]}
-        self.sums, self.num_steps = {}, 0
+        self.log = {}
         with (self.out / "stats.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         return p.cur_nimg, p.seconds
