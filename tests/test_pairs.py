@@ -1,26 +1,33 @@
 """The terms between a drawn picture and the real one of its caption."""
 
+import math
+
 import pytest
 import torch
 
 from imagen_model.features import as_rgb, lite0
-from imagen_model.training.pairs import feature_matching, low_resolution_l1
+from imagen_model.training import pairs
+from imagen_model.training.pairs import feature_contrast, low_resolution_l1
 
 
 def levels(pictures: torch.Tensor) -> list[torch.Tensor]:
     return lite0()(as_rgb(pictures))
 
 
+def feature_matching(real: list[torch.Tensor], fake: list[torch.Tensor]) -> torch.Tensor:
+    return pairs.feature_matching(real, fake, lite0().pool(real[-1]), lite0().pool(fake[-1]))
+
+
 def test_equal_pictures_match_perfectly(generator):
     x = levels(torch.rand(2, 3, 32, 32, generator=generator) * 2 - 1)
-    assert feature_matching(x, x, lite0()).item() == pytest.approx(0, abs=1e-5)
+    assert feature_matching(x, x).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_the_more_a_picture_differs_the_worse_it_matches(generator):
     real = torch.rand(2, 3, 32, 32, generator=generator) * 2 - 1
     noise = torch.randn(2, 3, 32, 32, generator=generator)
     values = [
-        feature_matching(levels(real), levels(real + amount * noise), lite0()).item()
+        feature_matching(levels(real), levels(real + amount * noise)).item()
         for amount in (0.05, 0.3, 1.0)
     ]
     assert 0 < values[0] < values[1] < values[2]
@@ -31,17 +38,15 @@ def test_feature_matching_does_not_depend_on_the_scale_of_features(generator):
     real, fake = (levels(torch.rand(1, 3, 32, 32, generator=generator)) for _ in range(2))
     same_last = [*real[:3], real[3]], [*fake[:3], real[3]]
     doubled = [*(2 * x for x in real[:3]), real[3]], [*(2 * x for x in fake[:3]), real[3]]
-    torch.testing.assert_close(
-        feature_matching(*doubled, lite0()), feature_matching(*same_last, lite0())
-    )
+    torch.testing.assert_close(feature_matching(*doubled, lite0()), feature_matching(*same_last))
 
 
 def test_feature_matching_pulls_a_picture_towards_the_real_one(generator):
     real = levels(torch.rand(1, 3, 64, 64, generator=generator) * 2 - 1)
     x = (torch.rand(1, 3, 64, 64, generator=generator) * 2 - 1).requires_grad_(True)
-    before = feature_matching(real, levels(x), lite0())
+    before = feature_matching(real, levels(x))
     (gradient,) = torch.autograd.grad(before, x)
-    after = feature_matching(real, levels(x.detach() - 0.5 * gradient / gradient.norm()), lite0())
+    after = feature_matching(real, levels(x.detach() - 0.5 * gradient / gradient.norm()))
     assert after < before
 
 
@@ -52,3 +57,21 @@ def test_low_resolution_l1_sees_colour_and_not_texture():
     assert low_resolution_l1(flat, flat).item() == 0
     assert low_resolution_l1(flat, checkers).item() == 0  # means of 2x2 pixels vanish
     assert low_resolution_l1(flat, flat + 0.5).item() == pytest.approx(1.0)  # 0.5 at both scales
+
+
+def test_contrast_is_low_where_each_picture_is_nearest_to_its_own(generator):
+    real = torch.rand(8, 20, generator=generator)
+    near = real + 0.01 * torch.randn(8, 20, generator=generator)
+    assert feature_contrast(real, near) < 0.1 < feature_contrast(real, near.roll(1, dims=0))
+
+
+def test_contrast_of_the_average_picture_is_chance(generator):
+    """What matches everything a little is told apart from nothing, however well it matches."""
+    real = torch.rand(8, 20, generator=generator)
+    average = real.mean(dim=0).expand(8, -1)
+    assert feature_contrast(real, average).item() == pytest.approx(math.log(8), abs=1e-4)
+
+
+def test_contrast_does_not_depend_on_what_all_pictures_share(generator):
+    real, fake = torch.rand(2, 8, 20, generator=generator)
+    torch.testing.assert_close(feature_contrast(real + 3, fake + 3), feature_contrast(real, fake))

@@ -37,7 +37,13 @@ from .codes import PictureCodes
 from .config import TrainingConfig
 from .ema import Ema
 from .losses import OBJECTIVES, gradient_penalty, info_nce
-from .pairs import L1_WEIGHT, feature_matching, low_resolution_l1
+from .pairs import (
+    CONTRAST_WEIGHT,
+    L1_WEIGHT,
+    feature_contrast,
+    feature_matching,
+    low_resolution_l1,
+)
 from .state import load_state, save_state, saved_state
 
 logger = logging.getLogger(__name__)
@@ -140,17 +146,17 @@ class Trainer:
             {"params": rest, "lr": t.lr},
             {"params": mapping, "lr": t.lr * t.mapping_lr_ratio},
         ]
-        return torch.optim.Adam(groups, betas=(t.g_beta1, t.beta2), eps=1e-8)
+        return torch.optim.Adam(groups, betas=(t.g_beta1, t.beta2), eps=1e-8, fused=True)
 
     def _discriminator_optimizer(self) -> torch.optim.Adam:
         t = self.training
         trained = [p for p in self.networks.discriminator.parameters() if p.requires_grad]
         return torch.optim.Adam(
-            trained, lr=t.lr * t.d_lr_ratio, betas=(t.d_beta1, t.beta2), eps=1e-8
+            trained, lr=t.lr * t.d_lr_ratio, betas=(t.d_beta1, t.beta2), eps=1e-8, fused=True
         )
 
     def _set_lr(self) -> None:
-        """Linear warm-up, then a cosine down to lr_end; another one where only one network learns."""
+        """Linear warm-up, then a cosine down to lr_end; a second one where D learns alone."""
         t, game = self.training, 1 - self.training.judge_fraction
         warm = min(1.0, self.progress.cur_nimg / max(t.warmup_kimg * 1000, 1))
         if self.judging:
@@ -283,10 +289,14 @@ class Trainer:
             loss = loss + t.info_nce_weight * t.adversarial_weight * nce
             log["g_info_nce"] = nce.detach()
         if t.pairs_weight:
-            matching = feature_matching(real_levels, fake_levels, self.lite0)
+            pooled = self.lite0.pool(real_levels[-1]), self.lite0.pool(fake_levels[-1])
+            matching = feature_matching(real_levels, fake_levels, *pooled)
+            contrast = feature_contrast(*pooled)
             l1 = low_resolution_l1(real, fake)
-            loss = loss + t.pairs_weight * (matching + L1_WEIGHT * l1)
-            log |= {"feature_matching": matching.detach(), "l1": l1.detach()}
+            pairs = matching + CONTRAST_WEIGHT * contrast + L1_WEIGHT * l1
+            loss = loss + t.pairs_weight * pairs
+            log |= {"feature_matching": matching.detach(), "feature_contrast": contrast.detach()}
+            log["l1"] = l1.detach()
         optimizer = self.optimizers["g"]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -65,5 +65,5 @@ def _restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> No
     for name, value in tensors.items():
         index, key = name.split(".", 1)
         parameter = parameters[int(index)]
-        on = value if key == "step" else value.to(parameter.device)
-        optimizer.state[parameter][key] = on
+        # the step count too: a fused optimiser keeps it where the parameter is
+        optimizer.state[parameter][key] = value.to(parameter.device)
