@@ -9,7 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from imagen_model.evaluation import evaluate, report
+from imagen_model.evaluation.distances import frechet_distance, kernel_distance
 from imagen_model.evaluation.extractor import PACKAGE, Lite1, pixels_sha256
+from imagen_model.evaluation.neighbours import (
+    density_and_coverage,
+    mean_pairwise_distance,
+    memorisation_ratio,
+)
 from imagen_model.evaluation.report import auc
 from imagen_model.evaluation.retrieval import Retrieval, retrieve
 
@@ -96,6 +102,48 @@ def test_auc_is_the_share_of_right_orders(positive, negative, expected):
     assert auc(torch.tensor(positive), torch.tensor(negative)) == pytest.approx(expected)
 
 
+def test_frechet_distance_of_a_shift_is_its_square(generator):
+    x = torch.randn(200, 5, generator=generator)
+    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
+    assert frechet_distance(x, x + torch.tensor([3.0, 0, 0, 0, 4])) == pytest.approx(25, rel=1e-4)
+
+
+def test_frechet_distance_of_a_scaling_follows_the_formula(generator):
+    """Tr(A + 9 A - 2 sqrt(9 A A)) = 4 Tr A, beside the shift of the mean."""
+    x = torch.randn(200, 5, generator=generator)
+    expected = 4 * x.var(dim=0).sum() + (2 * x.mean(dim=0)).square().sum()
+    assert frechet_distance(x, 3 * x) == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_kernel_distance_is_zero_in_expectation_and_leaves_the_random_state(generator):
+    a, b, other = torch.randn(3, 800, 8, generator=generator).unbind()
+    before = torch.random.get_rng_state()
+    same, apart = kernel_distance(a, b), kernel_distance(a, other + 1)
+    assert abs(same) < 0.05 < apart
+    assert kernel_distance(a, b) == same
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_density_counts_balls_and_coverage_counts_real_pictures():
+    real = torch.tensor([[0.0], [1.0], [10.0], [11.0]])  # with k = 1 every ball has radius 1
+    found = density_and_coverage(real, torch.tensor([[0.5], [0.4], [20.0]]), k=1)
+    assert found.density == pytest.approx((2 + 2 + 0) / 3)
+    assert found.coverage == 0.5
+    assert density_and_coverage(real, real, k=1).coverage == 1
+
+
+def test_memorisation_is_zero_for_copies_and_one_for_pictures_like_the_held_out_ones():
+    train, held_out = unit(0, 90, 180), unit(10, 80)
+    assert memorisation_ratio(train[:2], held_out, train) == pytest.approx(0, abs=1e-3)
+    assert memorisation_ratio(unit(100, 170), held_out, train) == pytest.approx(1, abs=1e-3)
+
+
+def test_pairwise_distance_leaves_a_picture_s_distance_to_itself_out():
+    assert mean_pairwise_distance(torch.tensor([[0.0], [3.0]])) == pytest.approx(3)
+    sets = torch.tensor([[[0.0], [3.0]], [[0.0], [1.0]]])
+    assert mean_pairwise_distance(sets) == pytest.approx(2)
+
+
 def test_hashes_of_pictures_follow_their_pixels():
     pixels = torch.zeros(3, 3, 2, 2, dtype=torch.uint8)
     pixels[2] = 1
@@ -125,8 +173,11 @@ class Thumbnails:
 
     name = "thumbnails"
 
+    def pooled(self, pictures: torch.Tensor) -> torch.Tensor:
+        return F.adaptive_avg_pool2d(pictures, 4).flatten(1)
+
     def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
-        return F.normalize(F.adaptive_avg_pool2d(pictures, 4).flatten(1), dim=1)
+        return F.normalize(self.pooled(pictures), dim=1)
 
 
 def test_a_report_has_its_keys_and_repeats_itself(tiny_model, emoji_folder, monkeypatch):
@@ -145,6 +196,13 @@ def test_a_report_has_its_keys_and_repeats_itself(tiny_model, emoji_folder, monk
     assert 1 <= result["variety"]["concepts_of_16_seeds"]["flag"] <= 12
     for value in result["discriminator"].values():
         assert 0 <= value <= 1
+    assert result["cloud"] == 22  # half of the 45 without a skin tone
+    # an untrained model is further from real pictures than they are from each other
+    assert result["fd_lite1"] > result["fd_lite1_floor"] > 0
+    assert result["kid_lite1"] > 0
+    assert 0 <= result["coverage"] <= 1 and result["density"] >= 0
+    assert result["memorisation_ratio"] > 0
+    assert set(result["diversity"]) == {"among_pictures", "among_real_pictures", "among_seeds"}
     again = evaluate(tiny_model, emoji_folder)
     assert {**again, "seconds": 0} == {**result, "seconds": 0}
 

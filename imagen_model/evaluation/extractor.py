@@ -24,7 +24,7 @@ BATCH = 64
 
 
 class Lite1:
-    """Callable: pictures [N, C, H, W] in [-1, 1] -> features [N, 1280] of unit length."""
+    """The network, loaded once; ValueError where its package is not installed."""
 
     def __init__(self) -> None:
         spec = find_spec(PACKAGE)
@@ -32,13 +32,18 @@ class Lite1:
             raise ValueError("evaluation needs lite1: pip install 'imagen-gan[train]'")
         self.network = channels_last(load_published(Path(spec.origin).parent / FILE, "lite1"))
 
-    @torch.no_grad()
     def __call__(self, pictures: Tensor) -> Tensor:
+        """Pictures [N, C, H, W] in [-1, 1] -> features [N, 1280] of unit length."""
+        return F.normalize(self.pooled(pictures), dim=1)
+
+    @torch.no_grad()
+    def pooled(self, pictures: Tensor) -> Tensor:
+        """The same features as the network gives them, whose length counts in distances."""
         features = []
         for part in pictures.split(BATCH):
             rgb = F.interpolate(as_rgb(part), size=(INPUT_PX, INPUT_PX), mode="bilinear")
             features.append(self.network.pool(self.network(rgb)[-1]))
-        return F.normalize(torch.cat(features), dim=1)
+        return torch.cat(features)
 
     @property
     def name(self) -> str:

@@ -11,16 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.folder import PictureSet, load_pictures, read_samples
 from ..model import Model
+from .distances import frechet_distance, kernel_distance
 from .extractor import Lite1
+from .neighbours import density_and_coverage, mean_pairwise_distance, memorisation_ratio
 from .retrieval import retrieve
 
 SEEDS = 4  # pictures drawn for each held-out pair
 STYLE_PROMPTS = ("red apple", "cat face", "rocket")
 KEYWORDS = ("flag", "animal")
+MAX_CLOUD = 4000  # pictures a side where two clouds of features are compared
 Stage = Callable[[str], object]
 
 
@@ -37,9 +41,10 @@ def evaluate(model: Model, data: Path, *, stage: Stage = lambda text: None) -> d
     stage("features of real pictures")
     lite1 = Lite1()
     test_features = lite1(_pixels(test))
+    train_pooled = lite1.pooled(_pixels(train))
+    train_features = F.normalize(train_pooled, dim=1)
     concepts = {s.base for s in test.samples}
     kin = [i for i, s in enumerate(train.samples) if s.base in concepts]
-    kin_features = lite1(_pixels(train)[kin])
 
     stage(f"drawing {len(test)} held-out pairs, {SEEDS} seeds each")
     drawn = torch.stack([_draw_pairs(model, test, seed) for seed in range(SEEDS)], dim=1)
@@ -47,18 +52,23 @@ def evaluate(model: Model, data: Path, *, stage: Stage = lambda text: None) -> d
     names = [s.base for s in test.samples]
     styles = [s.style for s in test.samples]
     text = retrieve(queries, names, styles, test_features, names, styles).summary()
-    text["ceiling"] = _ceiling(test, train, kin, kin_features, test_features)
+    text["ceiling"] = _ceiling(test, train, kin, train_features[kin], test_features)
 
     stage("the discriminator's judgement")
     judged = _judge(model, test, drawn[:, 0])
     stage("what seeds change")
-    variety = _variety(model, lite1, test, train, test_features)
+    variety = _variety(model, lite1, test, train, test_features, train_features)
+    stage("distance from the real pictures")
+    clouds = _clouds(model, lite1, train, train_pooled)
     return {
         "model": model.name,
         "extractor": lite1.name,
         "retrieval": {"text": text},
         "discriminator": judged,
         "variety": variety,
+        **clouds,
+        "memorisation_ratio": memorisation_ratio(queries[:, 0], test_features, train_features),
+        "diversity": clouds["diversity"] | {"among_seeds": mean_pairwise_distance(queries)},
         "samples": int(drawn.shape[0] * drawn.shape[1]),
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -142,11 +152,15 @@ def _judge(model: Model, test: PictureSet, drawn: Tensor) -> dict:
 
 
 def _variety(
-    model: Model, lite1: Lite1, test: PictureSet, train: PictureSet, test_features: Tensor
+    model: Model,
+    lite1: Lite1,
+    test: PictureSet,
+    train: PictureSet,
+    test_features: Tensor,
+    train_features: Tensor,
 ) -> dict:
     """With no style given, how many styles 64 seeds of a prompt show; how many concepts 16 seeds of
     a keyword do. A picture's style and concept are those of the nearest real picture."""
-    train_features = lite1(_pixels(train))
     reals = torch.cat([test_features, train_features])
     samples = test.samples + train.samples
     result: dict = {"styles_of_64_seeds": {}, "concepts_of_16_seeds": {}}
@@ -160,3 +174,31 @@ def _variety(
         nearest = (lite1(model.sample(keyword, seeds=range(16))) @ reals.t()).argmax(dim=1)
         result["concepts_of_16_seeds"][keyword] = len({samples[i].base for i in nearest})
     return result
+
+
+def _clouds(model: Model, lite1: Lite1, train: PictureSet, train_pooled: Tensor) -> dict:
+    """Generated pictures against real ones of the same kind, as clouds of features.
+
+    One random half of the real pictures lends its captions and styles, the other half is what the
+    drawn ones are compared with; the floor is the distance between the two halves.
+    """
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    count = min(len(train) // 2, MAX_CLOUD)
+    asked, real = order[:count], order[count : 2 * count]
+    lenders = PictureSet([train.samples[i] for i in asked.tolist()], train.pixels[asked])
+    drawn = lite1.pooled(_draw_pairs(model, lenders, 0))
+    floor, reference = train_pooled[asked], train_pooled[real]
+    near = density_and_coverage(F.normalize(reference, dim=1), F.normalize(drawn, dim=1))
+    spread = mean_pairwise_distance(F.normalize(drawn, dim=1))
+    return {
+        "fd_lite1": frechet_distance(reference, drawn),
+        "fd_lite1_floor": frechet_distance(reference, floor),
+        "kid_lite1": kernel_distance(reference, drawn),
+        "density": near.density,
+        "coverage": near.coverage,
+        "diversity": {
+            "among_pictures": spread,
+            "among_real_pictures": mean_pairwise_distance(F.normalize(floor, dim=1)),
+        },
+        "cloud": count,
+    }

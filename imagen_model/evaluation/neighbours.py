@@ -1,0 +1,52 @@
+"""What nearest neighbours say: density, coverage, memorisation, diversity.
+
+Features are [N, F] of unit length, so a distance is at most 2.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+NEIGHBOURS = 5
+
+
+class DensityCoverage(NamedTuple):
+    density: float
+    coverage: float
+
+
+def density_and_coverage(
+    real: Tensor, generated: Tensor, *, k: int = NEIGHBOURS
+) -> DensityCoverage:
+    """2002.09797: how many balls of real pictures a generated one lies in, over k (fidelity; about
+    1 for real ones), and the share of real pictures in whose ball one lies (variety; at most 1).
+
+    A real picture's ball reaches to its k-th nearest real neighbour; there must be more than k.
+    """
+    radius = torch.cdist(real, real).kthvalue(k + 1, dim=1).values  # itself is the nearest
+    inside = torch.cdist(real, generated) < radius[:, None]  # [N, M]
+    return DensityCoverage(
+        float(inside.float().sum(dim=0).mean() / k), float(inside.any(dim=1).float().mean())
+    )
+
+
+def nearest_distance(queries: Tensor, gallery: Tensor) -> Tensor:
+    """[N] the distance of each query to its nearest in the gallery."""
+    return torch.cdist(queries, gallery).amin(dim=1)
+
+
+def memorisation_ratio(generated: Tensor, held_out: Tensor, train: Tensor) -> float:
+    """Mean distance generated -> train over held-out -> train. About 1 for a model that learned,
+    towards 0 for one that copies; under .9 is worth a look."""
+    return float(
+        nearest_distance(generated, train).mean() / nearest_distance(held_out, train).mean()
+    )
+
+
+def mean_pairwise_distance(features: Tensor) -> float:
+    """Mean distance of all pairs in [..., N, F], N over 1: how much a set varies."""
+    n = features.shape[-2]
+    return float(torch.cdist(features, features).sum(dim=(-2, -1)).mean() / (n * (n - 1)))
