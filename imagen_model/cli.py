@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shlex
 import signal
 import sys
 import time
@@ -28,6 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     parser = build_parser()
     args = parser.parse_args(argv)
+    args.typed = sys.argv[1:] if argv is None else argv
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         result = args.run(args)
@@ -275,7 +277,12 @@ def _add_train(commands, common) -> None:
     c.add_argument(
         "--out", type=Path, required=True, metavar="RUN", help="where the run is written"
     )
-    c.add_argument("--preset", default="nano", help="nano, small, base or large (default nano)")
+    c.add_argument("--preset", help="nano, small, base or large (default nano, or that of --init)")
+    c.add_argument(
+        "--init",
+        metavar="MODEL",
+        help="begin with a trained model (a bundled name or a file) instead of random weights",
+    )
     c.add_argument("--resolution", type=int, help="pixels a side: 32, 64, 128 or 256")
     c.add_argument(
         "--stage", choices=("pretrain", "text"), help="default: text if there are captions"
@@ -284,7 +291,15 @@ def _add_train(commands, common) -> None:
     c.add_argument("--minutes", type=float, default=0.0, help="stop after so many minutes")
     c.add_argument("--batch", type=_positive, default=32, help="images a step (default 32)")
     c.add_argument("--seed", type=int, default=0)
-    c.add_argument("--objective", choices=("hinge", "rpgan"), default="hinge")
+    c.add_argument(
+        "--keep", type=int, default=0, metavar="N", help="keep the newest N snapshots (default all)"
+    )
+    c.add_argument(
+        "--objective",
+        choices=("hinge", "rpgan", "non-saturating", "minimax", "wgan-gp"),
+        default="hinge",
+        help="the game that is played (default hinge; minimax is the article's)",
+    )
     c.add_argument(
         "--gamma", type=float, help="weight of the R1 and R2 penalties (hinge 0, rpgan 1)"
     )
@@ -309,6 +324,8 @@ def run_train(args: argparse.Namespace) -> dict:
         device=pick_device(args.device),
         gamma=args.gamma,
         stage=args.stage,
+        init=args.init,
+        keep=args.keep,
         progress=_bar,
         **{k: getattr(args, k) for k in ("kimg", "minutes", "batch", "seed", "objective")},
     )
@@ -319,12 +336,16 @@ def run_train(args: argparse.Namespace) -> dict:
         return plan
     if args.resume and not trainer.resume():
         print("nothing saved yet: starting fresh")
-    _train(trainer)
+    finished = _train(trainer)
+    if not finished:
+        typed = [word for word in args.typed if word != "--resume"]
+        print(f"stopped and saved; go on with: {shlex.join(['imagen', *typed, '--resume'])}")
     print(f"trained {trainer.progress.cur_nimg / 1000:.1f} kimg: {args.out / 'latest.safetensors'}")
     return {**plan, "kimg": trainer.progress.cur_nimg / 1000, "seconds": trainer.progress.seconds}
 
 
-def _train(trainer) -> None:
+def _train(trainer) -> bool:
+    """Train with a bar; False where the user stopped it after something had been trained."""
     from tqdm import tqdm
 
     with tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar}| {desc}") as bar:
@@ -341,9 +362,10 @@ def _train(trainer) -> None:
         try:
             trainer.run(show)
         except KeyboardInterrupt:
-            bar.close()
-            print(f"stopped and saved; go on with --resume: {trainer.out}", file=sys.stderr)
-            raise
+            if not trainer.progress.cur_nimg:
+                raise
+            return False
+    return True
 
 
 def _bar(label: str) -> Callable[[int, int], None]:

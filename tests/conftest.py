@@ -23,6 +23,8 @@ from imagen_model.data.emoji import STYLES, build_emoji
 from imagen_model.data.folder import PictureSet, load_pictures, read_samples
 from imagen_model.features import lite0_hash
 from imagen_model.networks import Networks
+from imagen_model.training.config import TrainingConfig
+from imagen_model.training.loop import Trainer
 from studio.host import find_host
 from studio.server import Server, running
 
@@ -99,6 +101,25 @@ def tiny_config() -> ModelConfig:
 def tiny_networks(tiny_config: ModelConfig) -> Networks:
     """Untrained, frozen; don't change it."""
     return Networks.seeded(tiny_config, 0).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def trainer(emoji_pictures, emoji_captions, tmp_path):
+    """Builds a trainer of the tiny model: 8 images a step, 4 steps unless told otherwise."""
+
+    def build(out: str = "run", model=None, **training) -> Trainer:
+        settings = {"batch": 8, "kimg": 0.032, "lr": 2e-3, "warmup_kimg": 0.016} | training
+        return Trainer(
+            model or tiny_model_config(),
+            TrainingConfig(**settings),
+            emoji_pictures,
+            emoji_captions,
+            tmp_path / out,
+            device=torch.device("cpu"),
+            card={"name": out},
+        )
+
+    return build
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from imagen_model.cli import main
+from imagen_model.training.loop import Trainer
 
 
 @pytest.fixture
@@ -188,6 +190,30 @@ def test_training_writes_a_model_and_goes_on_with_resume(imagen, emoji_folder, t
         "sample", "--model", run / "latest.safetensors", "--prompt", "rocket", "--out", drawn
     )
     assert code == 0 and opened(drawn).size == (32, 32)
+
+
+def test_a_stopped_training_ends_well_and_prints_how_to_go_on(
+    imagen, emoji_folder, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    step = Trainer.step
+
+    def stopping(trainer):
+        if trainer.progress.cur_nimg == 16:
+            raise KeyboardInterrupt
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "step", stopping)
+    command = ("train", emoji_folder, "--out", run, "--batch", 8, "--kimg", 0.032)
+    code, out, _ = imagen(*command)
+    assert code == 0
+    (line,) = (line for line in out.splitlines() if "go on with" in line)
+    again = shlex.split(line.split(": ", 1)[1])
+    assert again == ["imagen", *map(str, command), "--resume"]
+    monkeypatch.undo()
+    code, out, _ = imagen(*again[1:])
+    assert code == 0 and "go on with" not in out
+    assert main(["info", str(run / "latest.safetensors")]) == 0
 
 
 @pytest.mark.parametrize(

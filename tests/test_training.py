@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +20,10 @@ from imagen_model.config import COND_DIM
 from imagen_model.data.captions import CaptionSampler
 from imagen_model.data.folder import PictureSet, Sample
 from imagen_model.features import lite0_hash
-from imagen_model.training.config import TrainingConfig
+from imagen_model.training.config import PENALTIES, TrainingConfig
 from imagen_model.training.loop import EpochOrder, Trainer
+from imagen_model.training.losses import OBJECTIVES
+from imagen_model.training.report import write_timelapse
 from imagen_model.training.start import describe, prepare
 from imagen_model.training.state import load_state, save_state, saved_state
 
@@ -31,25 +34,6 @@ PRETRAIN = {
     "info_nce_weight": 0.0,
     "adversarial_weight": 1.0,
 }
-
-
-@pytest.fixture
-def trainer(emoji_pictures, emoji_captions, tmp_path):
-    """Builds a trainer of the tiny model: 8 images a step, 4 steps unless told otherwise."""
-
-    def build(out: str = "run", model=None, **training) -> Trainer:
-        settings = {"batch": 8, "kimg": 0.032, "lr": 2e-3, "warmup_kimg": 0.016} | training
-        return Trainer(
-            model or tiny_model_config(),
-            TrainingConfig(**settings),
-            emoji_pictures,
-            emoji_captions,
-            tmp_path / out,
-            device=CPU,
-            card={"name": out},
-        )
-
-    return build
 
 
 def stop_after(images: int):
@@ -145,13 +129,42 @@ def test_training_leaves_the_global_random_state_alone(trainer):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective_trains_both_networks(trainer, objective):
+    t = trainer(objective=objective, pairs_weight=0.0, info_nce_weight=0.0, tick_kimg=0.008)
+    before = {name: p.clone() for name, p in t.networks.named_parameters()}
+    t.run()
+    for line in stats(t.out):
+        assert all(math.isfinite(value) for value in line.values())
+    assert ("lipschitz_penalty" in line) == (objective == "wgan-gp")
+    after = dict(t.networks.named_parameters())
+    for name in ("generator.tail.out.weight", "discriminator.trunk.stem.weight"):
+        assert not torch.equal(before[name], after[name])
+
+
+def test_the_probed_penalty_is_near_the_exact_one(trainer):
+    """Same networks, same pictures; the mean over the batches of a few probes."""
+    values = {}
+    for penalty in ("exact", "finite-difference"):
+        t = trainer(objective="rpgan", r1_gamma=1.0, r2_gamma=1.0, penalty=penalty, lr=1e-4)
+        logs = [t.step() for _ in range(12)]
+        values[penalty] = [
+            torch.stack([log[name] for log in logs]).mean().item()
+            for name in ("r1_penalty", "r2_penalty")
+        ]
+    # 96 probes each: one standard error is about 15 %
+    assert values["finite-difference"] == pytest.approx(values["exact"], rel=0.45)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("features", [True, False])
-def test_rpgan_with_penalties_runs(trainer, features):
+def test_rpgan_with_penalties_runs(trainer, features, penalty):
     t = trainer(
         model=tiny_model_config(features=features),
         objective="rpgan",
         r1_gamma=1.0,
         r2_gamma=1.0,
+        penalty=penalty,
         pairs_weight=float(features),
         tick_kimg=0.032,
     )
@@ -373,6 +386,106 @@ def test_the_order_goes_on_where_it_was():
     other.seek(one.epoch, one.cursor)
     assert torch.equal(one.next(20), other.next(20))
     assert not torch.equal(EpochOrder(torch.ones(10), seed=6).next(10), one.next(10))
+
+
+def test_only_the_newest_snapshots_are_kept(trainer):
+    t = trainer(kimg=0.032, snapshot_kimg=0.008, keep_snapshots=2)
+    for number in range(1, 5):
+        t._snapshot(f"snapshot-{number:06d}.safetensors")
+        t._drop_old_snapshots()
+    names = sorted(path.name for path in t.out.glob("snapshot-*"))
+    assert names == ["snapshot-000003.safetensors", "snapshot-000004.safetensors"]
+
+
+def test_a_report_shows_curves_and_pictures_and_needs_no_other_file(trainer):
+    t = trainer(kimg=0.032, tick_kimg=0.008, snapshot_kimg=0.016)
+    t.run()
+    page = (t.out / "report.html").read_text()
+    for words in ("Mean logits", "d_loss", "0.0 kimg", "data:image/png;base64,", "<polyline"):
+        assert words in page
+    assert "http" not in page and "<script" not in page
+
+
+def test_the_timelapse_has_a_frame_a_grid(tmp_path):
+    (tmp_path / "samples").mkdir()
+    assert write_timelapse(tmp_path) is None
+    for i, name in enumerate(("000001", "000002", "000003", "real")):
+        Image.new("RGBA", (8, 8), (80 * i, 0, 0, 255)).save(tmp_path / "samples" / f"{name}.png")
+    with Image.open(write_timelapse(tmp_path)) as film:
+        assert film.n_frames == 3
+        film.seek(2)
+        assert film.convert("RGBA").getpixel((4, 4)) == (160, 0, 0, 255)
+
+
+# -- beginning with a trained model ---------------------------------------------------------------
+
+
+def parameters(networks) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in networks.named_parameters()}
+
+
+def test_a_run_begins_with_the_weights_of_its_model(prepared, tiny_checkpoint, tiny_networks):
+    t = prepared(init=str(tiny_checkpoint), preset_name=None, resolution=None)
+    ours, theirs = parameters(t.networks), parameters(tiny_networks)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert all(torch.equal(p, theirs[n]) for n, p in t.ema.module.named_parameters())
+    assert t.training.lr == pytest.approx(0.5 * 2e-4 * 768 / 32)
+    assert t.card["lineage"][0]["name"] == "tiny"
+    assert len(t.card["lineage"][0]["sha256"]) == 64
+    assert describe(t)["begins with"] == "tiny"
+    before = parameters(t.networks)
+    t._set_lr()
+    t.progress.cur_nimg = 4000
+    t._set_lr()
+    t.step()
+    assert any(not torch.equal(p, before[n]) for n, p in t.networks.named_parameters())
+
+
+def test_new_styles_join_those_that_the_model_knows(prepared, tiny_checkpoint, tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    Image.new("RGB", (40, 40), (9, 9, 9)).save(folder / "a.png")
+    line = {"file_name": "a.png", "text": "a stone", "style": "woodcut"}
+    (folder / "metadata.jsonl").write_text(json.dumps(line))
+    t = prepared(folder, init=str(tiny_checkpoint), preset_name=None, resolution=None)
+    known = ("fluent-3d", "fluent-flat", "noto", "twemoji")
+    assert t.model.conditioning.styles == (*known, "woodcut")
+    assert t.model.generator.channels == 4  # the model's, though the picture is opaque
+    embed = t.networks.conditioning.style_embed
+    torch.testing.assert_close(embed[4], embed[:4].mean(dim=0))
+    columns = t.networks.discriminator.style_in.weight
+    torch.testing.assert_close(columns[:, 4], columns[:, :4].mean(dim=1))
+    t.step()
+
+
+def test_a_pretrained_model_learns_text(emoji_folder, prepared, tmp_path):
+    t = prepared(stage="pretrain", kimg=0.008)
+    t.run()
+    snapshot = t.out / "latest.safetensors"
+    first = t.networks.generator.grid.detach().clone()
+    shutil.move(t.out, tmp_path / "first")
+    snapshot = tmp_path / "first" / "latest.safetensors"
+    t = prepared(init=str(snapshot), preset_name=None, resolution=None, kimg=0.016)
+    assert t.training.stage == "text" and len(t.model.conditioning.styles) == 4
+    assert first.shape == t.networks.generator.grid.shape
+    t.run()
+    card = im.load(t.out / "latest.safetensors").card
+    assert [(p["name"], p["stage"]) for p in card["lineage"]] == [("run", "pretrain")]
+    assert im.load(t.out / "latest.safetensors").sample("rocket", style="noto").shape[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"preset_name": "large"}, "--preset large does not fit --init"),
+        ({"resolution": 64}, "--resolution 64 does not fit --init .* which is 32"),
+        ({"init": "nowhere.safetensors"}, "no checkpoint nowhere"),
+    ],
+)
+def test_an_init_that_does_not_fit_is_refused(prepared, tiny_checkpoint, choice, words):
+    choices = {"init": str(tiny_checkpoint), "preset_name": None, "resolution": None} | choice
+    with pytest.raises(ValueError, match=words):
+        prepared(**choices)
 
 
 # -- from a folder to a trainer -------------------------------------------------------------------

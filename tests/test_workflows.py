@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import struct
 import time
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from comfyui import WORKFLOWS, example, free, saved_pixels
 
+from imagen_model.checkpoint import load_checkpoint, save_checkpoint
 from studio.server import Server, StudioError
 from studio.workflow import set_input
 
@@ -118,6 +120,10 @@ def damaged(kind: str, good: Path, target: Path) -> None:
         changed = bytearray(data)
         changed[8 + size + 1000] ^= 0xFF
         target.write_bytes(bytes(changed))
+    elif kind == "NaN-filled":
+        config, networks, card = load_checkpoint(good)
+        networks.generator.grid.fill_(math.nan)
+        save_checkpoint(target, config, networks, card)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +133,7 @@ def damaged(kind: str, good: Path, target: Path) -> None:
         ("a renamed picture", "not a readable safetensors file"),
         ("another model", "not an Imagen GAN checkpoint"),
         ("tampered", "is damaged"),
+        ("NaN-filled", "holds NaN or infinite weights"),
     ],
 )
 def test_a_bad_checkpoint_is_one_line_and_comfyui_goes_on(server, tiny_checkpoint, kind, words):

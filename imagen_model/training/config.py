@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from .losses import OBJECTIVES
 
 STAGES = ("pretrain", "text")
+PENALTIES = ("finite-difference", "exact")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class TrainingConfig:
     clip: float = 1.0  # norm of the generator's gradient
     r1_gamma: float = 0.0
     r2_gamma: float = 0.0
+    penalty: str = "finite-difference"  # how R1 and R2 are found; exact is the slow reference
+    lipschitz_weight: float = 10.0  # of wgan-gp's own penalty; other objectives have none
     augment_p: float = 0.4
     ema_halflife_kimg: float = 10.0
     adversarial_weight: float = 0.2
@@ -44,6 +47,7 @@ class TrainingConfig:
     )
     tick_kimg: float = 2.0
     snapshot_kimg: float = 20.0
+    keep_snapshots: int = 0  # the newest so many stay; 0: all
 
     def __post_init__(self) -> None:
         def check(ok: bool, name: str, expected: str) -> None:
@@ -59,6 +63,10 @@ class TrainingConfig:
         check(0 <= self.judge_fraction < 1, "judge_fraction", "0 to under 1")
         check(0 <= self.augment_p <= 1, "augment_p", "0 to 1")
         check(self.r1_gamma >= 0, "r1_gamma", "0 or more")
+        check(self.r2_gamma >= 0, "r2_gamma", "0 or more")
+        check(self.penalty in PENALTIES, "penalty", " or ".join(PENALTIES))
+        check(self.lipschitz_weight >= 0, "lipschitz_weight", "0 or more")
+        check(self.keep_snapshots >= 0, "keep_snapshots", "0 or more")
         if not (self.kimg or self.minutes):
             raise ValueError("nothing says when to stop: give kimg or minutes")
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import cached
 
 from .. import __version__
 from ..checkpoint import save_checkpoint
@@ -36,7 +37,15 @@ from .augment import AugmentDraw, random_background
 from .codes import PictureCodes
 from .config import TrainingConfig
 from .ema import Ema
-from .losses import OBJECTIVES, gradient_penalty, info_nce
+from .guard import Guard, relative_diversity
+from .losses import (
+    OBJECTIVES,
+    PROBE_STEP,
+    finite_difference_penalty,
+    gradient_penalty,
+    info_nce,
+    lipschitz_penalty,
+)
 from .pairs import (
     CONTRAST_WEIGHT,
     L1_WEIGHT,
@@ -44,6 +53,7 @@ from .pairs import (
     feature_matching,
     low_resolution_l1,
 )
+from .report import write_report, write_timelapse
 from .state import load_state, save_state, saved_state
 
 logger = logging.getLogger(__name__)
@@ -51,6 +61,7 @@ logger = logging.getLogger(__name__)
 GRID_ROWS, GRID_COLUMNS = 8, 8
 SAVE_EVERY_SEC = 300.0
 JUDGE_LR_RATIO = 0.5  # of both learning rates, where the discriminator learns alone
+LOW_DIVERSITY = 0.3  # against the data's; under it a tick says so
 
 
 @dataclass
@@ -111,7 +122,9 @@ class Trainer:
         *,
         device: torch.device,
         card: dict,
+        networks: Networks | None = None,
     ) -> None:
+        """`networks` are what training begins with; without them, weights that the seed draws."""
         self.model, self.training, self.out, self.device = model, training, Path(out), device
         self.pictures, self.captions = pictures, captions.to(device)
         self.codes = (
@@ -120,7 +133,8 @@ class Trainer:
             else None
         )
         self.card = card
-        self.networks = Networks.seeded(model, training.seed).to(device).train()
+        networks = networks or Networks.seeded(model, training.seed)
+        self.networks = networks.to(device).train().requires_grad_(True)
         self.ema = Ema(self.networks, training.ema_halflife_kimg)
         self.lite0 = lite0() if device.type == "cpu" else copy.deepcopy(lite0()).to(device)
         self.optimizers = {"g": self._generator_optimizer(), "d": self._discriminator_optimizer()}
@@ -128,11 +142,15 @@ class Trainer:
             name: [group["lr"] for group in optimizer.param_groups]
             for name, optimizer in self.optimizers.items()
         }
+        self.guard = Guard(self._modules(), self.optimizers)
         self.rng = torch.Generator().manual_seed(training.seed)
         self.order = EpochOrder(torch.tensor([s.weight for s in pictures.samples]), training.seed)
         self.progress = Progress()
         self.log: dict[str, list[float]] = {}  # of the steps since the last tick
-        self.judge = {"real": 0.0, "generated": 0.0}  # mean realism logits of the last tick
+        self.judge: dict[str, float] = {
+            "real": 0.0,
+            "generated": 0.0,
+        }  # mean realism logits of the last tick
 
     # -- optimisers -------------------------------------------------------------------------------
 
@@ -164,7 +182,7 @@ class Trainer:
         else:
             top, done = t.lr, self.progress.fraction / game
         cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-        factor = warm * (t.lr_end + (top - t.lr_end) * cosine) / t.lr
+        factor = self.guard.lr_scale * warm * (t.lr_end + (top - t.lr_end) * cosine) / t.lr
         for name, optimizer in self.optimizers.items():
             for group, base in zip(optimizer.param_groups, self.base_lrs[name], strict=True):
                 group["lr"] = base * factor
@@ -195,14 +213,17 @@ class Trainer:
         real_levels = [level.float() for level in real_levels]
         fake_levels = [level.float() for level in fake_levels]
         real_seen, fake_seen = real_seen.float(), fake_seen.float()
+        pooled = self.lite0.pool(real_levels[-1]), self.lite0.pool(fake_levels[-1])
 
-        log, real_judgement = self._discriminator_step(
-            real_seen, fake_seen, real_levels, fake_levels, condition, background
-        )
+        with cached():  # one power iteration of spectral norm a step: all calls see one network
+            log, real_judgement = self._discriminator_step(
+                real_seen, fake_seen, real_levels, fake_levels, condition, background
+            )
+        log["diversity"] = relative_diversity(*pooled).detach()
         self.progress.cur_nimg += t.batch
         if not self.judging:
             log |= self._generator_step(
-                real_seen, fake_seen, real_levels, fake_levels, condition, real_judgement
+                real_seen, fake_seen, real_levels, fake_levels, pooled, condition, real_judgement
             )
             self.ema.update(self.networks, cur_nimg=self.progress.cur_nimg, batch=t.batch)
         return log
@@ -227,9 +248,11 @@ class Trainer:
         if discriminator.config.features:
             discriminator.mixer.requires_grad_(False)
         fake, fake_levels = fake.detach(), [level.detach() for level in fake_levels]
-        if t.r1_gamma or t.r2_gamma:
-            real, real_levels = self._penalized(real, background)
-            fake, fake_levels = self._penalized(fake, background)
+        if t.penalty == "exact":
+            if t.r1_gamma:
+                real, real_levels = self._requiring_grad(real, background)
+            if t.r2_gamma:
+                fake, fake_levels = self._requiring_grad(fake, background)
         real_judged = discriminator(real, real_levels)
         fake_judged = discriminator(fake, fake_levels)
         cond = discriminator.embed_condition(condition.pooled, condition.style)
@@ -244,28 +267,47 @@ class Trainer:
             nce = info_nce(real_judged.match_matrix(cond))
             loss = loss + t.info_nce_weight * nce
             log["d_info_nce"] = nce.detach()
-        if t.r1_gamma:
-            penalty = gradient_penalty(_sum_over_heads(real_logits), real)
-            loss = loss + t.r1_gamma / 2 * penalty
-            log["r1_penalty"] = penalty.detach()
-        if t.r2_gamma:
-            penalty = gradient_penalty(_sum_over_heads(fake_logits), fake)
-            loss = loss + t.r2_gamma / 2 * penalty
-            log["r2_penalty"] = penalty.detach()
-        optimizer = self.optimizers["d"]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+        for name, gamma, pictures, logits in (
+            ("r1_penalty", t.r1_gamma, real, real_logits),
+            ("r2_penalty", t.r2_gamma, fake, fake_logits),
+        ):
+            if gamma:
+                penalty = self._slope(pictures, logits, cond, background)
+                loss = loss + gamma / 2 * penalty
+                log[name] = penalty.detach()
+        if t.objective == "wgan-gp":
+            penalty = self._lipschitz(real, fake, cond, background)
+            loss = loss + t.lipschitz_weight * penalty
+            log["lipschitz_penalty"] = penalty.detach()
+        log["d_grad_norm"] = self._descend("d", loss)
         log["real_logits"] = real_judged.realism().mean().detach()
         log["fake_logits"] = fake_judged.realism().mean().detach()
         return log, real_judged.detach()
 
-    def _penalized(self, pictures: Tensor, background: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Pictures that require grad, with features recomputed from them where there are any."""
+    def _requiring_grad(self, pictures: Tensor, background: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Pictures that require grad, with features that come from them where there are any."""
         pictures = pictures.detach().requires_grad_(True)
         if not self.model.discriminator.features:
             return pictures, []
         return pictures, self.lite0(as_rgb(pictures, background))
+
+    def _slope(
+        self, pictures: Tensor, logits: tuple[Tensor, ...], cond: Tensor, background: Tensor
+    ) -> Tensor:
+        """E |grad D|^2 at `pictures`, which have `logits`: exact or probed, as `penalty` says."""
+        if self.training.penalty == "exact":
+            return gradient_penalty(_sum_over_heads(logits), pictures)
+        noise = torch.randn(pictures.shape, generator=self.rng).to(pictures)
+        with torch.no_grad():  # only the discriminator's weights need the gradient
+            moved, levels = self._requiring_grad(pictures + PROBE_STEP * noise, background)
+        moved_logits = self.networks.discriminator(moved.detach(), levels).logits(cond)
+        return finite_difference_penalty(_sum_over_heads(logits), _sum_over_heads(moved_logits))
+
+    def _lipschitz(self, real: Tensor, fake: Tensor, cond: Tensor, background: Tensor) -> Tensor:
+        between = torch.rand(len(real), 1, 1, 1, generator=self.rng).to(real)
+        mixed, levels = self._requiring_grad(torch.lerp(real, fake, between), background)
+        logits = self.networks.discriminator(mixed, levels).logits(cond)
+        return lipschitz_penalty(_sum_over_heads(logits), mixed)
 
     def _generator_step(
         self,
@@ -273,6 +315,7 @@ class Trainer:
         fake: Tensor,
         real_levels: list[Tensor],
         fake_levels: list[Tensor],
+        pooled: tuple[Tensor, Tensor],
         condition: Condition,
         real_judged: Judgement,
     ) -> dict[str, Tensor]:
@@ -289,7 +332,6 @@ class Trainer:
             loss = loss + t.info_nce_weight * t.adversarial_weight * nce
             log["g_info_nce"] = nce.detach()
         if t.pairs_weight:
-            pooled = self.lite0.pool(real_levels[-1]), self.lite0.pool(fake_levels[-1])
             matching = feature_matching(real_levels, fake_levels, *pooled)
             contrast = feature_contrast(*pooled)
             l1 = low_resolution_l1(real, fake)
@@ -297,13 +339,21 @@ class Trainer:
             loss = loss + t.pairs_weight * pairs
             log |= {"feature_matching": matching.detach(), "feature_contrast": contrast.detach()}
             log["l1"] = l1.detach()
-        optimizer = self.optimizers["g"]
+        log["g_grad_norm"] = self._descend("g", loss, clip=t.clip)
+        return log
+
+    def _descend(self, name: str, loss: Tensor, *, clip: float | None = None) -> Tensor:
+        """One step of an optimiser; returns its gradient's norm. Not finite: nothing changes."""
+        optimizer = self.optimizers[name]
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        log["g_grad_norm"] = torch.nn.utils.clip_grad_norm_(parameters, t.clip)
-        optimizer.step()
-        return log
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if norm.isfinite():
+            if clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+            optimizer.step()
+        return norm
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         if self.device.type == "cuda":
@@ -321,6 +371,8 @@ class Trainer:
         self.progress.cur_nimg, self.progress.seconds = saved["cur_nimg"], saved["seconds"]
         self.order.seek(saved["epoch"], saved["cursor"])
         self.rng.set_state(torch.tensor(saved["rng"], dtype=torch.uint8))
+        self.guard.lr_scale = saved["lr_scale"]
+        self.guard.remember()
         self._update_fraction()
         return True
 
@@ -337,8 +389,10 @@ class Trainer:
             while self.progress.fraction < 1:
                 before = self.progress.cur_nimg
                 self._set_lr()
-                log = self.step()
+                log = {name: float(value) for name, value in self.step().items()}
                 self._accumulate(log)
+                if complaint := self.guard.watch(log):
+                    logger.warning("at %.1f kimg %s", self.progress.cur_nimg / 1000, complaint)
                 now = time.monotonic()
                 self.progress.seconds += now - last
                 last = now
@@ -346,18 +400,40 @@ class Trainer:
                 if _crossed(before, self.progress.cur_nimg, t.tick_kimg):
                     tick_start = self._tick(tick_start)
                 if _crossed(before, self.progress.cur_nimg, t.snapshot_kimg):
-                    self._draw_grid(f"{self.progress.cur_nimg // 1000:06d}.png")
+                    self._show()
                     self._snapshot(f"snapshot-{self.progress.cur_nimg // 1000:06d}.safetensors")
+                    self._drop_old_snapshots()
                     last = time.monotonic()  # drawing and writing are not training time
-                if now - saved_at > SAVE_EVERY_SEC:
+                if now - saved_at > SAVE_EVERY_SEC and self.guard.is_calm:
                     self.save()
                     last = saved_at = time.monotonic()
                 if on_step is not None:
                     on_step(self.progress)
         finally:
+            if not self.guard.is_calm:
+                self.guard.restore()
             if self.progress.cur_nimg:
                 self.save()
+        self._show()
+
+    def _show(self) -> None:
+        """A new grid of samples, and what is made of all of them."""
         self._draw_grid(f"{self.progress.cur_nimg // 1000:06d}.png")
+        write_timelapse(self.out)
+        p, data = self.progress, self.card.get("data", {})
+        facts = {
+            "trained": f"{p.cur_nimg / 1000:.1f} kimg in {p.seconds / 60:.1f} minutes",
+            "data": f"{data.get('name', '')}, {len(self.pictures)} pictures",
+            "stage": self.training.stage,
+            "preset": f"{self.model.preset}, {self.model.generator.resolution} px",
+            "objective": self.training.objective,
+        }
+        write_report(self.out, facts)
+
+    def _drop_old_snapshots(self) -> None:
+        keep = self.training.keep_snapshots
+        for path in sorted(self.out.glob("snapshot-*.safetensors"))[: -keep if keep else 0]:
+            path.unlink()
 
     def save(self) -> None:
         """Write the resumable state and latest.safetensors."""
@@ -372,6 +448,7 @@ class Trainer:
                 "epoch": self.order.epoch,
                 "cursor": self.order.cursor,
                 "rng": self.rng.get_state().tolist(),
+                "lr_scale": self.guard.lr_scale,
                 "model": self.model.to_dict(),
                 "training": self.training.to_dict(),
             },
@@ -387,9 +464,10 @@ class Trainer:
         by_time = p.seconds / (t.minutes * 60) if t.minutes else 0.0
         p.fraction = max(by_images, by_time)
 
-    def _accumulate(self, log: dict[str, Tensor]) -> None:
+    def _accumulate(self, log: dict[str, float]) -> None:
         for name, value in log.items():
-            self.log.setdefault(name, []).append(float(value))
+            if math.isfinite(value):
+                self.log.setdefault(name, []).append(value)
 
     def _tick(self, start: tuple[int, float]) -> tuple[int, float]:
         """Append one line to stats.jsonl."""
@@ -402,8 +480,16 @@ class Trainer:
             "lr": self.optimizers["g"].param_groups[0]["lr"],
             **{name: _short(sum(values) / len(values)) for name, values in self.log.items()},
         }
-        self.judge = {"real": line["real_logits"], "generated": line["fake_logits"]}
         self.log = {}
+        if self.guard.is_calm:  # else there may be steps without a finite number to speak of
+            self.guard.remember()
+            self.judge = {"real": line["real_logits"], "generated": line["fake_logits"]}
+            warm = p.cur_nimg > self.training.warmup_kimg * 1000
+            if warm and line["diversity"] < LOW_DIVERSITY:
+                logger.warning(
+                    "generated pictures look alike: they differ %.2f times as much as real ones",
+                    line["diversity"],
+                )
         with (self.out / "stats.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
         return p.cur_nimg, p.seconds

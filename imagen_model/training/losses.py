@@ -10,6 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# s of the finite differences, in units of a picture's [-1, 1]. White noise of 0.01, which papers
+# use, is felt by frozen features far beyond their slope: see docs/experiments.md.
+PROBE_STEP = 0.0001
+
 
 def hinge_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """max(0, 1 - D(x)) + max(0, 1 + D(G))   (1705.02894)."""
@@ -31,7 +35,33 @@ def rpgan_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return F.softplus(-(fake_logits - real_logits)).mean()
 
 
-OBJECTIVES = {"hinge": (hinge_d, hinge_g), "rpgan": (rpgan_d, rpgan_g)}
+def minimax_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-log s(D(x)) - log(1 - s(D(G))), s the sigmoid (1406.2661): the V(G, D) of the article."""
+    return F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+
+
+def minimax_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """log(1 - s(D(G))), as the game is written; it saturates where D is sure."""
+    return -F.softplus(fake_logits).mean()
+
+
+def non_saturating_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-log s(D(G)), what the same paper trains with instead."""
+    return F.softplus(-fake_logits).mean()
+
+
+def wasserstein_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """D(G) - D(x)   (1701.07875); needs `lipschitz_penalty` beside it."""
+    return fake_logits.mean() - real_logits.mean()
+
+
+OBJECTIVES = {
+    "hinge": (hinge_d, hinge_g),
+    "rpgan": (rpgan_d, rpgan_g),
+    "minimax": (minimax_d, minimax_g),
+    "non-saturating": (minimax_d, non_saturating_g),
+    "wgan-gp": (wasserstein_d, hinge_g),
+}
 
 
 def gradient_penalty(logits: Tensor, pictures: Tensor) -> Tensor:
@@ -39,8 +69,27 @@ def gradient_penalty(logits: Tensor, pictures: Tensor) -> Tensor:
 
     `pictures` must require grad; the result can be differentiated again. Weigh by gamma / 2.
     """
+    return _gradient(logits, pictures).square().sum(dim=(1, 2, 3)).mean()
+
+
+def finite_difference_penalty(logits: Tensor, moved_logits: Tensor) -> Tensor:
+    """E ((D(x + s n) - D(x)) / s)^2 with n ~ N(0, I), s = PROBE_STEP: the same expectation as
+    `gradient_penalty`, up to O(s^2), without differentiating twice (GAT 2509.24935).
+
+    `logits` [N] are D(x), `moved_logits` [N] D(x + s n).
+    """
+    return ((moved_logits - logits) / PROBE_STEP).square().mean()
+
+
+def lipschitz_penalty(logits: Tensor, pictures: Tensor) -> Tensor:
+    """E (|grad_x D(x)| - 1)^2 at pictures between real and generated ones (WGAN-GP, 1704.00028)."""
+    norm = _gradient(logits, pictures).flatten(1).norm(dim=1)
+    return (norm - 1).square().mean()
+
+
+def _gradient(logits: Tensor, pictures: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad(logits.sum(), pictures, create_graph=True)
-    return gradient.square().sum(dim=(1, 2, 3)).mean()
+    return gradient
 
 
 def info_nce(matches: Tensor) -> Tensor:

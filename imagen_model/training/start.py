@@ -9,21 +9,26 @@ from typing import Any
 
 import torch
 
+from ..bundled import find_model
+from ..checkpoint import load_checkpoint
 from ..conditioning.text import text_encoder_hash
-from ..config import preset
+from ..config import ModelConfig, preset
 from ..data.captions import CaptionSampler
 from ..data.folder import Sample, load_pictures, read_samples
+from ..networks import Networks
 from .config import TrainingConfig, width_aware_lr
 from .loop import Trainer
 
 RPGAN_GAMMA = 1.0
+DEFAULT_PRESET = "nano"
+INIT_LR_RATIO = 0.5  # a trained model goes on with smaller steps
 
 
 def prepare(
     data: Path,
     out: Path,
     *,
-    preset_name: str,
+    preset_name: str | None,
     resolution: int | None,
     device: torch.device,
     stage: str | None,
@@ -34,22 +39,35 @@ def prepare(
     batch: int,
     seed: int,
     progress: Callable[[str], Callable[[int, int], object]],
+    init: str | None = None,
+    keep: int = 0,
 ) -> Trainer:
     """Read the pictures and build the run's networks; nothing is written yet.
 
-    `progress(label)` gives a callback (done, total). ValueError with one line for bad choices.
+    `progress(label)` gives a callback (done, total). `init` names a checkpoint to begin with, whose
+    architecture stays. ValueError with one line for bad choices.
     """
-    model = preset(preset_name, resolution=resolution)
+    origin = load_checkpoint(find_model(init)) if init else None
+    if origin:
+        model = origin[0]
+        _refuse_other_shape(model, preset_name, resolution, str(init))
+    else:
+        model = preset(preset_name or DEFAULT_PRESET, resolution=resolution)
     gamma = gamma if gamma is not None else (RPGAN_GAMMA if objective == "rpgan" else 0.0)
+    lr = width_aware_lr(model.generator.dim) * (INIT_LR_RATIO if origin else 1.0)
     settings: dict[str, Any] = {
         "objective": objective, "kimg": kimg, "minutes": minutes, "batch": batch, "seed": seed,
-        "r1_gamma": gamma, "r2_gamma": gamma, "lr": width_aware_lr(model.generator.dim),
+        "r1_gamma": gamma, "r2_gamma": gamma, "lr": lr, "keep_snapshots": keep,
     }  # fmt: skip
     TrainingConfig(**settings)  # bad choices fail before any picture is read
-    samples = read_samples(data)
     pictures = load_pictures(
-        samples, resolution=model.generator.resolution, channels=4, progress=progress("reading")
-    ).without_empty_alpha()
+        read_samples(data),
+        resolution=model.generator.resolution,
+        channels=model.generator.channels,
+        progress=progress("reading"),
+    )
+    if not origin:
+        pictures = pictures.without_empty_alpha()
     captioned = any(s.text for s in pictures.samples)
     stage = stage or ("text" if captioned else "pretrain")
     if stage == "text" and not captioned:
@@ -58,14 +76,22 @@ def prepare(
         # null condition: no words, no styles, and nothing to pair a picture with
         pictures.samples = [_unlabelled(s) for s in pictures.samples]
         settings |= {"pairs_weight": 0.0, "info_nce_weight": 0.0, "adversarial_weight": 1.0}
-    captions = CaptionSampler(pictures.samples, pictures.styles, progress("encoding captions"))
-    model = preset(
-        preset_name,
-        resolution=resolution,
-        channels=pictures.pixels.shape[1],
-        styles=pictures.styles,
-        text_encoder=text_encoder_hash() if stage == "text" else "",
-    )
+    text_encoder = text_encoder_hash() if stage == "text" else ""
+    if origin:
+        networks, model = _adopted(origin[1], model, pictures.styles, text_encoder, seed)
+    else:
+        networks, model = (
+            None,
+            preset(
+                preset_name or DEFAULT_PRESET,
+                resolution=resolution,
+                channels=pictures.pixels.shape[1],
+                styles=pictures.styles,
+                text_encoder=text_encoder,
+            ),
+        )
+    styles = model.conditioning.styles
+    captions = CaptionSampler(pictures.samples, styles, progress("encoding captions"))
     card = {
         "name": out.name,
         "data": {
@@ -73,9 +99,56 @@ def prepare(
             "pictures": len(pictures),
             "training_list": pictures.fingerprint(),
         },
+        "lineage": _lineage(origin[2]) if origin else [],
     }
     training = TrainingConfig(stage=stage, **settings)
-    return Trainer(model, training, pictures, captions, out, device=device, card=card)
+    return Trainer(
+        model, training, pictures, captions, out, device=device, card=card, networks=networks
+    )
+
+
+def _refuse_other_shape(
+    model: ModelConfig, preset_name: str | None, resolution: int | None, init: str
+) -> None:
+    """The architecture is the checkpoint's: what was asked for must agree with it."""
+    for option, asked, has in (
+        ("--preset", preset_name, model.preset),
+        ("--resolution", resolution, model.generator.resolution),
+    ):
+        if asked is not None and asked != has:
+            raise ValueError(f"{option} {asked} does not fit --init {init}, which is {has}")
+
+
+def _adopted(
+    source: Networks, config: ModelConfig, styles: tuple[str, ...], text_encoder: str, seed: int
+) -> tuple[Networks, ModelConfig]:
+    """The checkpoint's weights in networks that may know more styles; a new style begins as the
+    mean of the known ones."""
+    known = config.conditioning.styles
+    conditioning = replace(
+        config.conditioning,
+        styles=(*known, *(s for s in styles if s not in known)),
+        text_encoder=text_encoder or config.conditioning.text_encoder,
+    )
+    config = replace(config, conditioning=conditioning)
+    networks = Networks.seeded(config, seed)
+    state = networks.state_dict()
+    for name, axis in (("conditioning.style_embed", 0), ("discriminator.style_in.weight", 1)):
+        if name in state:
+            wanted, old = state[name], source.state_dict().get(name)
+            wanted.zero_()
+            if old is not None and old.shape[axis]:
+                wanted += old.mean(dim=axis, keepdim=True)
+                wanted.narrow(axis, 0, old.shape[axis]).copy_(old)
+    taken = {n: t for n, t in source.state_dict().items() if t.shape == state[n].shape}
+    networks.load_state_dict(state | taken)
+    return networks, config
+
+
+def _lineage(card: dict) -> list[dict]:
+    """The checkpoints that a run comes from, oldest first."""
+    parent = {key: card.get(key) for key in ("name", "sha256", "stage", "kimg")}
+    return [*card.get("lineage", []), parent]
 
 
 def _unlabelled(sample: Sample) -> Sample:
@@ -99,5 +172,7 @@ def describe(trainer: Trainer) -> dict:
         "generator": f"{trainer.model.preset}, {millions(trainer.networks.generator)} parameters",
         "judge": f"{millions(trainer.networks.discriminator)} parameters, {t.objective}",
         "training": f"{t.stage}, batch {t.batch}, lr {t.lr:.1e}, until {' or '.join(limits)}",
+        "begins with": " > ".join(str(p["name"]) for p in trainer.card.get("lineage", []))
+        or "random weights",
         "device": str(trainer.device),
     }

@@ -1,0 +1,85 @@
+"""The guard: sees a run go wrong, and brings it back to where it was well.
+
+A step whose losses or gradients are not finite changes nothing (the loop skips it). Several bad
+steps in a row, by that or by the gap between real and generated logits, mean that the networks
+themselves have gone: they return to the last good tick, with half the learning rate.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+MAX_GAP = 100.0  # between the mean logits of real and generated; a healthy game stays under 10
+PATIENCE = 5  # bad steps in a row before going back
+MAX_RETURNS = 5
+LR_FACTOR = 0.5
+
+
+class DivergenceError(RuntimeError):
+    """Training went wrong again and again."""
+
+
+class Guard:
+    """Watches the log of each step; holds the last good state of networks and optimisers."""
+
+    def __init__(
+        self, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+    ) -> None:
+        self.parts: dict[str, nn.Module | torch.optim.Optimizer] = {**modules, **optimizers}
+        self.num_bad, self.num_returns = 0, 0
+        self.lr_scale = 1.0
+        self.remember()
+
+    def watch(self, log: Mapping[str, float]) -> str | None:
+        """Look at one step; after too many bad ones restores, and returns a line that says so."""
+        problem = trouble(log)
+        self.num_bad = self.num_bad + 1 if problem else 0
+        if self.num_bad < PATIENCE:
+            return None
+        if self.num_returns == MAX_RETURNS:
+            raise DivergenceError(
+                f"training diverged {MAX_RETURNS + 1} times ({problem}); the last good state is "
+                "saved. Try a smaller learning rate (a wider --preset has one), a larger --batch, "
+                "or another --objective"
+            )
+        self.num_returns += 1
+        self.num_bad = 0
+        self.lr_scale *= LR_FACTOR
+        self.restore()
+        return (
+            f"{problem}: back to the last good state, learning rate x {self.lr_scale:g} "
+            f"({self.num_returns} of {MAX_RETURNS})"
+        )
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether the last step was good, so that this state may be kept."""
+        return self.num_bad == 0
+
+    def remember(self) -> None:
+        """Keep a copy of the present state as the one to go back to."""
+        self.good = {name: copy.deepcopy(part.state_dict()) for name, part in self.parts.items()}
+
+    def restore(self) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(copy.deepcopy(self.good[name]))
+
+
+def trouble(log: Mapping[str, float]) -> str | None:
+    """What is wrong with a step, or None."""
+    bad = [name for name, value in log.items() if not math.isfinite(value)]
+    if bad:
+        return f"{', '.join(bad)} not finite"
+    gap = abs(log["real_logits"] - log["fake_logits"])
+    return f"real and generated logits are {gap:.0f} apart" if gap > MAX_GAP else None
+
+
+def relative_diversity(real: Tensor, fake: Tensor) -> Tensor:
+    """How much generated pictures differ among each other, against real ones: the ratio of root
+    mean square distances of features [N, F]. Towards 0 the mode has collapsed."""
+    return (fake.var(dim=0).sum() / real.var(dim=0).sum().clamp(min=1e-12)).sqrt()
