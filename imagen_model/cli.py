@@ -1,4 +1,4 @@
-"""The `imagen` command: data, train, sample, score, evaluate, info.
+"""The `imagen` command: data, train, sample, score, evaluate, info, convert.
 
 Exit codes: 0 done, 1 the work failed (one clear line), 2 wrong usage. Everything heavy is imported
 by the command that needs it, so `imagen --help` answers at once.
@@ -61,7 +61,9 @@ def build_parser() -> argparse.ArgumentParser:
     common.add_argument("--json", type=Path, metavar="FILE", help="write what is printed as JSON")
     common.add_argument("--debug", action="store_true", help="show a traceback when it fails")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_sample, _add_train, _add_score, _add_evaluate, _add_data, _add_info):
+    for add in (
+        _add_sample, _add_train, _add_score, _add_evaluate, _add_data, _add_info, _add_convert,
+    ):  # fmt: skip
         add(commands, common)
     return parser
 
@@ -277,7 +279,7 @@ def _add_train(commands, common) -> None:
     c.add_argument(
         "--out", type=Path, required=True, metavar="RUN", help="where the run is written"
     )
-    c.add_argument("--preset", help="nano, small, base or large (default nano, or that of --init)")
+    c.add_argument("--preset", help="nano, small, base, large or dcgan (default nano, or --init's)")
     c.add_argument(
         "--init",
         metavar="MODEL",
@@ -289,7 +291,7 @@ def _add_train(commands, common) -> None:
     )
     c.add_argument("--kimg", type=float, default=0.0, help="stop after so many thousand images")
     c.add_argument("--minutes", type=float, default=0.0, help="stop after so many minutes")
-    c.add_argument("--batch", type=_positive, default=32, help="images a step (default 32)")
+    c.add_argument("--batch", type=_positive, help="images a step (default 32, dcgan 128)")
     c.add_argument("--seed", type=int, default=0)
     c.add_argument(
         "--keep", type=int, default=0, metavar="N", help="keep the newest N snapshots (default all)"
@@ -297,8 +299,7 @@ def _add_train(commands, common) -> None:
     c.add_argument(
         "--objective",
         choices=("hinge", "rpgan", "non-saturating", "minimax", "wgan-gp"),
-        default="hinge",
-        help="the game that is played (default hinge; minimax is the article's)",
+        help="the game that is played (default hinge, dcgan non-saturating)",
     )
     c.add_argument(
         "--gamma", type=float, help="weight of the R1 and R2 penalties (hinge 0, rpgan 1)"
@@ -464,3 +465,26 @@ def run_info(args: argparse.Namespace) -> dict:
     }
     print(json.dumps(result, indent=1, ensure_ascii=False))
     return result
+
+
+# -- convert --------------------------------------------------------------------------------------
+
+
+def _add_convert(commands, common) -> None:
+    c = _command(
+        commands, common, "convert", run_convert,
+        "Turn the reference article's generator_N.pth and discriminator_N.pth into a checkpoint.",
+    )  # fmt: skip
+    c.add_argument("generator", type=Path, metavar="FILE.pth", help="the generator's state dict")
+    c.add_argument(
+        "--discriminator", type=Path, metavar="FILE.pth", help="default: the one beside it"
+    )
+    c.add_argument("--out", type=Path, required=True, metavar="M", help="a .safetensors file")
+
+
+def run_convert(args: argparse.Namespace) -> dict:
+    from .convert import convert
+
+    card = convert(args.generator, args.out, discriminator=args.discriminator)
+    print(args.out)
+    return {"file": str(args.out), "card": card}

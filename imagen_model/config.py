@@ -76,6 +76,45 @@ class DiscriminatorConfig:
 
 
 @dataclass(frozen=True)
+class DcganGeneratorConfig:
+    """The reference article's generator (dcgan.py); z is a noise image, and w is z."""
+
+    resolution: int = 64
+    channels: int = 3
+    width: int = 64  # channels after the first convolution, doubled by the next four
+
+    def __post_init__(self) -> None:
+        _check(self.resolution == 64, "resolution", self.resolution, "64 for preset dcgan")
+        _check(self.channels in (1, 3, 4), "channels", self.channels, (1, 3, 4))
+        _check(self.width >= 1, "width", self.width, "1 or more")
+
+    @property
+    def z_dim(self) -> int:
+        return self.resolution**2
+
+    @property
+    def dim(self) -> int:
+        return self.z_dim
+
+    @property
+    def num_blocks(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True)
+class DcganDiscriminatorConfig:
+    """The reference article's discriminator (dcgan.py)."""
+
+    resolution: int = 64
+    channels: int = 3
+    width: int = 16  # channels after the first convolution, doubled by the next three
+
+    @property
+    def features(self) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
 class ConditioningConfig:
     """What may steer the picture. `styles` are in the order of the style weights."""
 
@@ -93,11 +132,20 @@ class ModelConfig:
     """All that is needed to build the three networks of a checkpoint."""
 
     preset: str = "nano"
-    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
-    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    generator: GeneratorConfig | DcganGeneratorConfig = field(default_factory=GeneratorConfig)
+    discriminator: DiscriminatorConfig | DcganDiscriminatorConfig = field(
+        default_factory=DiscriminatorConfig
+    )
     conditioning: ConditioningConfig = field(default_factory=ConditioningConfig)
+    architecture: str = "transformer"  # or dcgan
 
     def __post_init__(self) -> None:
+        _check(
+            self.architecture in ARCHITECTURES,
+            "architecture",
+            self.architecture,
+            ", ".join(ARCHITECTURES),
+        )
         for name in ("resolution", "channels"):
             ours, theirs = getattr(self.generator, name), getattr(self.discriminator, name)
             _check(ours == theirs, f"discriminator {name}", theirs, f"the generator's {ours}")
@@ -110,9 +158,10 @@ class ModelConfig:
         """Rebuild from `to_dict`; raises ValueError for unknown fields or bad values."""
         try:
             parts = dict(values)
+            generator, discriminator = ARCHITECTURES[parts.get("architecture", "transformer")]
             return cls(
-                generator=GeneratorConfig(**parts.pop("generator")),
-                discriminator=DiscriminatorConfig(**parts.pop("discriminator")),
+                generator=generator(**parts.pop("generator")),
+                discriminator=discriminator(**parts.pop("discriminator")),
                 conditioning=ConditioningConfig(**parts.pop("conditioning")),
                 **parts,
             )
@@ -120,9 +169,16 @@ class ModelConfig:
             raise ValueError(f"not a model configuration of this version: {error}") from error
 
 
-# Every preset has the same 12 blocks of 8 heads; width is what grows.
+ARCHITECTURES: dict[str, tuple] = {
+    "transformer": (GeneratorConfig, DiscriminatorConfig),
+    "dcgan": (DcganGeneratorConfig, DcganDiscriminatorConfig),
+}
+
+# Every transformer preset has the same 12 blocks of 8 heads; width is what grows.
 PRESET_DIMS = {"nano": 128, "small": 192, "base": 256, "large": 384}
 PRESET_RESOLUTIONS = {"nano": 32, "small": 64, "base": 64, "large": 64}
+DCGAN = "dcgan"
+PRESETS = (*PRESET_DIMS, DCGAN)
 
 
 def preset(
@@ -133,8 +189,11 @@ def preset(
     styles: tuple[str, ...] = (),
     text_encoder: str = "",
 ) -> ModelConfig:
-    """The configuration called `name` (nano, small, base or large) for one kind of picture."""
-    _check(name in PRESET_DIMS, "preset", name, ", ".join(PRESET_DIMS))
+    """The configuration called `name` for one kind of picture: nano, small, base or large, or the
+    reference article's networks, dcgan, which know no styles and no text."""
+    _check(name in PRESETS, "preset", name, ", ".join(PRESETS))
+    if name == DCGAN:
+        return dcgan(channels=channels, resolution=resolution)
     dim, resolution = PRESET_DIMS[name], resolution or PRESET_RESOLUTIONS[name]
     return ModelConfig(
         preset=name,
@@ -154,6 +213,19 @@ def preset(
             max_width=dim,
         ),
         conditioning=ConditioningConfig(styles=styles, text_encoder=text_encoder),
+    )
+
+
+def dcgan(
+    *, channels: int, resolution: int | None = None, width: int = 64, judge_width: int = 16
+) -> ModelConfig:
+    """The reference article's two networks (dcgan.py), as wide as it has them."""
+    side = resolution or 64
+    return ModelConfig(
+        preset=DCGAN,
+        generator=DcganGeneratorConfig(side, channels, width),
+        discriminator=DcganDiscriminatorConfig(side, channels, judge_width),
+        architecture=DCGAN,
     )
 
 

@@ -30,7 +30,7 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        return self.networks.generator.grid.device
+        return self.networks.device
 
     @property
     def resolution(self) -> int:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from .conditioning import Condition, Conditioning
-from .config import ModelConfig
+from .config import DcganDiscriminatorConfig, DcganGeneratorConfig, ModelConfig
+from .dcgan import DcganDiscriminator, DcganGenerator
 from .discriminator import Discriminator
 from .generator import Generator
 from .layers import channels_last
@@ -18,15 +19,27 @@ class Networks(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         cond = config.conditioning
-        self.generator = Generator(config.generator, cond.dim)
-        self.discriminator = Discriminator(config.discriminator, cond.dim, len(cond.styles))
+        self.generator: Generator | DcganGenerator
+        self.discriminator: Discriminator | DcganDiscriminator
+        if isinstance(config.generator, DcganGeneratorConfig):
+            self.generator = DcganGenerator(config.generator)
+        else:
+            self.generator = Generator(config.generator, cond.dim)
+            channels_last(self.generator.tail)
+        if isinstance(config.discriminator, DcganDiscriminatorConfig):
+            self.discriminator = DcganDiscriminator(config.discriminator)
+        else:
+            self.discriminator = Discriminator(config.discriminator, cond.dim, len(cond.styles))
+            channels_last(self.discriminator)
         self.conditioning = Conditioning(cond)
-        channels_last(self.generator.tail)
-        channels_last(self.discriminator)
 
     def generate(self, z: Tensor, condition: Condition) -> Tensor:
         """z [N, z_dim] and N conditions -> pictures [N, C, H, W] in [-1, 1]."""
         return self.generator(z, *self.conditioning(condition))
+
+    @property
+    def device(self) -> torch.device:
+        return self.conditioning.null_pooled.device
 
     def generating(self) -> list[nn.Module]:
         """The modules that draw: what the generator's optimiser and the EMA hold."""

@@ -146,7 +146,7 @@ def draw(
     if len(latent) == 1:
         values, seeds = values.expand(len(condition), *wanted), seeds * len(condition)
     condition = expand(condition, len(values))
-    device = networks.generator.grid.device
+    device = networks.device
     pictures = []
     with full_precision():
         for begin in range(0, len(values), batch_size):

@@ -83,7 +83,7 @@ def score(
     x = as_model_pictures(pictures, resolution=config.resolution, channels=config.channels)
     if condition is not None:
         condition = expand(condition, len(x))
-    device = discriminator.match_scale.device
+    device = networks.device
     realism, match, maps = [], [], []
     with full_precision():
         for begin in range(0, len(x), batch_size):

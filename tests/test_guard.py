@@ -79,10 +79,11 @@ def test_divergence_again_and_again_ends_with_advice(guard):
 
 
 def test_diversity_is_one_for_equals_and_zero_for_one_picture(generator):
-    x = torch.rand(8, 20, generator=generator)
+    x = torch.rand(8, 3, 16, 16, generator=generator)
+    mean = x.mean(dim=0)
     assert relative_diversity(x, x.flip(0)).item() == pytest.approx(1)
-    assert relative_diversity(x, x.mean(0) + 0.5 * (x - x.mean(0))).item() == pytest.approx(0.5)
-    assert relative_diversity(x, x[:1].expand(8, -1)).item() == 0
+    assert relative_diversity(x, mean + 0.5 * (x - mean)).item() == pytest.approx(0.5)
+    assert relative_diversity(x, x[:1].expand(8, -1, -1, -1)).item() == 0
 
 
 def test_a_run_whose_weights_turn_to_nan_recovers(trainer, caplog):

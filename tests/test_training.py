@@ -544,6 +544,33 @@ def test_rpgan_has_penalties_unless_told_otherwise(prepared):
     assert prepared().training.r1_gamma == 0.0
 
 
+def test_preset_dcgan_is_the_article_s_loop(prepared):
+    choices = {"preset_name": "dcgan", "resolution": None, "batch": None, "objective": None}
+    t = prepared(kimg=0.0, **choices)
+    training = t.training
+    assert (training.objective, training.batch, training.lr) == ("non-saturating", 128, 2e-4)
+    assert training.kimg == pytest.approx(100 * 53 / 1000)  # epochs
+    assert training.snapshot_kimg == pytest.approx(53 / 1000)  # an epoch
+    assert training.tick_kimg == pytest.approx(12.8)  # 100 batches
+    t._set_lr()
+    assert {g["lr"] for o in t.optimizers.values() for g in o.param_groups} == {2e-4}
+    with pytest.raises(ValueError, match="preset dcgan knows no captions"):
+        prepared(stage="text", **choices)
+
+
+def test_preset_dcgan_trains(prepared):
+    t = prepared(
+        preset_name="dcgan", resolution=None, batch=8, objective=None, kimg=0.016, stage=None
+    )
+    before = t.networks.generator.layers[0].weight.detach().clone()
+    t.run()
+    assert not torch.equal(before, t.networks.generator.layers[0].weight)
+    # no averaging: what is saved is the network itself, its running statistics too
+    ema = t.ema.module.generator.state_dict()
+    assert all(torch.equal(v, ema[k]) for k, v in t.networks.generator.state_dict().items())
+    assert im.load(t.out / "latest.safetensors").sample("").shape == (1, 4, 64, 64)
+
+
 def test_bad_choices_fail_before_any_picture_is_read(prepared, tmp_path):
     for choice in ({"kimg": 0.0}, {"preset_name": "huge"}, {"resolution": 50}, {"gamma": -1.0}):
         with pytest.raises(ValueError, match=r"expected|when to stop"):

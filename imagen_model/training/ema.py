@@ -33,3 +33,5 @@ class Ema:
         ours: list[Tensor] = list(self.module.parameters())
         theirs: list[Tensor] = list(source.parameters())
         torch._foreach_lerp_(ours, theirs, 1 - decay)
+        for mine, other in zip(self.module.buffers(), source.buffers(), strict=True):
+            mine.copy_(other)  # running statistics are averages already

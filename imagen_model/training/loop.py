@@ -176,7 +176,8 @@ class Trainer:
     def _set_lr(self) -> None:
         """Linear warm-up, then a cosine down to lr_end; a second one where D learns alone."""
         t, game = self.training, 1 - self.training.judge_fraction
-        warm = min(1.0, self.progress.cur_nimg / max(t.warmup_kimg * 1000, 1))
+        warmup = t.warmup_kimg * 1000
+        warm = min(1.0, self.progress.cur_nimg / warmup) if warmup else 1.0
         if self.judging:
             top, done = t.lr * JUDGE_LR_RATIO, (self.progress.fraction - game) / t.judge_fraction
         else:
@@ -208,25 +209,30 @@ class Trainer:
             fake = (self.ema.module if self.judging else self.networks).generate(z, condition)
             real_seen, fake_seen = draw(real), draw(fake)
             with torch.no_grad():
-                real_levels = self.lite0(as_rgb(real_seen, background))
-            fake_levels = self.lite0(as_rgb(fake_seen, background))
+                real_levels = self._features(real_seen, background)
+            fake_levels = self._features(fake_seen, background)
         real_levels = [level.float() for level in real_levels]
         fake_levels = [level.float() for level in fake_levels]
         real_seen, fake_seen = real_seen.float(), fake_seen.float()
-        pooled = self.lite0.pool(real_levels[-1]), self.lite0.pool(fake_levels[-1])
 
         with cached():  # one power iteration of spectral norm a step: all calls see one network
             log, real_judgement = self._discriminator_step(
                 real_seen, fake_seen, real_levels, fake_levels, condition, background
             )
-        log["diversity"] = relative_diversity(*pooled).detach()
+        log["diversity"] = relative_diversity(real_seen, fake_seen.detach())
         self.progress.cur_nimg += t.batch
         if not self.judging:
             log |= self._generator_step(
-                real_seen, fake_seen, real_levels, fake_levels, pooled, condition, real_judgement
+                real_seen, fake_seen, real_levels, fake_levels, condition, real_judgement
             )
             self.ema.update(self.networks, cur_nimg=self.progress.cur_nimg, batch=t.batch)
         return log
+
+    def _features(self, pictures: Tensor, background: Tensor) -> list[Tensor]:
+        """lite0's levels where something looks at them."""
+        if self.model.discriminator.features or self.training.pairs_weight:
+            return self.lite0(as_rgb(pictures, background))
+        return []
 
     def _latents(self, index: Tensor, words: Draw) -> Tensor:
         """z [N, z_dim]: noise, with the picture's code where the words leave it open (codes.py)."""
@@ -287,9 +293,7 @@ class Trainer:
     def _requiring_grad(self, pictures: Tensor, background: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Pictures that require grad, with features that come from them where there are any."""
         pictures = pictures.detach().requires_grad_(True)
-        if not self.model.discriminator.features:
-            return pictures, []
-        return pictures, self.lite0(as_rgb(pictures, background))
+        return pictures, self._features(pictures, background)
 
     def _slope(
         self, pictures: Tensor, logits: tuple[Tensor, ...], cond: Tensor, background: Tensor
@@ -315,7 +319,6 @@ class Trainer:
         fake: Tensor,
         real_levels: list[Tensor],
         fake_levels: list[Tensor],
-        pooled: tuple[Tensor, Tensor],
         condition: Condition,
         real_judged: Judgement,
     ) -> dict[str, Tensor]:
@@ -332,6 +335,7 @@ class Trainer:
             loss = loss + t.info_nce_weight * t.adversarial_weight * nce
             log["g_info_nce"] = nce.detach()
         if t.pairs_weight:
+            pooled = self.lite0.pool(real_levels[-1]), self.lite0.pool(fake_levels[-1])
             matching = feature_matching(real_levels, fake_levels, *pooled)
             contrast = feature_contrast(*pooled)
             l1 = low_resolution_l1(real, fake)

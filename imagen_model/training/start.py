@@ -12,15 +12,22 @@ import torch
 from ..bundled import find_model
 from ..checkpoint import load_checkpoint
 from ..conditioning.text import text_encoder_hash
-from ..config import ModelConfig, preset
+from ..config import DCGAN, ModelConfig, preset
 from ..data.captions import CaptionSampler
 from ..data.folder import Sample, load_pictures, read_samples
 from ..networks import Networks
-from .config import TrainingConfig, width_aware_lr
+from .config import (
+    DCGAN_EPOCHS,
+    DCGAN_LOG_BATCHES,
+    DCGAN_SETTINGS,
+    TrainingConfig,
+    width_aware_lr,
+)
 from .loop import Trainer
 
 RPGAN_GAMMA = 1.0
 DEFAULT_PRESET = "nano"
+DEFAULT_BATCH = 32
 INIT_LR_RATIO = 0.5  # a trained model goes on with smaller steps
 
 
@@ -32,11 +39,11 @@ def prepare(
     resolution: int | None,
     device: torch.device,
     stage: str | None,
-    objective: str,
+    objective: str | None,
     gamma: float | None,
     kimg: float,
     minutes: float,
-    batch: int,
+    batch: int | None,
     seed: int,
     progress: Callable[[str], Callable[[int, int], object]],
     init: str | None = None,
@@ -53,12 +60,11 @@ def prepare(
         _refuse_other_shape(model, preset_name, resolution, str(init))
     else:
         model = preset(preset_name or DEFAULT_PRESET, resolution=resolution)
-    gamma = gamma if gamma is not None else (RPGAN_GAMMA if objective == "rpgan" else 0.0)
-    lr = width_aware_lr(model.generator.dim) * (INIT_LR_RATIO if origin else 1.0)
-    settings: dict[str, Any] = {
-        "objective": objective, "kimg": kimg, "minutes": minutes, "batch": batch, "seed": seed,
-        "r1_gamma": gamma, "r2_gamma": gamma, "lr": lr, "keep_snapshots": keep,
-    }  # fmt: skip
+    settings = _settings(model, objective, gamma, batch, begins_trained=bool(origin))
+    settings |= {"kimg": kimg, "minutes": minutes, "seed": seed, "keep_snapshots": keep}
+    is_dcgan = model.architecture == DCGAN
+    if is_dcgan and not kimg and not minutes:
+        settings["kimg"] = float(DCGAN_EPOCHS)  # epochs until the pictures are counted
     TrainingConfig(**settings)  # bad choices fail before any picture is read
     pictures = load_pictures(
         read_samples(data),
@@ -68,14 +74,26 @@ def prepare(
     )
     if not origin:
         pictures = pictures.without_empty_alpha()
-    captioned = any(s.text for s in pictures.samples)
+    captioned = any(s.text for s in pictures.samples) and not is_dcgan
     stage = stage or ("text" if captioned else "pretrain")
     if stage == "text" and not captioned:
-        raise ValueError(f"--stage text needs captions, and {data} has none")
+        raise ValueError(
+            "preset dcgan knows no captions; leave --stage text out"
+            if is_dcgan
+            else f"--stage text needs captions, and {data} has none"
+        )
     if stage == "pretrain":
         # null condition: no words, no styles, and nothing to pair a picture with
         pictures.samples = [_unlabelled(s) for s in pictures.samples]
         settings |= {"pairs_weight": 0.0, "info_nce_weight": 0.0, "adversarial_weight": 1.0}
+    if is_dcgan:
+        epoch_kimg = len(pictures) / 1000
+        settings |= {
+            "tick_kimg": DCGAN_LOG_BATCHES * settings["batch"] / 1000,
+            "snapshot_kimg": epoch_kimg,
+        }
+        if not kimg and not minutes:
+            settings["kimg"] = DCGAN_EPOCHS * epoch_kimg
     text_encoder = text_encoder_hash() if stage == "text" else ""
     if origin:
         networks, model = _adopted(origin[1], model, pictures.styles, text_encoder, seed)
@@ -105,6 +123,30 @@ def prepare(
     return Trainer(
         model, training, pictures, captions, out, device=device, card=card, networks=networks
     )
+
+
+def _settings(
+    model: ModelConfig,
+    objective: str | None,
+    gamma: float | None,
+    batch: int | None,
+    *,
+    begins_trained: bool,
+) -> dict[str, Any]:
+    """What the preset chooses, and what was asked for instead."""
+    if model.architecture == DCGAN:
+        settings: dict[str, Any] = dict(DCGAN_SETTINGS)
+    else:
+        settings = {"objective": "hinge", "batch": DEFAULT_BATCH}
+        settings["lr"] = width_aware_lr(model.generator.dim)
+    if begins_trained:
+        settings["lr"] *= INIT_LR_RATIO
+        settings["lr_end"] = min(settings.get("lr_end", TrainingConfig.lr_end), settings["lr"])
+    asked = {"objective": objective, "batch": batch}
+    settings |= {name: value for name, value in asked.items() if value is not None}
+    if gamma is None:
+        gamma = RPGAN_GAMMA if settings["objective"] == "rpgan" else 0.0
+    return settings | {"r1_gamma": gamma, "r2_gamma": gamma}
 
 
 def _refuse_other_shape(
