@@ -10,7 +10,8 @@ of ComfyUI; the nodes are beside it.
 
 from .bundled import bundled_models
 from .conditioning import Condition
-from .grid import picture_grid, straight, to_image
+from .grid import contact_sheet, picture_grid, straight, to_image
+from .latent import mixed, moved, walk
 from .model import Model, load
 from .sampling import Latent, random_latent
 from .scoring import Scores
@@ -23,9 +24,13 @@ __all__ = [
     "Model",
     "Scores",
     "bundled_models",
+    "contact_sheet",
     "load",
+    "mixed",
+    "moved",
     "picture_grid",
     "random_latent",
     "straight",
     "to_image",
+    "walk",
 ]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from .files import write_atomically
+
+LABEL_PX = 18  # height of a caption on a contact sheet
 
 
 def straight(pictures: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -28,14 +32,47 @@ def straight(pictures: Tensor) -> tuple[Tensor, Tensor | None]:
     return colour, alpha
 
 
-def picture_grid(pictures: Tensor, *, columns: int) -> Tensor:
-    """[N, C, H, W] -> one picture [C, rows * H, columns * W], blank where there are too few."""
+def picture_grid(pictures: Tensor, *, columns: int, blank: float = -1.0) -> Tensor:
+    """[N, C, H, W] -> one picture [C, rows * H, columns * W], `blank` where there are too few."""
     n, c, h, w = pictures.shape
     rows = -(-n // columns)
-    sheet = pictures.new_full((rows * columns, c, h, w), -1.0)
+    sheet = pictures.new_full((rows * columns, c, h, w), blank)
     sheet[:n] = pictures
     sheet = sheet.view(rows, columns, c, h, w).permute(2, 0, 3, 1, 4)
     return sheet.reshape(c, rows * h, columns * w)
+
+
+def contact_sheet(
+    pictures: Tensor, *, columns: int, scale: int = 1, gap: int = 0, captions: Sequence[str] = ()
+) -> Tensor:
+    """[N, C, H, W] in [-1, 1] -> one picture [C, rows, columns] on white, captions below.
+
+    Pixels are enlarged `scale` times; `gap` pixels of the sheet stand between pictures. A caption
+    that is too long is cut at its picture's width. ValueError for more captions than pictures.
+    """
+    n, c = pictures.shape[:2]
+    if len(captions) > n:
+        raise ValueError(f"{len(captions)} captions do not fit {n} pictures; expected {n} or fewer")
+    if columns < 1 or scale < 1 or gap < 0:
+        raise ValueError(f"columns {columns}, scale {scale}, gap {gap}: expected 1, 1, 0 or more")
+    cells = pictures.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
+    if captions:
+        labels = [*captions, *[""] * (n - len(captions))]
+        strips = torch.stack([_label(text, cells.shape[3]) for text in labels])
+        strips = strips[:, None].expand(-1, c, -1, -1).to(cells).clone()
+        if c == 4:
+            strips[:, 3] = 1.0  # an opaque label
+        cells = torch.cat([cells, strips], dim=2)
+    sheet = picture_grid(F.pad(cells, (0, gap, 0, gap), value=1.0), columns=columns, blank=1.0)
+    return sheet[:, : sheet.shape[1] - gap, : sheet.shape[2] - gap]
+
+
+def _label(text: str, width: int) -> Tensor:
+    """[LABEL_PX, width] in [-1, 1]: dark text on white."""
+    image = Image.new("L", (width, LABEL_PX), 255)
+    font = ImageFont.load_default(LABEL_PX * 0.7)
+    ImageDraw.Draw(image).text((2, LABEL_PX / 2), text, fill=0, font=font, anchor="lm")
+    return torch.from_numpy(np.array(image)).float() / 127.5 - 1
 
 
 def to_image(picture: Tensor) -> Image.Image:

@@ -14,6 +14,7 @@ from .checkpoint import load_checkpoint
 from .conditioning import Condition
 from .config import ModelConfig
 from .features import EfficientNetLite, lite0, lite0_hash
+from .latent import directions, into_w
 from .networks import Networks
 from .sampling import Latent, Progress, draw, random_latent
 from .scoring import Scores, score
@@ -75,6 +76,38 @@ class Model:
     def latent(self, seeds: Sequence[int]) -> Latent:
         """One point z a seed."""
         return random_latent(seeds, self.config.generator.z_dim)
+
+    def into_w(self, condition: Condition, latent: Latent, *, truncation: float = 1.0) -> Latent:
+        """Latents in w, where they can be mixed and moved (latent.py)."""
+        return into_w(self.networks, condition, latent, truncation_psi=truncation)
+
+    def direction(self, index: int) -> Tensor:
+        """[dim] the direction in w that changes the picture most (index 0), second most, ..."""
+        found = directions(self.networks)
+        if not 0 <= index < len(found):
+            raise ValueError(f"direction {index}; this model has 0 to {len(found) - 1}")
+        return found[index]
+
+    def summary(self) -> str:
+        """What a person wants to know of the model, a line each."""
+        g, card = self.config.generator, self.card
+        millions = sum(p.numel() for p in self.networks.generator.parameters()) / 1e6
+        kind = {1: "grey", 3: "RGB", 4: "RGBA"}[g.channels]
+        lines = [
+            f"{self.name}: {g.resolution} px {kind}, preset {self.config.preset}, "
+            f"{millions:.1f}M parameters",
+            f"styles: {', '.join(self.styles) or 'none'}",
+            f"text: {'yes' if self.config.conditioning.text_encoder else 'no'}",
+            f"trained: {card.get('kimg', '?')} kimg, stage {card.get('stage', '?')}",
+            f"data: {card.get('data', {}).get('name', '?')}",
+        ]
+        retrieval = card.get("figures", {}).get("retrieval", {}).get("text")
+        if retrieval:
+            lines.append(
+                f"prompt retrieval R@1: {retrieval['r1']:.1%} (chance {retrieval['chance']:.1%}, "
+                f"real pictures {retrieval['ceiling']:.1%})"
+            )
+        return "\n".join(lines)
 
     def draw(
         self,

@@ -97,15 +97,18 @@ def average_w(networks: Networks, condition: Condition) -> Tensor:
 def to_w(
     networks: Networks, z: Tensor, condition: Condition, *, truncation_psi: float = 1.0
 ) -> Tensor:
-    """z [N, z_dim] -> w [N, num_blocks, dim], drawn towards w_avg by truncation_psi.
+    """z [N, z_dim] or w [N, num_blocks, dim] -> w, drawn towards w_avg by truncation_psi.
 
     w' = w_avg + psi (w - w_avg): 1 leaves w, 0 gives the condition's average picture.
     """
-    _, _, pooled = networks.conditioning(condition)
-    w = networks.generator.mapping(z, pooled)
+    w = z
+    if z.ndim == 2:
+        _, _, pooled = networks.conditioning(condition)
+        w = networks.generator.mapping(z, pooled)
+        w = repeat(w, "n d -> n b d", b=networks.generator.config.num_blocks)
     if truncation_psi != 1.0:
-        w = torch.lerp(average_w(networks, condition), w, truncation_psi)
-    return repeat(w, "n d -> n b d", b=networks.generator.config.num_blocks)
+        w = torch.lerp(average_w(networks, condition)[:, None], w, truncation_psi)
+    return w
 
 
 def expand(condition: Condition, n: int) -> Condition:
@@ -115,6 +118,35 @@ def expand(condition: Condition, n: int) -> Condition:
     if len(condition) == 1:
         return condition[torch.zeros(n, dtype=torch.long, device=condition.pooled.device)]
     raise ValueError(f"{len(condition)} conditions do not fit {n} latents; expected 1 or {n}")
+
+
+def fitted(networks: Networks, condition: Condition, latent: Latent) -> tuple[Condition, Latent]:
+    """As many conditions as latents: where one side has one row, it serves all of the other's.
+
+    ValueError for counts that do not fit, and for latents of another model.
+    """
+    config = networks.generator.config
+    wanted = (config.z_dim,) if latent.space == "z" else (config.num_blocks, config.dim)
+    if tuple(latent.values.shape[1:]) != wanted:
+        raise ValueError(
+            f"latents of shape {tuple(latent.values.shape[1:])} do not fit this model, whose are "
+            f"{wanted}; draw them with this model"
+        )
+    if len(latent) == 1:
+        n = len(condition)
+        latent = Latent(latent.space, latent.values.expand(n, *wanted), latent.seeds * n)
+    return expand(condition, len(latent)), latent
+
+
+def settled(networks: Networks, condition: Condition, latent: Latent, rows: slice) -> Condition:
+    """Conditions of `rows` on the model's device; where the style is open z chooses it, in w the z
+    of the seed."""
+    condition = condition.to(device=networks.device, dtype=torch.float32)
+    if latent.space == "z":
+        z = latent.values[rows]
+    else:
+        z = random_latent(latent.seeds[rows], networks.generator.config.z_dim).values
+    return condition.with_style(settle_styles(condition.style, z.to(condition.style)))
 
 
 @torch.no_grad()
@@ -133,32 +165,19 @@ def draw(
     One condition serves all latents, or one each; one latent serves several conditions. `progress`
     is called after each batch and may raise to cancel. ValueError for latents of another model.
     """
-    config = networks.generator.config
     if tile not in TILES:
         raise ValueError(f"tile is {tile!r}; expected one of {', '.join(TILES)}")
-    wanted = (config.z_dim,) if latent.space == "z" else (config.num_blocks, config.dim)
-    if tuple(latent.values.shape[1:]) != wanted:
-        raise ValueError(
-            f"latents of shape {tuple(latent.values.shape[1:])} do not fit this model, whose are "
-            f"{wanted}; draw them with this model"
-        )
-    values, seeds = latent.values, latent.seeds
-    if len(latent) == 1:
-        values, seeds = values.expand(len(condition), *wanted), seeds * len(condition)
-    condition = expand(condition, len(values))
+    condition, latent = fitted(networks, condition, latent)
+    values = latent.values
     device = networks.device
     pictures = []
     with full_precision():
         for begin in range(0, len(values), batch_size):
             rows = slice(begin, begin + batch_size)
             point = values[rows].to(device=device, dtype=torch.float32)
-            cond = condition[rows].to(device=device, dtype=torch.float32)
+            cond = settled(networks, condition[rows], latent, rows)
             if latent.space == "z":
-                cond = cond.with_style(settle_styles(cond.style, point))
                 point = to_w(networks, point, cond, truncation_psi=truncation_psi)
-            else:
-                z = random_latent(seeds[rows], config.z_dim).values.to(device)
-                cond = cond.with_style(settle_styles(cond.style, z))
             tokens, mask, _ = networks.conditioning(cond)
             drawn = networks.generator.synthesis(point, tokens, mask, tile=tile)
             pictures.append(drawn.float().cpu().contiguous())

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import condition, latent, model, sample, score
+from . import condition, grid, latent, model, sample, score
 from .host import register_model_folder
 
 
@@ -15,5 +15,7 @@ class ImagenExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_model_folder()  # hosts before on_load existed
         return [
-            node for family in (model, condition, latent, sample, score) for node in family.NODES
+            node
+            for family in (model, condition, latent, sample, score, grid)
+            for node in family.NODES
         ]

@@ -47,6 +47,11 @@ def to_pictures(image: Tensor, mask: Tensor | None = None) -> Tensor:
     return torch.cat([colour * alpha, alpha], dim=1) * 2 - 1
 
 
+def opaque_mask(image: Tensor) -> Tensor:
+    """The MASK of an IMAGE that has none: nothing is transparent."""
+    return image.new_zeros(image.shape[:3])
+
+
 def latent_to_link(latent: Latent) -> dict:
     return {"space": latent.space, "values": latent.values, "seeds": latent.seeds}
 

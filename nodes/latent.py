@@ -2,8 +2,10 @@
 
 from comfy_api.latest import io
 
-from .convert import latent_to_link
-from .types import CATEGORY, ImagenLatent, ImagenModel
+from ..imagen_model import mixed, moved, walk
+from ..imagen_model.latent import CURVES
+from .convert import latent_to_link, link_to_latent
+from .types import CATEGORY, ImagenCondition, ImagenLatent, ImagenModel
 
 MAX_SEED = 2**64 - 1
 MAX_BATCH = 4096
@@ -44,4 +46,155 @@ class ImagenRandomLatent(io.ComfyNode):
         return io.NodeOutput(latent_to_link(latent))
 
 
-NODES = [ImagenRandomLatent]
+class ImagenTruncate(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenTruncate",
+            display_name="Imagen Truncate",
+            category=CATEGORY,
+            description="Draws latents towards the average picture of their condition.",
+            inputs=[
+                ImagenModel.Input("model", tooltip="The model that will draw."),
+                ImagenCondition.Input(
+                    "condition", tooltip="What will be drawn: one for all latents, or one each."
+                ),
+                ImagenLatent.Input("latent", tooltip="The latents."),
+                io.Float.Input(
+                    "truncation",
+                    default=0.7,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="1: unchanged; lower: more typical; 0: the average picture.",
+                ),
+            ],
+            outputs=[
+                ImagenLatent.Output(
+                    display_name="latent", tooltip="The latents in w, ready to mix and move."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, condition, latent: dict, truncation: float) -> io.NodeOutput:
+        points = model.ready().into_w(condition, link_to_latent(latent), truncation=truncation)
+        return io.NodeOutput(latent_to_link(points))
+
+
+class ImagenMixLatents(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenMixLatents",
+            display_name="Imagen Mix Latents",
+            category=CATEGORY,
+            description="Style mixing: early blocks from one latent, late blocks from another.",
+            inputs=[
+                ImagenModel.Input("model", tooltip="The model that will draw."),
+                ImagenCondition.Input(
+                    "condition", tooltip="What will be drawn: one for all latents, or one each."
+                ),
+                ImagenLatent.Input("coarse", tooltip="Rules the early blocks, and open styles."),
+                ImagenLatent.Input("fine", tooltip="Rules the late blocks."),
+                io.Int.Input(
+                    "from_block",
+                    default=6,
+                    min=0,
+                    max=12,
+                    tooltip="The first block that the fine latent rules; there are 12.",
+                ),
+            ],
+            outputs=[ImagenLatent.Output(display_name="latent", tooltip="The mixture, in w.")],
+        )
+
+    @classmethod
+    def execute(cls, model, condition, coarse: dict, fine: dict, from_block: int) -> io.NodeOutput:
+        ready = model.ready()
+        a, b = (ready.into_w(condition, link_to_latent(link)) for link in (coarse, fine))
+        return io.NodeOutput(latent_to_link(mixed(a, b, from_block=from_block)))
+
+
+class ImagenInterpolate(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenInterpolate",
+            display_name="Imagen Interpolate",
+            category=CATEGORY,
+            description="Walks through all latents of a batch: the frames of an animation.",
+            inputs=[
+                ImagenLatent.Input("latent", tooltip="Two latents or more, visited in order."),
+                io.Int.Input(
+                    "frames", default=24, min=1, max=4096, tooltip="How many latents come out."
+                ),
+                io.Boolean.Input(
+                    "loop", default=True, tooltip="Return to the first latent at the end."
+                ),
+                io.Combo.Input(
+                    "curve",
+                    options=list(CURVES),
+                    default="slerp",
+                    tooltip="How to go: slerp keeps pictures crisp half-way; linear goes straight.",
+                ),
+            ],
+            outputs=[ImagenLatent.Output(display_name="latent", tooltip="One latent a frame.")],
+        )
+
+    @classmethod
+    def execute(cls, latent: dict, frames: int, loop: bool, curve: str) -> io.NodeOutput:
+        path = walk(link_to_latent(latent), frames, loop=loop, curve=curve)
+        return io.NodeOutput(latent_to_link(path))
+
+
+class ImagenDirection(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenDirection",
+            display_name="Imagen Direction",
+            category=CATEGORY,
+            description="Moves latents along one of the model's own directions of change.",
+            inputs=[
+                ImagenModel.Input("model", tooltip="The model that will draw."),
+                ImagenCondition.Input(
+                    "condition", tooltip="What will be drawn: one for all latents, or one each."
+                ),
+                ImagenLatent.Input("latent", tooltip="The latents."),
+                io.Int.Input(
+                    "direction",
+                    default=0,
+                    min=0,
+                    max=127,
+                    tooltip="Which direction: 0 changes the picture most.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-5.0,
+                    max=5.0,
+                    step=0.1,
+                    tooltip="How far, in units of the latents' own spread; 0: unchanged.",
+                ),
+            ],
+            outputs=[
+                ImagenLatent.Output(display_name="latent", tooltip="The moved latents, in w.")
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, condition, latent: dict, direction: int, strength: float
+    ) -> io.NodeOutput:
+        ready = model.ready()
+        points = ready.into_w(condition, link_to_latent(latent))
+        return io.NodeOutput(latent_to_link(moved(points, ready.direction(direction), strength)))
+
+
+NODES = [
+    ImagenRandomLatent,
+    ImagenTruncate,
+    ImagenMixLatents,
+    ImagenInterpolate,
+    ImagenDirection,
+]

@@ -1,6 +1,8 @@
 """Nodes that load models."""
 
-from comfy_api.latest import io
+import json
+
+from comfy_api.latest import io, ui
 
 from ..imagen_model import load
 from .host import HostedModel, model_names, model_path
@@ -45,4 +47,27 @@ class ImagenLoadModel(io.ComfyNode):
         return io.NodeOutput(HostedModel.wrap(load(model_path(model_name))))
 
 
-NODES = [ImagenLoadModel]
+class ImagenModelInfo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenModelInfo",
+            display_name="Imagen Model Info",
+            category=CATEGORY,
+            description="Tells what a model is: size, styles, training, data and figures.",
+            is_output_node=True,
+            inputs=[ImagenModel.Input("model", tooltip="The model.")],
+            outputs=[
+                io.String.Output(display_name="info", tooltip="What is known of it, a line each."),
+                io.String.Output(display_name="card", tooltip="Its whole card, as JSON."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model) -> io.NodeOutput:
+        info = model.model.summary()
+        card = json.dumps(model.model.card, indent=1, ensure_ascii=False)
+        return io.NodeOutput(info, card, ui=ui.PreviewText(info))
+
+
+NODES = [ImagenLoadModel, ImagenModelInfo]

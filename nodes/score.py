@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..imagen_model.scoring import map_colours
-from .convert import to_image_and_mask, to_pictures
+from .convert import opaque_mask, to_image_and_mask, to_pictures
 from .host import NodeProgress, to_intermediate
 from .types import CATEGORY, ImagenCondition, ImagenModel
 
@@ -67,4 +67,41 @@ class ImagenScore(io.ComfyNode):
         )
 
 
-NODES = [ImagenScore]
+class ImagenPickBest(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenPickBest",
+            display_name="Imagen Pick Best",
+            category=CATEGORY,
+            description="Keeps the pictures that Imagen Score ranked highest, best first.",
+            is_input_list=True,
+            inputs=[
+                io.Image.Input("image", tooltip="The pictures that were scored."),
+                io.Int.Input(
+                    "order", force_input=True, tooltip="The order from Imagen Score, best first."
+                ),
+                io.Int.Input(
+                    "count", default=1, min=1, max=4096, tooltip="How many pictures to keep."
+                ),
+                io.Mask.Input("mask", optional=True, tooltip="Their transparency."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The best pictures, best first."),
+                io.Mask.Output(display_name="mask", tooltip="1 where they are transparent."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: list, order: list, count: list, mask: list | None = None):
+        pictures, chosen = image[0], order[: count[0]]
+        if max(chosen) >= len(pictures):
+            raise ValueError(
+                f"the order names picture {max(chosen)}, and there are {len(pictures)}; "
+                "link the pictures that were scored"
+            )
+        masks = mask[0] if mask else opaque_mask(pictures)
+        return io.NodeOutput(pictures[chosen], masks[chosen])
+
+
+NODES = [ImagenScore, ImagenPickBest]

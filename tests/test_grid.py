@@ -9,7 +9,7 @@ from PIL import Image
 
 import imagen_model as im
 from imagen_model.data.folder import premultiplied
-from imagen_model.grid import save_png
+from imagen_model.grid import LABEL_PX, contact_sheet, save_png
 
 
 def rgba(*values01: float) -> torch.Tensor:
@@ -81,3 +81,32 @@ def test_enlarging_repeats_pixels(tmp_path, generator):
     save_png(picture, tmp_path / "b.png", {}, scale=2)
     small, large = (np.asarray(Image.open(tmp_path / name)) for name in ("a.png", "b.png"))
     assert (large == small.repeat(2, axis=0).repeat(2, axis=1)).all()
+
+
+def test_a_contact_sheet_enlarges_and_spaces_its_pictures():
+    pictures = torch.stack([torch.full((3, 2, 2), value) for value in (-1.0, 0.0, 0.5)])
+    sheet = contact_sheet(pictures, columns=2, scale=3, gap=1)
+    assert sheet.shape == (3, 13, 13)
+    assert (sheet[:, :6, :6] == -1).all() and (sheet[:, :6, 7:] == 0).all()
+    assert (sheet[:, 7:, :6] == 0.5).all()
+    assert (sheet[:, 6] == 1).all() and (sheet[:, :, 6] == 1).all()  # the gap
+    assert (sheet[:, 7:, 7:] == 1).all()  # no fourth picture
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_captions_stand_below_their_pictures(channels):
+    pictures = torch.full((2, channels, 64, 64), -0.5)
+    sheet = contact_sheet(pictures, columns=2, captions=["flag"])
+    assert sheet.shape == (channels, 64 + LABEL_PX, 128)
+    assert (sheet[:, :64] == -0.5).all()
+    written, empty = sheet[0, 64:, :64], sheet[0, 64:, 64:]
+    assert written.min() < -0.5 and (empty == 1).all()
+    if channels == 4:
+        assert (sheet[3, 64:] == 1).all()  # labels are opaque
+
+
+def test_more_captions_than_pictures_are_refused():
+    with pytest.raises(ValueError, match="2 captions do not fit 1 pictures"):
+        contact_sheet(torch.zeros(1, 3, 4, 4), columns=1, captions=["a", "b"])
+    with pytest.raises(ValueError, match="columns 0"):
+        contact_sheet(torch.zeros(1, 3, 4, 4), columns=0)

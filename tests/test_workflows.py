@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from comfyui import WORKFLOWS, example, free, saved_pixels
+from PIL import Image
 
 from imagen_model.checkpoint import load_checkpoint, save_checkpoint
 from studio.server import Server, StudioError
@@ -24,6 +25,13 @@ NODES = {
     "ImagenRandomLatent",
     "ImagenSample",
     "ImagenScore",
+    "ImagenTruncate",
+    "ImagenMixLatents",
+    "ImagenInterpolate",
+    "ImagenDirection",
+    "ImagenPickBest",
+    "ImagenGrid",
+    "ImagenModelInfo",
 }
 
 
@@ -167,6 +175,55 @@ def test_the_mask_makes_the_background_and_scores_rank(server):
     ranking = outputs[score_id]["text"][0].splitlines()
     values = [float(line.split(":")[1]) for line in ranking]
     assert len(values) == 16 and values == sorted(values, reverse=True)
+
+
+def test_the_best_pictures_come_first_and_are_those_that_were_ranked(server):
+    prompt = example(server, "best_of_many")
+    (pick_id,) = (i for i, n in prompt.items() if n["class_type"] == "ImagenPickBest")
+    (score_id,) = (i for i, n in prompt.items() if n["class_type"] == "ImagenScore")
+    set_input(prompt, "ImagenRandomLatent", "batch_size", 6)
+    set_input(prompt, "ImagenPickBest", "count", 2)
+    sample = prompt[score_id]["inputs"]["image"]
+    prompt["100"] = {"class_type": "PreviewImage", "inputs": {"images": sample}}
+    prompt["101"] = {"class_type": "PreviewImage", "inputs": {"images": [pick_id, 0]}}
+    outputs = server.run(prompt)
+    order = [int(line.split(":")[0]) for line in outputs[score_id]["text"][0].splitlines()]
+    drawn = saved_pixels(server, {"100": outputs["100"]})
+    best = saved_pixels(server, {"101": outputs["101"]})
+    assert len(drawn) == 6 and len(best) == 2
+    for picture, index in zip(best, order, strict=False):
+        assert (picture == drawn[index]).all()
+
+
+def test_a_walk_gives_a_frame_a_latent(server):
+    outputs = server.run(example(server, "latent_walk"))
+    (entry,) = (o for o in outputs.values() if o.get("images"))
+    with Image.open(server.image_path(entry["images"][0])) as film:
+        assert film.n_frames == 40
+
+
+def test_model_info_shows_what_the_model_is(server):
+    prompt = example(server, "directions")
+    (info_id,) = (i for i, n in prompt.items() if n["class_type"] == "ImagenModelInfo")
+    (text,) = server.run(prompt)[info_id]["text"]
+    assert text.startswith("emoji-32-v1: 32 px RGBA") and "fluent-3d" in text
+
+
+@pytest.mark.parametrize(
+    ("workflow", "change", "words"),
+    [
+        ("latent_walk", ("ImagenRandomLatent", "batch_size", 1), "needs 2 latents or more"),
+        ("directions", ("ImagenDirection", "direction", 128), "bigger than max"),
+        ("style_mixing", ("ImagenMixLatents", "from_block", 13), "bigger than max"),
+        ("style_mixing", ("ImagenGrid", "captions", "x\n" * 99), "99 captions do not fit"),
+    ],
+)
+def test_a_wrong_value_is_one_line_on_its_node(server, workflow, change, words):
+    prompt = example(server, workflow)
+    set_input(prompt, *change)
+    with pytest.raises(StudioError, match=words) as caught:
+        server.run(prompt)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow

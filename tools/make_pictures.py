@@ -66,12 +66,13 @@ def fit_view(page: Page) -> None:
     page.wait_for_timeout(500)
 
 
-def picture_nodes(page: Page) -> None:
-    """One picture of every node of ours on the page."""
+def picture_nodes(page: Page, done: set[str]) -> None:
+    """One picture of every node of ours on the page that has none yet."""
     NODE_PICTURES.mkdir(parents=True, exist_ok=True)
     page.evaluate("app.canvas.ds.scale = 1")
     kinds = page.evaluate("app.graph.nodes.map(n => n.type).filter(t => t.startsWith('Imagen'))")
-    for kind in kinds:
+    for kind in sorted(set(kinds) - done):
+        done.add(kind)
         box = page.evaluate(
             """kind => {
             const node = app.graph.nodes.find(n => n.type === kind), ds = app.canvas.ds
@@ -118,8 +119,10 @@ def main() -> None:
         fit_view(page)
         SCREENSHOT.parent.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=SCREENSHOT, type="jpeg", quality=85)
-        open_example(page, server, "score_and_pick")
-        picture_nodes(page)
+        done: set[str] = set()
+        for path in sorted(EXAMPLES.glob("*.json")):
+            open_example(page, server, path.stem)
+            picture_nodes(page, done)
         browser.close()
 
 

@@ -1,0 +1,126 @@
+"""Latents changed on purpose: brought into w, mixed, walked between, moved along directions.
+
+Style mixing is StyleGAN's (1812.04948), the directions are SeFa's (2007.06600): closed-form, from
+the weights alone. All of it is arithmetic on the latents' own device; nothing draws.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .conditioning import Condition
+from .generator import Generator
+from .networks import Networks
+from .sampling import BATCH, Latent, fitted, full_precision, settled, to_w
+
+CURVES = ("slerp", "linear")
+MAX_FRAMES = 4096
+MIN_ANGLE = 1e-4  # radians between two points, under which a great circle is a straight line
+
+
+@torch.no_grad()
+def into_w(
+    networks: Networks, condition: Condition, latent: Latent, *, truncation_psi: float = 1.0
+) -> Latent:
+    """z latents with their conditions -> w latents, drawn towards the condition's average picture.
+
+    One condition serves all latents, or one each. Latents that are in w already are drawn towards
+    the average by the same factor.
+    """
+    condition, latent = fitted(networks, condition, latent)
+    device, parts = networks.device, []
+    with full_precision():
+        for begin in range(0, len(latent), BATCH):
+            rows = slice(begin, begin + BATCH)
+            point = latent.values[rows].to(device=device, dtype=torch.float32)
+            cond = settled(networks, condition[rows], latent, rows)
+            parts.append(to_w(networks, point, cond, truncation_psi=truncation_psi).cpu())
+    return Latent("w", torch.cat(parts), latent.seeds)
+
+
+def mixed(coarse: Latent, fine: Latent, *, from_block: int) -> Latent:
+    """Blocks below `from_block` from `coarse`, the others from `fine`; both in w.
+
+    One of them may hold a single latent, which then serves all of the other's. Seeds, and with
+    them styles that are left open, are the coarse ones'. ValueError for z, for blocks that do not
+    exist and for counts that do not fit.
+    """
+    if coarse.space != "w" or fine.space != "w":
+        raise ValueError("style mixing needs latents in w; expected both to come from into_w")
+    if coarse.values.shape[1:] != fine.values.shape[1:]:
+        raise ValueError("the two latents are of different models; draw both with the same one")
+    num_blocks = coarse.values.shape[1]
+    if not 0 <= from_block <= num_blocks:
+        raise ValueError(f"from_block is {from_block}; expected 0 to {num_blocks}")
+    n = max(len(coarse), len(fine))
+    if not {len(coarse), len(fine)} <= {1, n}:
+        raise ValueError(
+            f"{len(coarse)} coarse and {len(fine)} fine latents; expected equal counts, or one"
+        )
+    a, b = (x.values.expand(n, -1, -1) for x in (coarse, fine))
+    seeds = coarse.seeds * (n // len(coarse))
+    return Latent("w", torch.cat([a[:, :from_block], b[:, from_block:]], dim=1), seeds)
+
+
+def walk(latent: Latent, frames: int, *, loop: bool = False, curve: str = "slerp") -> Latent:
+    """`frames` latents on the way through all latents of a batch, in their order.
+
+    A loop returns to the first (which is not repeated at the end). curve: "slerp" keeps z's length,
+    so that pictures half-way are as crisp as the others; "linear" goes straight, as w always does.
+    """
+    if curve not in CURVES:
+        raise ValueError(f"curve is {curve!r}; expected one of {', '.join(CURVES)}")
+    if not 1 <= frames <= MAX_FRAMES:
+        raise ValueError(f"frames is {frames}; expected 1 to {MAX_FRAMES}")
+    if len(latent) < 2:
+        raise ValueError("a walk needs 2 latents or more; raise the batch size")
+    n = len(latent)
+    steps = torch.arange(frames) * (n / frames) if loop else torch.linspace(0, n - 1, frames)
+    begin = steps.floor().long().clamp(max=n - 1 if loop else n - 2)
+    end = (begin + 1) % n
+    share = (steps - begin).to(latent.values)
+    a, b = latent.values[begin], latent.values[end]
+    join = slerp if curve == "slerp" and latent.space == "z" else torch.lerp
+    share = share.view(-1, *[1] * (a.ndim - 1))
+    return Latent(latent.space, join(a, b, share), tuple(latent.seeds[i] for i in begin.tolist()))
+
+
+def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
+    """Along the great circle from a to b [N, D]; lengths are interpolated as well. share [N, 1]."""
+    length = torch.lerp(a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True), share)
+    a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    angle = (a * b).sum(dim=1, keepdim=True).clamp(-1, 1).arccos()
+    near = angle < MIN_ANGLE
+    angle = angle.clamp(min=MIN_ANGLE)
+    arc = (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()
+    return length * torch.where(near, torch.lerp(a, b, share), arc)
+
+
+def directions(networks: Networks) -> Tensor:
+    """[dim, dim] unit rows in w, those that change the modulation of the blocks most first.
+
+    They are the right singular vectors of all modulation weights, stacked. Their sign is fixed:
+    the largest number is positive. ValueError for a model without modulation.
+    """
+    if not isinstance(networks.generator, Generator):
+        raise ValueError("this model has no w space, and so no directions in it")
+    stacked = torch.cat([block.modulation.weight for block in networks.generator.blocks])
+    _, _, rows = torch.linalg.svd(stacked.detach().double().cpu(), full_matrices=False)
+    peak = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
+    return (rows * peak.sign()).float()
+
+
+def moved(latent: Latent, direction: Tensor, strength: float) -> Latent:
+    """w latents, a step of `strength` times w's own spread along `direction` [dim], in all blocks.
+
+    The spread is the root mean square of w's numbers, so that one strength suits every model.
+    """
+    if latent.space != "w":
+        raise ValueError("a direction moves latents in w; expected them to come from into_w")
+    if direction.shape != latent.values.shape[2:]:
+        raise ValueError("the direction is of another model; expected the one of the latents")
+    spread = latent.values.square().mean(dim=(1, 2), keepdim=True).sqrt()
+    step = strength * spread * direction.to(latent.values) * direction.numel() ** 0.5
+    return Latent("w", latent.values + step, latent.seeds)

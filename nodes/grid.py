@@ -1,0 +1,55 @@
+"""Nodes that lay pictures out."""
+
+from comfy_api.latest import io
+
+from ..imagen_model import contact_sheet
+from .convert import to_image_and_mask, to_pictures
+from .types import CATEGORY
+
+
+class ImagenGrid(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenGrid",
+            display_name="Imagen Grid",
+            category=CATEGORY,
+            description="Lays a batch out as one contact sheet, with captions below the pictures.",
+            inputs=[
+                io.Image.Input("image", tooltip="The pictures."),
+                io.Int.Input(
+                    "columns", default=4, min=1, max=64, tooltip="How many pictures a row."
+                ),
+                io.Int.Input(
+                    "scale",
+                    default=4,
+                    min=1,
+                    max=16,
+                    tooltip="Enlarges whole pixels, so that small pictures stay sharp.",
+                ),
+                io.Int.Input(
+                    "gap", default=8, min=0, max=64, tooltip="White pixels between the pictures."
+                ),
+                io.String.Input(
+                    "captions",
+                    default="",
+                    multiline=True,
+                    tooltip="A line a picture; empty: no captions.",
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="image", tooltip="The sheet: one picture.")],
+        )
+
+    @classmethod
+    def execute(cls, image, columns: int, scale: int, gap: int, captions: str) -> io.NodeOutput:
+        sheet = contact_sheet(
+            to_pictures(image),
+            columns=columns,
+            scale=scale,
+            gap=gap,
+            captions=captions.splitlines(),
+        )
+        return io.NodeOutput(to_image_and_mask(sheet[None], "white")[0])
+
+
+NODES = [ImagenGrid]
