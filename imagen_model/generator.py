@@ -18,9 +18,16 @@ from torch import Tensor, nn
 from .config import GeneratorConfig
 from .layers import ModulatedBlock, rope_2d
 
+SILU_GAIN = 1.68  # of a layer after SiLU, for outputs of unit variance
+Z_GAIN = 0.5  # z starts quieter than the condition: captions that name one picture must drown it
+
 
 class Mapping(nn.Module):
-    """(z [N, z_dim], pooled condition [N, cond_dim]) -> w [N, dim]."""
+    """(z [N, z_dim], pooled condition [N, cond_dim]) -> w [N, dim], of unit variance at first.
+
+    PyTorch's own initial weights would give w a twentieth of that, and captions of one kind (all
+    flags) would look alike for tens of thousands of images (docs/experiments.md).
+    """
 
     def __init__(self, config: GeneratorConfig, cond_dim: int) -> None:
         super().__init__()
@@ -28,12 +35,25 @@ class Mapping(nn.Module):
         self.cond_in = nn.Linear(cond_dim, config.dim)
         self.hidden = nn.Linear(2 * config.dim, 2 * config.dim)
         self.out = nn.Linear(2 * config.dim, config.dim)
+        for layer, gain in (
+            (self.z_in, Z_GAIN),
+            (self.cond_in, 1.0),
+            (self.hidden, SILU_GAIN),
+            (self.out, SILU_GAIN),
+        ):
+            init_linear(layer, gain)
 
     def forward(self, z: Tensor, cond_pooled: Tensor) -> Tensor:
         z = F.rms_norm(z, z.shape[-1:])
         cond = F.rms_norm(cond_pooled, cond_pooled.shape[-1:])
         x = F.silu(torch.cat([self.z_in(z), self.cond_in(cond)], dim=1))  # [N, 2 D]
         return self.out(F.silu(self.hidden(x)))
+
+
+def init_linear(layer: nn.Linear, gain: float = 1.0) -> None:
+    """Weights that keep the variance of their input, times gain squared; no bias."""
+    nn.init.normal_(layer.weight, std=gain * layer.in_features**-0.5)
+    nn.init.zeros_(layer.bias)
 
 
 TILES = ("none", "x", "both")
@@ -98,6 +118,7 @@ class Generator(nn.Module):
         dim = config.dim
         self.mapping = Mapping(config, cond_dim)
         self.context_in = nn.Linear(cond_dim, dim)
+        init_linear(self.context_in)
         self.grid = nn.Parameter(torch.randn(config.grid**2, dim) * 0.5)
         self.registers = nn.Parameter(torch.randn(config.num_registers, dim) * 0.5)
         self.blocks = nn.ModuleList(
