@@ -302,9 +302,10 @@ class Trainer:
         if self.training.penalty == "exact":
             return gradient_penalty(_sum_over_heads(logits), pictures)
         noise = torch.randn(pictures.shape, generator=self.rng).to(pictures)
+        moved = pictures.detach() + PROBE_STEP * noise
         with torch.no_grad():  # only the discriminator's weights need the gradient
-            moved, levels = self._requiring_grad(pictures + PROBE_STEP * noise, background)
-        moved_logits = self.networks.discriminator(moved.detach(), levels).logits(cond)
+            levels = self._features(moved, background)
+        moved_logits = self.networks.discriminator(moved, levels).logits(cond)
         return finite_difference_penalty(_sum_over_heads(logits), _sum_over_heads(moved_logits))
 
     def _lipschitz(self, real: Tensor, fake: Tensor, cond: Tensor, background: Tensor) -> Tensor:
