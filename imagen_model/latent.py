@@ -106,7 +106,8 @@ def directions(networks: Networks) -> Tensor:
     """
     if not isinstance(networks.generator, Generator):
         raise ValueError("this model has no w space, and so no directions in it")
-    stacked = torch.cat([block.modulation.weight for block in networks.generator.blocks])
+    parameters = networks.generator.named_parameters()
+    stacked = torch.cat([p for name, p in parameters if name.endswith("modulation.weight")])
     _, _, rows = torch.linalg.svd(stacked.detach().double().cpu(), full_matrices=False)
     peak = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
     return (rows * peak.sign()).float()

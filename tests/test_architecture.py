@@ -15,8 +15,10 @@ LIBRARY = ROOT / "imagen_model"
 LAYERS = (
     ("files", "config", "layers"),
     ("features", "generator", "discriminator", "conditioning", "grid"),
+    ("dcgan",),
     ("networks",),
     ("checkpoint", "sampling", "scoring", "bundled"),
+    ("latent", "convert"),
     ("model",),
     ("data",),
     ("training",),

@@ -183,6 +183,7 @@ def test_the_best_pictures_come_first_and_are_those_that_were_ranked(server):
     (score_id,) = (i for i, n in prompt.items() if n["class_type"] == "ImagenScore")
     set_input(prompt, "ImagenRandomLatent", "batch_size", 6)
     set_input(prompt, "ImagenPickBest", "count", 2)
+    set_input(prompt, "ImagenGrid", "captions", "")
     sample = prompt[score_id]["inputs"]["image"]
     prompt["100"] = {"class_type": "PreviewImage", "inputs": {"images": sample}}
     prompt["101"] = {"class_type": "PreviewImage", "inputs": {"images": [pick_id, 0]}}
@@ -213,7 +214,7 @@ def test_model_info_shows_what_the_model_is(server):
     ("workflow", "change", "words"),
     [
         ("latent_walk", ("ImagenRandomLatent", "batch_size", 1), "needs 2 latents or more"),
-        ("directions", ("ImagenDirection", "direction", 128), "bigger than max"),
+        ("best_of_many", ("ImagenPickBest", "count", 0), "smaller than min"),
         ("style_mixing", ("ImagenMixLatents", "from_block", 13), "bigger than max"),
         ("style_mixing", ("ImagenGrid", "captions", "x\n" * 99), "99 captions do not fit"),
     ],

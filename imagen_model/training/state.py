@@ -65,5 +65,6 @@ def _restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> No
     for name, value in tensors.items():
         index, key = name.split(".", 1)
         parameter = parameters[int(index)]
-        # the step count too: a fused optimiser keeps it where the parameter is
-        optimizer.state[parameter][key] = value.to(parameter.device)
+        # where the parameter is and laid out like it: fused optimisers go by memory, not by index
+        like = torch.empty_like(parameter) if value.shape == parameter.shape else value
+        optimizer.state[parameter][key] = like.copy_(value).to(parameter.device)
