@@ -29,7 +29,8 @@ def convert(generator: Path, out: Path, *, discriminator: Path | None = None) ->
     except ValueError as error:
         raise ValueError(f"{generator}: {error}") from None
     networks = Networks.seeded(config, 0)
-    networks.load_state_dict(state, strict=False)  # the null condition and counters stay
+    # the null condition and batch normalisation's counters stay as they were made
+    networks.load_state_dict(networks.state_dict() | state)
     card = {
         "name": out.stem,
         "stage": "pretrain",

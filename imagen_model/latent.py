@@ -108,7 +108,9 @@ def directions(networks: Networks) -> Tensor:
         raise ValueError("this model has no w space, and so no directions in it")
     parameters = networks.generator.named_parameters()
     stacked = torch.cat([p for name, p in parameters if name.endswith("modulation.weight")])
-    _, _, rows = torch.linalg.svd(stacked.detach().double().cpu(), full_matrices=False)
+    weights = stacked.detach().double().cpu()
+    # right singular vectors are eigenvectors of W^T W, which is small; eigh gives them ascending
+    rows = torch.linalg.eigh(weights.t() @ weights).eigenvectors.t().flip(0)
     peak = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
     return (rows * peak.sign()).float()
 

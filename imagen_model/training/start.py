@@ -88,25 +88,20 @@ def prepare(
         settings |= {"pairs_weight": 0.0, "info_nce_weight": 0.0, "adversarial_weight": 1.0}
     if is_dcgan:
         epoch_kimg = len(pictures) / 1000
-        settings |= {
-            "tick_kimg": DCGAN_LOG_BATCHES * settings["batch"] / 1000,
-            "snapshot_kimg": epoch_kimg,
-        }
-        if not kimg and not minutes:
-            settings["kimg"] = DCGAN_EPOCHS * epoch_kimg
+        settings["tick_kimg"] = DCGAN_LOG_BATCHES * settings["batch"] / 1000
+        settings["snapshot_kimg"] = epoch_kimg
+        settings["kimg"] = kimg if kimg or minutes else DCGAN_EPOCHS * epoch_kimg
+    networks = None
     text_encoder = text_encoder_hash() if stage == "text" else ""
     if origin:
         networks, model = _adopted(origin[1], model, pictures.styles, text_encoder, seed)
     else:
-        networks, model = (
-            None,
-            preset(
-                preset_name or DEFAULT_PRESET,
-                resolution=resolution,
-                channels=pictures.pixels.shape[1],
-                styles=pictures.styles,
-                text_encoder=text_encoder,
-            ),
+        model = preset(
+            preset_name or DEFAULT_PRESET,
+            resolution=resolution,
+            channels=pictures.pixels.shape[1],
+            styles=pictures.styles,
+            text_encoder=text_encoder,
         )
     styles = model.conditioning.styles
     captions = CaptionSampler(pictures.samples, styles, progress("encoding captions"))
