@@ -92,9 +92,16 @@ class Server:
             raise StudioError(refusal(json.loads(error.read()))) from None
 
     def queue(self, prompt: dict) -> str:
-        """Send a prompt in API format; returns its id, or raises with what ComfyUI refused."""
+        """Send a prompt in API format; returns its id, or raises with what ComfyUI refused.
+
+        Refusing some of the outputs counts: ComfyUI would run the others and say nothing more.
+        """
         body = {"prompt": prompt, "client_id": self.client_id}
-        return self.post("/api/prompt", body)["prompt_id"]
+        answer = self.post("/api/prompt", body)
+        if answer["node_errors"]:
+            self.post("/api/queue", {"delete": [answer["prompt_id"]]})
+            raise StudioError(refusal(answer))
+        return answer["prompt_id"]
 
     def wait_for(self, prompt_id: str, *, timeout_sec: float = 600.0) -> dict:
         """The history entry of a finished prompt; StudioError in the node's words if it failed."""
@@ -122,8 +129,8 @@ class Server:
 
 
 def refusal(answer: dict) -> str:
-    """A 400 of /api/prompt in one line."""
-    parts = [answer["error"]["message"]]
+    """What /api/prompt refused, the whole prompt or some of its outputs, in one line."""
+    parts = [answer["error"]["message"] if "error" in answer else "Some outputs were refused"]
     for node in answer.get("node_errors", {}).values():
         parts += [f"{node['class_type']}: {e['message']} ({e['details']})" for e in node["errors"]]
     return "; ".join(parts)
