@@ -22,6 +22,7 @@ LAYERS = (
     ("model",),
     ("data",),
     ("training",),
+    ("feedback",),
     ("evaluation",),
     ("cli", "__main__", "__init__"),
 )

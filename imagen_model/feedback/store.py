@@ -1,0 +1,332 @@
+"""Ratings in one SQLite file, each with the recipe of the picture that was rated.
+
+A call that returns has its ratings on the disk (write-ahead log, synchronous FULL), so a kill or a
+power cut loses none that was acknowledged, and several processes may write at once. Only the
+standard library is used here: recipes are plain data, recipe.py turns them into tensors.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+APPLICATION_ID = 0x494D4752  # "IMGR", in the file's header
+BUSY_SEC = 30.0  # how long one process waits for another
+# The statements that lead from version i to i + 1; a release appends, and never edits.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE pictures (
+            id TEXT PRIMARY KEY, model TEXT NOT NULL, recipe TEXT NOT NULL, png BLOB
+        )""",
+        """CREATE TABLE ratings (
+            id TEXT PRIMARY KEY,
+            kind TEXT NOT NULL CHECK (kind IN ('thumb', 'pair')),
+            picture TEXT NOT NULL REFERENCES pictures (id),
+            other TEXT REFERENCES pictures (id),
+            value INTEGER NOT NULL CHECK (value IN (-1, 1)),
+            time REAL NOT NULL,
+            CHECK ((kind = 'pair') = (other IS NOT NULL))
+        )""",
+        "CREATE INDEX ratings_picture ON ratings (picture)",
+        "CREATE INDEX ratings_other ON ratings (other)",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What makes one picture again, and where it was kept the picture itself.
+
+    The seed gives the latent where `values` is None, text and style give the condition where
+    `condition` is None; otherwise those hold the numbers (recipe.packed).
+    """
+
+    model: str  # sha256 of the model's tensors
+    seed: int
+    text: str = ""
+    style: str | None = None  # None: the seed chose
+    truncation: float = 1.0
+    space: Literal["z", "w"] = "z"
+    values: dict | None = None
+    condition: dict | None = None
+    adapter: dict | None = None  # {"sha256": ..., "strength": ...}
+    code_version: str = ""
+    png: bytes | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, str) or not self.model:
+            raise ValueError("a picture's recipe names no model")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise ValueError(f"a picture's seed is {self.seed!r}; expected a whole number")
+        if self.space not in ("z", "w") or (self.space == "w" and self.values is None):
+            raise ValueError(f"a latent in {self.space!r} needs its values; only z has seeds")
+
+    def recipe(self) -> dict[str, Any]:
+        """Everything but the pixels, as plain data."""
+        recipe = asdict(self)
+        del recipe["png"]
+        return recipe
+
+    @property
+    def id(self) -> str:
+        """The hash of the recipe."""
+        return hashlib.sha256(_canonical(self.recipe()).encode()).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        png = None if self.png is None else base64.b64encode(self.png).decode()
+        return {**self.recipe(), "png": png}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Picture:
+        """ValueError for keys that no recipe has."""
+        unknown = set(plain) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ValueError(f"a recipe has no {sorted(unknown)[0]!r}")
+        missing = {"model", "seed"} - set(plain)
+        if missing:
+            raise ValueError(f"a recipe lacks its {sorted(missing)[0]}")
+        png = plain.get("png")
+        return cls(**{**plain, "png": None if png is None else base64.b64decode(png)})
+
+
+@dataclass(frozen=True)
+class Rating:
+    """A thumb up (value 1) or down (-1) for `picture`, or a pair that `picture` won over `other`."""
+
+    picture: Picture
+    value: int = 1
+    other: Picture | None = None
+    time: float = field(default_factory=time.time)  # seconds since 1970
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def __post_init__(self) -> None:
+        if self.value not in (1, -1) or (self.other is not None and self.value != 1):
+            raise ValueError(f"a rating is {self.value!r}; expected 1 or -1, and 1 for a pair")
+        if self.other is not None and self.other.id == self.picture.id:
+            raise ValueError("a pair needs two different pictures")
+
+    @property
+    def kind(self) -> str:
+        return "thumb" if self.other is None else "pair"
+
+    def to_dict(self) -> dict[str, Any]:
+        other = None if self.other is None else self.other.to_dict()
+        return {
+            "id": self.id,
+            "kind": self.kind,
+            "value": self.value,
+            "time": self.time,
+            "picture": self.picture.to_dict(),
+            "other": other,
+        }
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Rating:
+        other = plain.get("other")
+        rating = cls(
+            Picture.from_dict(plain["picture"]),
+            plain["value"],
+            None if other is None else Picture.from_dict(other),
+            float(plain["time"]),
+            str(plain["id"]),
+        )
+        if plain.get("kind", rating.kind) != rating.kind:
+            raise ValueError(f"a {plain['kind']} with {'one picture' if other is None else 'two'}")
+        return rating
+
+
+class Store:
+    """One file of ratings. Use it in the thread that opened it, and close it (or use `with`)."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(self.path, timeout=BUSY_SEC, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise ValueError(f"cannot open the store {self.path}: {error}") from None
+        try:
+            self._set_up()
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise ValueError(f"{self.path} is not a store of ratings: {error}") from None
+        except ValueError:
+            self._db.close()
+            raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add(self, ratings: Sequence[Rating]) -> list[str]:
+        """Keep all of them, or none; returns their ids once they are on the disk.
+
+        A rating that only repeats the last word on its picture or pair is not kept twice: its id is
+        that of the earlier one.
+        """
+        with self._writing():
+            return [self._repeated(rating) or self._insert(rating) for rating in ratings]
+
+    def ratings(self, model: str | None = None) -> list[Rating]:
+        """In the order of time, all or those of one model (by its hash)."""
+        rows = self._db.execute(
+            """SELECT r.id, r.value, r.time, a.recipe, a.png, b.recipe, b.png
+            FROM ratings r JOIN pictures a ON a.id = r.picture LEFT JOIN pictures b ON b.id = r.other
+            WHERE ?1 IS NULL OR a.model = ?1 ORDER BY r.time, r.rowid""",
+            (model,),
+        )
+        return [
+            Rating(_picture(recipe, png), value, other and _picture(other, other_png), when, id_)
+            for id_, value, when, recipe, png, other, other_png in rows
+        ]
+
+    def count(self, model: str | None = None) -> int:
+        (count,) = self._db.execute(
+            """SELECT count(*) FROM ratings r JOIN pictures a ON a.id = r.picture
+            WHERE ?1 IS NULL OR a.model = ?1""",
+            (model,),
+        ).fetchone()
+        return count
+
+    def delete(self, rating_id: str) -> None:
+        """Forget one rating, and pictures that no other one needs; ValueError if there is none."""
+        with self._writing():
+            if not self._db.execute("DELETE FROM ratings WHERE id = ?", (rating_id,)).rowcount:
+                raise ValueError(f"no rating {rating_id} in {self.path}")
+            self._forget_pictures()
+
+    def clear(self) -> int:
+        """Forget everything; returns how many ratings there were. Their bytes are overwritten."""
+        with self._writing():
+            count = self._db.execute("DELETE FROM ratings").rowcount
+            self._forget_pictures()
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return count
+
+    def export_jsonl(self, path: Path | str) -> int:
+        """Write one rating a line, complete with its pictures; returns how many."""
+        ratings = self.ratings()
+        lines = [json.dumps(r.to_dict(), ensure_ascii=False) + "\n" for r in ratings]
+        Path(path).write_text("".join(lines), encoding="utf-8")
+        return len(ratings)
+
+    def import_jsonl(self, path: Path | str) -> int:
+        """Add the ratings of an exported file that are not here yet; returns how many.
+
+        All or none: ValueError names the first line that is no rating.
+        """
+        ratings = []
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                ratings.append(Rating.from_dict(json.loads(line)))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise ValueError(f"{path}, line {number} is no rating: {error}") from None
+        with self._writing():
+            before = self.count()
+            for rating in ratings:
+                self._insert(rating)
+            return self.count() - before
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _set_up(self) -> None:
+        deadline = time.monotonic() + BUSY_SEC
+        while True:  # the change to WAL does not wait for other processes by itself
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        self._db.execute("PRAGMA secure_delete = ON")
+        with self._writing():
+            self._migrate()
+
+    def _migrate(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        (application,) = self._db.execute("PRAGMA application_id").fetchone()
+        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if application != APPLICATION_ID and (version or application or tables):
+            raise ValueError(f"{self.path} is the database of another program")
+        if version > len(MIGRATIONS):
+            raise ValueError(
+                f"{self.path} has version {version}; this program reads up to {len(MIGRATIONS)}"
+            )
+        for statements in MIGRATIONS[version:]:
+            for statement in statements:
+                self._db.execute(statement)
+        if version < len(MIGRATIONS):
+            self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            self._db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction, which other processes wait for."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def _repeated(self, rating: Rating) -> str | None:
+        """The id of the last word on this picture or pair, if it says the same."""
+        a, b = rating.picture.id, None if rating.other is None else rating.other.id
+        last = self._db.execute(
+            """SELECT id, picture, value FROM ratings WHERE kind = ?1 AND
+            (picture = ?2 AND other IS ?3 OR picture = ?3 AND other = ?2)
+            ORDER BY time DESC, rowid DESC LIMIT 1""",
+            (rating.kind, a, b),
+        ).fetchone()
+        return last[0] if last is not None and last[1:] == (a, rating.value) else None
+
+    def _insert(self, rating: Rating) -> str:
+        other = None if rating.other is None else self._keep(rating.other)
+        self._db.execute(
+            "INSERT OR IGNORE INTO ratings VALUES (?, ?, ?, ?, ?, ?)",
+            (rating.id, rating.kind, self._keep(rating.picture), other, rating.value, rating.time),
+        )
+        return rating.id
+
+    def _keep(self, picture: Picture) -> str:
+        self._db.execute(
+            """INSERT INTO pictures VALUES (?, ?, ?, ?)
+            ON CONFLICT (id) DO UPDATE SET png = coalesce(png, excluded.png)""",
+            (picture.id, picture.model, _canonical(picture.recipe()), picture.png),
+        )
+        return picture.id
+
+    def _forget_pictures(self) -> None:
+        self._db.execute(
+            """DELETE FROM pictures WHERE id NOT IN (SELECT picture FROM ratings)
+            AND id NOT IN (SELECT other FROM ratings WHERE other IS NOT NULL)"""
+        )
+
+
+def _canonical(plain: dict[str, Any]) -> str:
+    return json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def _picture(recipe: str, png: bytes | None) -> Picture:
+    return Picture(**json.loads(recipe), png=png)
