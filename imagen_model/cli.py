@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 DESCRIPTION = """\
@@ -292,9 +293,9 @@ def _add_train(commands, common) -> None:
     c.add_argument("--kimg", type=float, default=0.0, help="stop after so many thousand images")
     c.add_argument("--minutes", type=float, default=0.0, help="stop after so many minutes")
     c.add_argument("--batch", type=_positive, help="images a step (default 32, dcgan 128)")
-    c.add_argument("--seed", type=int, default=0)
+    c.add_argument("--seed", type=int, help="default 0")
     c.add_argument(
-        "--keep", type=int, default=0, metavar="N", help="keep the newest N snapshots (default all)"
+        "--keep", type=int, metavar="N", help="keep the newest N snapshots (default all)"
     )
     c.add_argument(
         "--objective",
@@ -305,37 +306,37 @@ def _add_train(commands, common) -> None:
         "--gamma", type=float, help="weight of the R1 and R2 penalties (hinge 0, rpgan 1)"
     )
     c.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
-    c.add_argument("--resume", action="store_true", help="go on where RUN stopped")
+    c.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where RUN stopped, with its settings where no others are given",
+    )
     c.add_argument("--dry-run", action="store_true", help="say what would be done, and end")
 
 
 def run_train(args: argparse.Namespace) -> dict:
-    from .training.start import describe, prepare
+    from .training.start import Choices, describe, prepare
 
     signal.signal(signal.SIGTERM, _stop)
     if args.out.exists() and any(args.out.iterdir()) and not (args.resume or args.dry_run):
         raise ValueError(
             f"{args.out} already holds a run; go on with --resume, or choose another --out"
         )
+    choices = Choices(**{field.name: getattr(args, field.name) for field in fields(Choices)})
     trainer = prepare(
         args.data,
         args.out,
-        preset_name=args.preset,
-        resolution=args.resolution,
+        choices,
         device=pick_device(args.device),
-        gamma=args.gamma,
-        stage=args.stage,
-        init=args.init,
-        keep=args.keep,
         progress=_bar,
-        **{k: getattr(args, k) for k in ("kimg", "minutes", "batch", "seed", "objective")},
+        resume=args.resume,
     )
     plan = describe(trainer)
     for name, value in plan.items():
         print(f"{name:>12}: {value}")
     if args.dry_run:
         return plan
-    if args.resume and not trainer.resume():
+    if args.resume and not trainer.progress.cur_nimg:
         print("nothing saved yet: starting fresh")
     finished = _train(trainer)
     if not finished:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 import imagen_model as im
 from imagen_model import config as model_config
+from imagen_model.conditioning import Condition
 from imagen_model.conditioning.text import text_encoder_hash
 from imagen_model.config import COND_DIM
 from imagen_model.data.captions import CaptionSampler
@@ -24,7 +25,7 @@ from imagen_model.training.config import PENALTIES, TrainingConfig
 from imagen_model.training.loop import EpochOrder, Trainer
 from imagen_model.training.losses import OBJECTIVES
 from imagen_model.training.report import write_timelapse
-from imagen_model.training.start import describe, prepare
+from imagen_model.training.start import Choices, describe, prepare
 from imagen_model.training.state import load_state, save_state, saved_state
 
 CPU = torch.device("cpu")
@@ -425,7 +426,7 @@ def parameters(networks) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_begins_with_the_weights_of_its_model(prepared, tiny_checkpoint, tiny_networks):
-    t = prepared(init=str(tiny_checkpoint), preset_name=None, resolution=None)
+    t = prepared(init=str(tiny_checkpoint), preset=None, resolution=None)
     ours, theirs = parameters(t.networks), parameters(tiny_networks)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert all(torch.equal(p, theirs[n]) for n, p in t.ema.module.named_parameters())
@@ -447,7 +448,7 @@ def test_new_styles_join_those_that_the_model_knows(prepared, tiny_checkpoint, t
     Image.new("RGB", (40, 40), (9, 9, 9)).save(folder / "a.png")
     line = {"file_name": "a.png", "text": "a stone", "style": "woodcut"}
     (folder / "metadata.jsonl").write_text(json.dumps(line))
-    t = prepared(folder, init=str(tiny_checkpoint), preset_name=None, resolution=None)
+    t = prepared(folder, init=str(tiny_checkpoint), preset=None, resolution=None)
     known = ("fluent-3d", "fluent-flat", "noto", "twemoji")
     assert t.model.conditioning.styles == (*known, "woodcut")
     assert t.model.generator.channels == 4  # the model's, though the picture is opaque
@@ -463,29 +464,98 @@ def test_a_pretrained_model_learns_text(emoji_folder, prepared, tmp_path):
     t.run()
     shutil.move(t.out, tmp_path / "first")
     snapshot = tmp_path / "first" / "latest.safetensors"
-    t = prepared(init=str(snapshot), preset_name=None, resolution=None, kimg=0.016)
+    t = prepared(init=str(snapshot), preset=None, resolution=None, kimg=0.016)
     assert t.training.stage == "text" and len(t.model.conditioning.styles) == 4
     pretrained = parameters(im.load(snapshot).networks.generator)
     ours = parameters(t.networks.generator)
-    assert all(torch.equal(ours[name], pretrained[name]) for name in pretrained)
+    changed = {name for name in pretrained if not torch.equal(ours[name], pretrained[name])}
+    assert changed == {
+        f"{layer}.{part}"
+        for layer in ("mapping.cond_in", "context_in")
+        for part in ("weight", "bias")
+    }
     t.run()
     card = im.load(t.out / "latest.safetensors").card
     assert [(p["name"], p["stage"]) for p in card["lineage"]] == [("run", "pretrain")]
     assert im.load(t.out / "latest.safetensors").sample("rocket", style="noto").shape[0] == 1
 
 
+def test_at_first_a_pretrained_model_draws_the_same_whatever_is_asked(prepared, tmp_path):
+    t = prepared(stage="pretrain", kimg=0.1)
+    t.run()
+    shutil.move(t.out, tmp_path / "first")
+    snapshot = tmp_path / "first" / "latest.safetensors"
+    t = prepared(init=str(snapshot), preset=None, resolution=None)
+    z = torch.randn(8, t.model.generator.z_dim, generator=torch.Generator().manual_seed(0))
+    asked = t.captions.captions(torch.arange(8))
+    with torch.no_grad():
+        drawn = t.networks.generate(z, asked)
+        other = t.networks.generate(z, t.captions.captions(torch.arange(8, 16)))
+        before = im.load(snapshot).networks
+        null = before.generate(z, Condition.null(8, before.conditioning.config))
+    torch.testing.assert_close(drawn, other)
+    torch.testing.assert_close(drawn, null, atol=1e-4, rtol=0)
+    t.step()
+    t.progress.cur_nimg = 4000
+    t._set_lr()
+    t.step()
+    with torch.no_grad():
+        changed = t.networks.generate(z, asked)
+    assert (
+        changed - t.networks.generate(z, t.captions.captions(torch.arange(8, 16)))
+    ).abs().max() > 1e-4
+
+
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        ({"preset_name": "large"}, "--preset large does not fit --init"),
+        ({"preset": "large"}, "--preset large does not fit --init"),
         ({"resolution": 64}, "--resolution 64 does not fit --init .* which is 32"),
         ({"init": "nowhere.safetensors"}, "no checkpoint nowhere"),
     ],
 )
 def test_an_init_that_does_not_fit_is_refused(prepared, tiny_checkpoint, choice, words):
-    choices = {"init": str(tiny_checkpoint), "preset_name": None, "resolution": None} | choice
+    choices = {"init": str(tiny_checkpoint), "preset": None, "resolution": None} | choice
     with pytest.raises(ValueError, match=words):
         prepared(**choices)
+
+
+def test_a_run_goes_on_with_its_own_settings(prepared, tiny_checkpoint):
+    choices = {"preset": None, "resolution": None, "init": str(tiny_checkpoint)}
+    first = prepared(**choices, objective="rpgan", gamma=3.0, seed=5, kimg=0.016)
+    first.run()
+    t = prepared(resume=True)
+    assert t.training == first.training
+    assert t.model == first.model
+    assert t.progress.cur_nimg == 16
+    assert t.card["lineage"] == first.card["lineage"]
+    assert t.order.seed == 5
+    longer = prepared(resume=True, minutes=2.0, batch=4)
+    assert longer.training == replace(first.training, kimg=0.0, minutes=2.0, batch=4)
+    longer.step()
+
+
+def test_where_nothing_is_saved_resuming_begins_a_run(prepared):
+    t = prepared(resume=True, preset="nano", resolution=32, kimg=0.5)
+    assert t.progress.cur_nimg == 0
+    assert t.training.kimg == 0.5
+    with pytest.raises(ValueError, match="when to stop"):
+        prepared(resume=True)
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"preset": "large"}, "--preset large does not fit the run in .*run, which is nano"),
+        ({"resolution": 64}, "--resolution 64 does not fit the run in .*run, which is 32"),
+        ({"stage": "pretrain"}, "--stage pretrain does not fit the run in .*run, which is text"),
+    ],
+)
+def test_a_run_cannot_go_on_as_another(prepared, choice, words):
+    t = prepared(kimg=0.008)
+    t.run()
+    with pytest.raises(ValueError, match=words):
+        prepared(resume=True, **choice)
 
 
 # -- from a folder to a trainer -------------------------------------------------------------------
@@ -495,13 +565,16 @@ def test_an_init_that_does_not_fit_is_refused(prepared, tiny_checkpoint, choice,
 def prepared(emoji_folder, tmp_path, monkeypatch):
     monkeypatch.setitem(model_config.PRESET_DIMS, "nano", 32)
 
-    def build(data=emoji_folder, **choices):
-        defaults = {
-            "preset_name": "nano", "resolution": 32, "device": CPU, "stage": None,
-            "objective": "hinge", "gamma": None, "kimg": 1.0, "minutes": 0.0, "batch": 8,
-            "seed": 0, "progress": lambda label: lambda done, total: None,
-        }  # fmt: skip
-        return prepare(data, tmp_path / "run", **defaults | choices)
+    def build(data=emoji_folder, *, resume=False, **choices):
+        defaults = {} if resume else {"preset": "nano", "resolution": 32, "kimg": 1.0, "batch": 8}
+        return prepare(
+            data,
+            tmp_path / "run",
+            Choices(**defaults | choices),
+            device=CPU,
+            progress=lambda label: lambda done, total: None,
+            resume=resume,
+        )
 
     return build
 
@@ -545,7 +618,7 @@ def test_rpgan_has_penalties_unless_told_otherwise(prepared):
 
 
 def test_preset_dcgan_is_the_article_s_loop(prepared):
-    choices = {"preset_name": "dcgan", "resolution": None, "batch": None, "objective": None}
+    choices = {"preset": "dcgan", "resolution": None, "batch": None, "objective": None}
     t = prepared(kimg=0.0, **choices)
     training = t.training
     assert (training.objective, training.batch, training.lr) == ("non-saturating", 128, 2e-4)
@@ -559,9 +632,7 @@ def test_preset_dcgan_is_the_article_s_loop(prepared):
 
 
 def test_preset_dcgan_trains(prepared):
-    t = prepared(
-        preset_name="dcgan", resolution=None, batch=8, objective=None, kimg=0.016, stage=None
-    )
+    t = prepared(preset="dcgan", resolution=None, batch=8, objective=None, kimg=0.016, stage=None)
     before = t.networks.generator.layers[0].weight.detach().clone()
     t.run()
     assert not torch.equal(before, t.networks.generator.layers[0].weight)
@@ -572,7 +643,7 @@ def test_preset_dcgan_trains(prepared):
 
 
 def test_bad_choices_fail_before_any_picture_is_read(prepared, tmp_path):
-    for choice in ({"kimg": 0.0}, {"preset_name": "huge"}, {"resolution": 50}, {"gamma": -1.0}):
+    for choice in ({"kimg": 0.0}, {"preset": "huge"}, {"resolution": 50}, {"gamma": -1.0}):
         with pytest.raises(ValueError, match=r"expected|when to stop"):
             prepared(tmp_path / "missing", **choice)
 

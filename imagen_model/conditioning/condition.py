@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import ConditioningConfig
@@ -65,7 +66,7 @@ class Condition:
 
         def padded(x: Tensor) -> Tensor:
             pad = [0, 0] * (x.ndim - 2) + [0, length - x.shape[1]]
-            return torch.nn.functional.pad(x, pad)
+            return F.pad(x, pad)
 
         return cls(
             torch.cat([padded(c.tokens) for c in conditions]),
@@ -98,6 +99,60 @@ def settle_styles(style: Tensor, z: Tensor) -> Tensor:
     return torch.where(style.sum(dim=1, keepdim=True) > 0, style, drawn.to(style.dtype))
 
 
+def combined(a: Condition, b: Condition, weight: float) -> Condition:
+    """Part of the way from a to b: weight 0 gives a, 1 gives b, exactly.
+
+    Tokens are interpolated at the same relative place of the two texts, pooled vectors along with
+    their length, styles as they are. What one side leaves open (a null row, a style) the other
+    decides. One row serves all of the other side's. ValueError for conditions of different models.
+    """
+    if not 0 <= weight <= 1:
+        raise ValueError(f"weight is {weight}; expected 0 to 1")
+    for name in ("tokens", "style"):
+        ours, theirs = getattr(a, name).shape[-1], getattr(b, name).shape[-1]
+        if ours != theirs:
+            what = "numbers a token" if name == "tokens" else "styles"
+            raise ValueError(
+                f"the two conditions are of different models ({ours} and {theirs} {what}); "
+                "encode both with the same one"
+            )
+    n = max(len(a), len(b))
+    if not {len(a), len(b)} <= {1, n}:
+        raise ValueError(f"{len(a)} and {len(b)} conditions; expected equal counts, or one")
+    rows = torch.arange(n)
+    a, b = (c[rows.to(c.pooled.device).clamp(max=len(c) - 1)] for c in (a, b))
+    if weight in (0, 1):
+        return b if weight else a
+    count_a, count_b = (c.mask.sum(dim=1, keepdim=True) for c in (a, b))  # [N, 1] tokens of a row
+    length = torch.maximum(count_a, count_b)
+    tokens_a, tokens_b = _stretched(a, count_a, length), _stretched(b, count_b, length)
+    tokens = torch.lerp(tokens_a, tokens_b, weight)
+    pooled = F.normalize(torch.lerp(a.pooled, b.pooled, weight), dim=1)
+    norm_a, norm_b = (c.pooled.norm(dim=1, keepdim=True) for c in (a, b))
+    pooled = pooled * torch.lerp(norm_a, norm_b, weight)
+    style = torch.lerp(a.style, b.style, weight)
+    open_a, open_b = (c.style.sum(dim=1, keepdim=True) == 0 for c in (a, b))
+    return Condition(
+        _decided(tokens, tokens_a, tokens_b, count_a == 0, count_b == 0),
+        torch.arange(tokens.shape[1], device=length.device) < length,
+        _decided(pooled, a.pooled, b.pooled, count_a == 0, count_b == 0),
+        _decided(style, a.style, b.style, open_a, open_b),
+    )
+
+
+def _decided(both: Tensor, a: Tensor, b: Tensor, open_a: Tensor, open_b: Tensor) -> Tensor:
+    """[N, ...] `both`, but b in rows where a is open [N, 1], and a where b is."""
+    rows = (-1, *[1] * (both.ndim - 1))
+    return torch.where(open_a.view(rows), b, torch.where(open_b.view(rows), a, both))
+
+
+def _stretched(condition: Condition, count: Tensor, length: Tensor) -> Tensor:
+    """Tokens [N, longest, D]: the first `count` [N, 1] of each row, spread over its `length`."""
+    place = torch.arange(max(1, int(length.max())), device=count.device)
+    place = (place * count // length.clamp(min=1)).clamp(max=condition.tokens.shape[1] - 1)
+    return condition.tokens.gather(1, place[:, :, None].expand(-1, -1, condition.tokens.shape[2]))
+
+
 class Conditioning(nn.Module):
     """The learned part: what stands for null, and for each style."""
 
@@ -113,11 +168,14 @@ class Conditioning(nn.Module):
         """tokens [N, 2 + T, D], mask [N, 2 + T], pooled [N, D] as the generator takes them.
 
         The pooled vector, with the style, is the first token and the style alone the second, so
-        every row has something to look at.
+        every row has something to look at. Without any styles the second is the first again: what
+        a model that knows no words looks at is one vector (training/start.py needs it).
         """
         null = ~condition.mask.any(dim=1, keepdim=True)  # [N, 1]
         style = condition.style @ self.style_embed
         pooled = torch.where(null, self.null_pooled, condition.pooled) + style
+        if not self.config.styles:
+            style = pooled
         tokens = torch.cat([pooled[:, None], style[:, None], condition.tokens], dim=1)
         mask = torch.cat([torch.ones_like(null).expand(-1, 2), condition.mask], dim=1)
         return tokens, mask, pooled

@@ -456,6 +456,7 @@ class Trainer:
                 "lr_scale": self.guard.lr_scale,
                 "model": self.model.to_dict(),
                 "training": self.training.to_dict(),
+                "card": self.card,
             },
         )
         self._snapshot("latest.safetensors")

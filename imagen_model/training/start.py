@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
 from ..bundled import find_model
 from ..checkpoint import load_checkpoint
@@ -15,6 +16,7 @@ from ..conditioning.text import text_encoder_hash
 from ..config import DCGAN, ModelConfig, preset
 from ..data.captions import CaptionSampler
 from ..data.folder import Sample, load_pictures, read_samples
+from ..generator import Generator
 from ..networks import Networks
 from .config import (
     DCGAN_EPOCHS,
@@ -24,6 +26,7 @@ from .config import (
     width_aware_lr,
 )
 from .loop import Trainer
+from .state import read_progress, saved_state
 
 RPGAN_GAMMA = 1.0
 DEFAULT_PRESET = "nano"
@@ -31,41 +34,62 @@ DEFAULT_BATCH = 32
 INIT_LR_RATIO = 0.5  # a trained model goes on with smaller steps
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What a user chooses of a run. None (0 for the limits): the preset's, or, where a run goes on,
+    its own."""
+
+    preset: str | None = None
+    resolution: int | None = None
+    stage: str | None = None
+    objective: str | None = None
+    gamma: float | None = None
+    kimg: float = 0.0
+    minutes: float = 0.0
+    batch: int | None = None
+    seed: int | None = None
+    init: str | None = None  # a checkpoint to begin with, whose architecture stays
+    keep: int | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run begins with, where that is not chance."""
+
+    name: str  # as a message calls it
+    model: ModelConfig
+    lineage: list[dict]
+    stage: str
+    networks: Networks | None = None  # none: they are in the state of the run that goes on
+    training: dict | None = None  # the settings of the run that goes on
+
+
 def prepare(
     data: Path,
     out: Path,
+    choices: Choices,
     *,
-    preset_name: str | None,
-    resolution: int | None,
     device: torch.device,
-    stage: str | None,
-    objective: str | None,
-    gamma: float | None,
-    kimg: float,
-    minutes: float,
-    batch: int | None,
-    seed: int,
     progress: Callable[[str], Callable[[int, int], object]],
-    init: str | None = None,
-    keep: int = 0,
+    resume: bool = False,
 ) -> Trainer:
     """Read the pictures and build the run's networks; nothing is written yet.
 
-    `progress(label)` gives a callback (done, total). `init` names a checkpoint to begin with, whose
-    architecture stays. ValueError with one line for bad choices.
+    `progress(label)` gives a callback (done, total). With `resume`, a run that `out` holds goes on
+    with its own settings where `choices` has no others; where it holds none, a new one begins.
+    ValueError with one line for bad choices.
     """
-    origin = load_checkpoint(find_model(init)) if init else None
+    origin = (resume and _saved_run(out)) or _trained_model(choices.init)
     if origin:
-        model = origin[0]
-        _refuse_other_shape(model, preset_name, resolution, str(init))
+        _refuse_other_shape(origin, choices)
+        model = origin.model
     else:
-        model = preset(preset_name or DEFAULT_PRESET, resolution=resolution)
-    settings = _settings(model, objective, gamma, batch, begins_trained=bool(origin))
-    settings |= {"kimg": kimg, "minutes": minutes, "seed": seed, "keep_snapshots": keep}
+        model = preset(choices.preset or DEFAULT_PRESET, resolution=choices.resolution)
+    settings = _settings(model, choices, origin)
+    has_limit = bool(settings["kimg"] or settings["minutes"])
     is_dcgan = model.architecture == DCGAN
-    if is_dcgan and not kimg and not minutes:
-        settings["kimg"] = float(DCGAN_EPOCHS)  # epochs until the pictures are counted
-    TrainingConfig(**settings)  # bad choices fail before any picture is read
+    # bad choices fail before any picture is read
+    TrainingConfig(**settings | ({"kimg": 1.0} if is_dcgan and not has_limit else {}))
     pictures = load_pictures(
         read_samples(data),
         resolution=model.generator.resolution,
@@ -75,7 +99,7 @@ def prepare(
     if not origin:
         pictures = pictures.without_empty_alpha()
     captioned = any(s.text for s in pictures.samples) and not is_dcgan
-    stage = stage or ("text" if captioned else "pretrain")
+    stage = settings.setdefault("stage", "text" if captioned else "pretrain")
     if stage == "text" and not captioned:
         raise ValueError(
             "preset dcgan knows no captions; leave --stage text out"
@@ -87,18 +111,18 @@ def prepare(
         pictures.samples = [_unlabelled(s) for s in pictures.samples]
         settings |= {"pairs_weight": 0.0, "info_nce_weight": 0.0, "adversarial_weight": 1.0}
     if is_dcgan:
-        epoch_kimg = len(pictures) / 1000
-        settings["tick_kimg"] = DCGAN_LOG_BATCHES * settings["batch"] / 1000
-        settings["snapshot_kimg"] = epoch_kimg
-        settings["kimg"] = kimg if kimg or minutes else DCGAN_EPOCHS * epoch_kimg
-    networks = None
+        settings |= _in_epochs(len(pictures), settings["batch"], has_limit=has_limit)
     text_encoder = text_encoder_hash() if stage == "text" else ""
-    if origin:
-        networks, model = _adopted(origin[1], model, pictures.styles, text_encoder, seed)
-    else:
+    networks = None
+    if origin and origin.networks:
+        seed = settings["seed"]
+        networks, model = _adopted(origin.networks, model, pictures.styles, text_encoder, seed)
+        if stage == "text" and origin.stage == "pretrain":
+            _silence_words(networks)
+    elif not origin:
         model = preset(
-            preset_name or DEFAULT_PRESET,
-            resolution=resolution,
+            choices.preset or DEFAULT_PRESET,
+            resolution=choices.resolution,
             channels=pictures.pixels.shape[1],
             styles=pictures.styles,
             text_encoder=text_encoder,
@@ -112,55 +136,124 @@ def prepare(
             "pictures": len(pictures),
             "training_list": pictures.fingerprint(),
         },
-        "lineage": _lineage(origin[2]) if origin else [],
+        "lineage": origin.lineage if origin else [],
     }
-    training = TrainingConfig(stage=stage, **settings)
-    return Trainer(
-        model, training, pictures, captions, out, device=device, card=card, networks=networks
+    trainer = Trainer(
+        model,
+        TrainingConfig(**settings),
+        pictures,
+        captions,
+        out,
+        device=device,
+        card=card,
+        networks=networks,
+    )
+    if origin and origin.training:
+        trainer.resume()
+    return trainer
+
+
+def _saved_run(out: Path) -> Origin | None:
+    """The run that `out` holds, to go on with; None where it holds none."""
+    folder = saved_state(out)
+    if folder is None:
+        return None
+    saved = read_progress(folder)
+    training = saved["training"]
+    return Origin(
+        f"the run in {out}",
+        ModelConfig.from_dict(saved["model"]),
+        saved["card"].get("lineage", []),
+        training["stage"],
+        training=training,
     )
 
 
-def _settings(
-    model: ModelConfig,
-    objective: str | None,
-    gamma: float | None,
-    batch: int | None,
-    *,
-    begins_trained: bool,
-) -> dict[str, Any]:
-    """What the preset chooses, and what was asked for instead."""
-    if model.architecture == DCGAN:
-        settings: dict[str, Any] = dict(DCGAN_SETTINGS)
+def _trained_model(init: str | None) -> Origin | None:
+    """The checkpoint that --init names."""
+    if not init:
+        return None
+    model, networks, card = load_checkpoint(find_model(init))
+    return Origin(f"--init {init}", model, _lineage(card), card.get("stage", ""), networks)
+
+
+def _settings(model: ModelConfig, choices: Choices, origin: Origin | None) -> dict[str, Any]:
+    """A TrainingConfig's fields: what the preset chooses, or the run that goes on has, and what was
+    asked for instead."""
+    continues = origin is not None and origin.training is not None
+    if origin is not None and origin.training is not None:
+        settings: dict[str, Any] = dict(origin.training)
+    elif model.architecture == DCGAN:
+        settings = dict(DCGAN_SETTINGS)
     else:
         settings = {"objective": "hinge", "batch": DEFAULT_BATCH}
         settings["lr"] = width_aware_lr(model.generator.dim)
-    if begins_trained:
+    if origin and not continues:
         settings["lr"] *= INIT_LR_RATIO
         settings["lr_end"] = min(settings.get("lr_end", TrainingConfig.lr_end), settings["lr"])
-    asked = {"objective": objective, "batch": batch}
+    asked = {
+        "stage": choices.stage,
+        "objective": choices.objective,
+        "batch": choices.batch,
+        "seed": choices.seed,
+        "keep_snapshots": choices.keep,
+    }
     settings |= {name: value for name, value in asked.items() if value is not None}
-    if gamma is None:
+    if choices.kimg or choices.minutes or not continues:
+        settings |= {"kimg": choices.kimg, "minutes": choices.minutes}
+    gamma = choices.gamma
+    if gamma is None and not continues:
         gamma = RPGAN_GAMMA if settings["objective"] == "rpgan" else 0.0
-    return settings | {"r1_gamma": gamma, "r2_gamma": gamma}
+    if gamma is not None:
+        settings |= {"r1_gamma": gamma, "r2_gamma": gamma}
+    settings.setdefault("seed", 0)
+    return settings
 
 
-def _refuse_other_shape(
-    model: ModelConfig, preset_name: str | None, resolution: int | None, init: str
-) -> None:
-    """The architecture is the checkpoint's: what was asked for must agree with it."""
+def _in_epochs(num_pictures: int, batch: int, *, has_limit: bool) -> dict[str, float]:
+    """The article counts in epochs: a checkpoint each, and a hundred of them without a limit."""
+    epoch_kimg = num_pictures / 1000
+    limit = {} if has_limit else {"kimg": DCGAN_EPOCHS * epoch_kimg}
+    return {
+        "tick_kimg": DCGAN_LOG_BATCHES * batch / 1000,
+        "snapshot_kimg": epoch_kimg,
+        **limit,
+    }
+
+
+def _silence_words(networks: Networks) -> None:
+    """Start the condition's path at zero: whatever is asked for, the picture is at first the one
+    that the model draws when nothing is.
+
+    Pretraining has only ever seen the null condition, so the two layers that take the condition
+    mean nothing yet for words. Their weights go to zero and their biases to what null gave.
+    """
+    generator, null = networks.generator, networks.conditioning.null_pooled
+    assert isinstance(generator, Generator)
+    null = F.rms_norm(null.detach(), null.shape)
+    with torch.no_grad():
+        for layer in (generator.mapping.cond_in, generator.context_in):
+            layer.bias.copy_(layer(null))
+            layer.weight.zero_()
+
+
+def _refuse_other_shape(origin: Origin, choices: Choices) -> None:
+    """What a run begins with decides what it is: what was asked for must agree."""
+    model = origin.model
     for option, asked, has in (
-        ("--preset", preset_name, model.preset),
-        ("--resolution", resolution, model.generator.resolution),
+        ("--preset", choices.preset, model.preset),
+        ("--resolution", choices.resolution, model.generator.resolution),
+        ("--stage", origin.training and choices.stage, origin.stage),
     ):
         if asked is not None and asked != has:
-            raise ValueError(f"{option} {asked} does not fit --init {init}, which is {has}")
+            raise ValueError(f"{option} {asked} does not fit {origin.name}, which is {has}")
 
 
 def _adopted(
     source: Networks, config: ModelConfig, styles: tuple[str, ...], text_encoder: str, seed: int
 ) -> tuple[Networks, ModelConfig]:
     """The checkpoint's weights in networks that may know more styles; a new style begins as the
-    mean of the known ones."""
+    mean of the known ones, or where there is none, at random."""
     known = config.conditioning.styles
     conditioning = replace(
         config.conditioning,
@@ -173,9 +266,8 @@ def _adopted(
     for name, axis in (("conditioning.style_embed", 0), ("discriminator.style_in.weight", 1)):
         if name in state:
             wanted, old = state[name], source.state_dict().get(name)
-            wanted.zero_()
             if old is not None and old.shape[axis]:
-                wanted += old.mean(dim=axis, keepdim=True)
+                wanted.copy_(old.mean(dim=axis, keepdim=True).expand_as(wanted))
                 wanted.narrow(axis, 0, old.shape[axis]).copy_(old)
     taken = {n: t for n, t in source.state_dict().items() if t.shape == state[n].shape}
     networks.load_state_dict(state | taken)

@@ -45,6 +45,11 @@ def load_state(folder: Path, modules: dict[str, nn.Module], optimizers: dict) ->
         module.load_state_dict(load_file(folder / f"{name}.safetensors"))
     for name, optimizer in optimizers.items():
         _restore(optimizer, load_file(folder / f"optimizer-{name}.safetensors"))
+    return read_progress(folder)
+
+
+def read_progress(folder: Path) -> dict:
+    """What `save_state` was given as `progress`."""
     return json.loads((folder / "progress.json").read_text())
 
 
