@@ -9,7 +9,7 @@ of ComfyUI; the nodes are beside it.
 """
 
 from .bundled import bundled_models
-from .conditioning import Condition
+from .conditioning import Condition, combined
 from .grid import contact_sheet, picture_grid, straight, to_image
 from .latent import mixed, moved, walk
 from .model import Model, load
@@ -24,6 +24,7 @@ __all__ = [
     "Model",
     "Scores",
     "bundled_models",
+    "combined",
     "contact_sheet",
     "load",
     "mixed",

@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from imagen_model.conditioning import Condition, Conditioning
-from imagen_model.conditioning.condition import settle_styles, style_weights
+from imagen_model.conditioning.condition import combined, settle_styles, style_weights
 from imagen_model.config import ConditioningConfig
 from imagen_model.sampling import random_latent
 
 CONFIG = ConditioningConfig(dim=8, styles=("a", "b", "c", "d"))
+FIELDS = ("tokens", "mask", "pooled", "style")
 
 
 def condition_of(n: int, length: int, generator: torch.Generator) -> Condition:
@@ -122,3 +124,66 @@ def test_moving_keeps_the_mask_boolean(generator):
     moved = condition_of(1, 2, generator).to(dtype=torch.float64)
     assert moved.tokens.dtype == moved.pooled.dtype == moved.style.dtype == torch.float64
     assert moved.mask.dtype == torch.bool
+
+
+def test_weights_0_and_1_give_exactly_one_of_two_conditions(generator):
+    a, b = condition_of(2, 3, generator), condition_of(2, 5, generator)
+    for weight, whole in ((0, a), (1.0, b)):
+        result = combined(a, b, weight)
+        assert all(torch.equal(getattr(result, k), getattr(whole, k)) for k in FIELDS)
+
+
+def test_a_combination_with_itself_changes_nothing(generator):
+    a = condition_of(2, 4, generator)
+    result = combined(a, a, 0.3)
+    for name in FIELDS:
+        torch.testing.assert_close(getattr(result, name), getattr(a, name))
+
+
+def test_between_two_conditions_everything_moves_with_the_weight(generator):
+    a, b = condition_of(1, 3, generator), condition_of(1, 6, generator)
+    b = b.with_style(torch.tensor([[0.0, 0, 1, 0]]))
+    steps = [combined(a, b, weight) for weight in (0.25, 0.5, 0.75)]
+    assert [step.style.tolist()[0] for step in steps] == [
+        [0.75, 0, 0.25, 0],
+        [0.5, 0, 0.5, 0],
+        [0.25, 0, 0.75, 0],
+    ]
+    torch.testing.assert_close(steps[1].tokens[0, 1], (a.tokens[0, 0] + b.tokens[0, 1]) / 2)
+    torch.testing.assert_close(steps[1].tokens[0, 5], (a.tokens[0, 2] + b.tokens[0, 5]) / 2)
+    near = [F.cosine_similarity(step.pooled, b.pooled).item() for step in steps]
+    assert near == sorted(near)
+    mean = (a.pooled.norm() + b.pooled.norm()) / 2
+    torch.testing.assert_close(steps[1].pooled.norm(), mean)  # half-way is not half as long
+
+
+def test_what_one_condition_leaves_open_the_other_decides(generator):
+    a = condition_of(1, 3, generator)
+    null = Condition.null(1, CONFIG)
+    for result in (combined(a, null, 0.4), combined(null, a, 0.4)):
+        assert torch.equal(result.mask, a.mask)
+        for name in FIELDS:
+            torch.testing.assert_close(getattr(result, name), getattr(a, name))
+    assert not combined(null, null, 0.5).mask.any()
+
+
+def test_a_row_combines_alike_whatever_else_is_in_the_batch(generator):
+    short, long, other = (condition_of(1, length, generator) for length in (2, 7, 4))
+    together = combined(Condition.cat([short, long]), other, 0.5)
+    alone = combined(short, other, 0.5)
+    assert together.mask.sum(dim=1).tolist() == [4, 7]
+    torch.testing.assert_close(together.tokens[:1, :4], alone.tokens)
+    torch.testing.assert_close(together.pooled[:1], alone.pooled)
+
+
+def test_what_can_not_be_combined_is_one_line(generator):
+    a, b = condition_of(2, 3, generator), condition_of(3, 3, generator)
+    with pytest.raises(ValueError, match="2 and 3 conditions; expected equal counts, or one"):
+        combined(a, b, 0.5)
+    with pytest.raises(ValueError, match="weight is 1.5; expected 0 to 1"):
+        combined(a, a, 1.5)
+    with pytest.raises(ValueError, match=r"different models \(4 and 2 styles\)"):
+        combined(a, a.with_style(torch.zeros(2, 2)), 0.0)
+    wide = Condition.null(2, ConditioningConfig(dim=16, styles=CONFIG.styles))
+    with pytest.raises(ValueError, match=r"different models \(8 and 16 numbers a token\)"):
+        combined(a, wide, 0.5)

@@ -1,5 +1,5 @@
 """What steers the picture: the Condition type and the encoders that make it."""
 
-from .condition import Condition, Conditioning
+from .condition import Condition, Conditioning, combined
 
-__all__ = ["Condition", "Conditioning"]
+__all__ = ["Condition", "Conditioning", "combined"]
