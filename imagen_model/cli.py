@@ -414,7 +414,21 @@ def _add_data(commands, common) -> None:
         "Scale a folder of your own: class folders, .txt captions or metadata.jsonl.",
     )  # fmt: skip
     folder.add_argument("--source", type=Path, required=True, help="the folder")
-    for command in (emoji, folder):
+    dicom = _command(
+        kinds, common, "dicom", run_data_dicom,
+        "Turn CT, MR and other grey DICOM files into pictures without patient data.",
+    )  # fmt: skip
+    dicom.add_argument(
+        "--source", type=Path, nargs="+", required=True, metavar="PATH", help="files and folders"
+    )
+    dicom.add_argument(
+        "--window",
+        type=float,
+        nargs=2,
+        metavar=("CENTER", "WIDTH"),
+        help="what is shown from black to white, as -600 1500 for lungs (default: the files' own)",
+    )
+    for command in (emoji, folder, dicom):
         command.add_argument("--out", type=Path, required=True, help="a new folder")
         command.add_argument("--resolution", type=_positive, default=64, help="default 64")
 
@@ -439,9 +453,31 @@ def run_data_folder(args: argparse.Namespace) -> dict:
         args.source, args.out, resolution=args.resolution, progress=_bar("scaling")
     )
     print(f"{args.out}: {manifest['pictures']} pictures, {manifest['captioned']} with captions")
-    for reason in manifest["skipped"]:
-        print(f"  skipped {reason}")
+    _print_skipped(manifest["skipped"])
     return manifest
+
+
+def run_data_dicom(args: argparse.Namespace) -> dict:
+    from .data.dicom import build_dicom
+
+    manifest, skipped = build_dicom(
+        args.source,
+        args.out,
+        resolution=args.resolution,
+        window=args.window and tuple(args.window),
+        progress=_bar("reading"),
+    )
+    print(f"{args.out}: {manifest['pictures']} pictures from {manifest['files']} files")
+    _print_skipped(skipped)
+    return manifest
+
+
+def _print_skipped(reasons: list[str], *, most: int = 10) -> None:
+    """The first few; a count says how many more there are."""
+    for reason in reasons[:most]:
+        print(f"  skipped {reason}")
+    if len(reasons) > most:
+        print(f"  and {len(reasons) - most} more")
 
 
 # -- info -----------------------------------------------------------------------------------------
