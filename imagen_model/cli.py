@@ -45,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         kind = "" if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: "
+        while _open_bars:
+            _open_bars.pop().close()
         print(f"error: {kind}{reason}", file=sys.stderr)
         return 1
 
@@ -315,7 +317,7 @@ def _add_train(commands, common) -> None:
 
 
 def run_train(args: argparse.Namespace) -> dict:
-    from .training.start import Choices, describe, prepare
+    from .training.start import Choices, describe, keep_findings, prepare
 
     signal.signal(signal.SIGTERM, _stop)
     if args.out.exists() and any(args.out.iterdir()) and not (args.resume or args.dry_run):
@@ -338,6 +340,7 @@ def run_train(args: argparse.Namespace) -> dict:
         return plan
     if args.resume and not trainer.progress.cur_nimg:
         print("nothing saved yet: starting fresh")
+    keep_findings(trainer)
     finished = _train(trainer)
     if not finished:
         typed = [word for word in args.typed if word != "--resume"]
@@ -378,12 +381,17 @@ def _bar(label: str) -> Callable[[int, int], None]:
 
     def show(done: int, total: int) -> None:
         nonlocal bar
-        bar = bar or tqdm(desc=label, unit="", leave=False, total=total)
+        if bar is None:
+            bar = tqdm(desc=label, unit="", leave=False, total=total)
+            _open_bars.append(bar)
         bar.update(done - bar.n)
         if done == total:
             bar.close()
 
     return show
+
+
+_open_bars: list = []  # what a failure leaves on the line where the error will stand
 
 
 def _duration(seconds: float) -> str:
@@ -428,6 +436,24 @@ def _add_data(commands, common) -> None:
         metavar=("CENTER", "WIDTH"),
         help="what is shown from black to white, as -600 1500 for lungs (default: the files' own)",
     )
+    shards = _command(
+        kinds, common, "shards", run_data_shards,
+        "Pack a folder into WebDataset tar files, which `imagen train` reads as well.",
+    )  # fmt: skip
+    shards.add_argument("folder", type=Path, metavar="FOLDER", help="what `imagen train` reads")
+    images = _command(
+        kinds, common, "open-images", run_data_open_images,
+        "Pack the official Open Images V6 files with Localized Narratives into WebDataset shards.",
+    )  # fmt: skip
+    images.add_argument("--source", type=Path, required=True, help="the folder with those files")
+    images.add_argument(
+        "--resolution", type=_positive, help="scale smaller sides to it (default: as they are)"
+    )
+    for command in (shards, images):
+        command.add_argument("--out", type=Path, required=True, help="a new folder")
+        command.add_argument(
+            "--shard-size", type=_positive, default=256, metavar="MB", help="default 256"
+        )
     for command in (emoji, folder, dicom):
         command.add_argument("--out", type=Path, required=True, help="a new folder")
         command.add_argument("--resolution", type=_positive, default=64, help="default 64")
@@ -453,6 +479,8 @@ def run_data_folder(args: argparse.Namespace) -> dict:
         args.source, args.out, resolution=args.resolution, progress=_bar("scaling")
     )
     print(f"{args.out}: {manifest['pictures']} pictures, {manifest['captioned']} with captions")
+    for name in ("captions", "source_sizes", "near_duplicates"):
+        print(f"  {name.replace('_', ' ')}: {manifest[name]}")
     _print_skipped(manifest["skipped"])
     return manifest
 
@@ -469,6 +497,38 @@ def run_data_dicom(args: argparse.Namespace) -> dict:
     )
     print(f"{args.out}: {manifest['pictures']} pictures from {manifest['files']} files")
     _print_skipped(skipped)
+    return manifest
+
+
+def run_data_shards(args: argparse.Namespace) -> dict:
+    from .data.webdataset import build_shards
+
+    manifest = build_shards(
+        args.folder, args.out, shard_mb=args.shard_size, progress=_bar("packing")
+    )
+    print(
+        f"{args.out}: {manifest['pictures']} pictures, {manifest['captioned']} with captions, "
+        f"{manifest['shards']} shards"
+    )
+    _print_skipped(manifest["skipped"])
+    return manifest
+
+
+def run_data_open_images(args: argparse.Namespace) -> dict:
+    from .data.open_images import build_open_images
+
+    manifest = build_open_images(
+        args.source,
+        args.out,
+        resolution=args.resolution,
+        shard_mb=args.shard_size,
+        progress=_bar,
+    )
+    print(
+        f"{args.out}: {manifest['pictures']} pictures in {manifest['shards']} shards, "
+        f"{manifest['narrated']} with a narrative, {manifest['spoken']} with its recording"
+    )
+    _print_skipped(manifest["skipped"])
     return manifest
 
 

@@ -215,10 +215,22 @@ def test_batches_are_floats_from_minus_one_to_one(tmp_path):
 
 def test_an_opaque_set_loses_its_alpha_and_another_keeps_it(tmp_path):
     pixels = torch.full((2, 4, 4, 4), 255, dtype=torch.uint8)
+    pixels[0, 0] = 40  # some colour
     samples = [Sample(tmp_path)] * 2
-    assert PictureSet(samples, pixels.clone()).without_empty_alpha().pixels.shape[1] == 3
+    assert PictureSet(samples, pixels.clone()).with_fewest_channels().pixels.shape[1] == 3
     pixels[1, 3, 0, 0] = 254
-    assert PictureSet(samples, pixels).without_empty_alpha().pixels.shape[1] == 4
+    assert PictureSet(samples, pixels).with_fewest_channels().pixels.shape[1] == 4
+
+
+def test_a_grey_set_has_one_channel_and_a_touch_of_colour_is_kept(tmp_path):
+    pixels = torch.arange(32, dtype=torch.uint8).view(2, 1, 4, 4)
+    samples = [Sample(tmp_path)] * 2
+    for channels in (1, 3):
+        grey = PictureSet(samples, pixels.repeat(1, channels, 1, 1)).with_fewest_channels()
+        assert torch.equal(grey.pixels, pixels)
+    coloured = pixels.repeat(1, 3, 1, 1)
+    coloured[1, 2, 0, 0] += 1
+    assert PictureSet(samples, coloured).with_fewest_channels().channels == 3
 
 
 def test_the_fingerprint_names_the_pictures_in_any_order(tmp_path):

@@ -6,16 +6,21 @@ choose. That is what makes seeds matter (see training/codes.py).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ..conditioning import Condition
 from ..conditioning.condition import style_weights
 from ..config import COND_DIM
+from ..files import write_atomically
 from .folder import Sample
 
 P_NULL = 0.05
@@ -23,11 +28,12 @@ P_KEYWORD = 0.25
 P_ARTICLE = 0.3  # "red apple" and "a red apple" are the same wish
 OPEN_FROM = 16  # pictures that share a keyword, for it to be open
 CHUNK = 256
+ENCODED = "captions.safetensors"
 
 
 @dataclass
 class EncodedTexts:
-    """Token embeddings of many texts, end to end: row i is flat[start[i] : start[i] + length[i]]."""
+    """Token embeddings of many texts, end to end: row i is flat[start[i] :][: length[i]]."""
 
     flat: Tensor  # fp16 [sum of lengths, D]
     start: Tensor  # [U]
@@ -49,6 +55,27 @@ class EncodedTexts:
         return EncodedTexts(
             *(t.to(device) for t in (self.flat, self.start, self.length, self.pooled))
         )
+
+    def save(self, path: Path, texts: list[str]) -> None:
+        state = {name: t.cpu().contiguous() for name, t in vars(self).items()}
+        key = {"texts": _key_of(texts)}
+        write_atomically(path, lambda new: save_file(state, new, metadata=key))
+
+    @classmethod
+    def kept(cls, path: Path, texts: list[str]) -> EncodedTexts | None:
+        """What `path` holds of these very texts by this very encoder, or None."""
+        if not path.is_file():
+            return None
+        with safe_open(path, "pt") as file:
+            if file.metadata()["texts"] != _key_of(texts):
+                return None
+            return cls(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+
+
+def _key_of(texts: list[str]) -> str:
+    from ..conditioning.text import text_encoder_hash
+
+    return hashlib.sha256("\0".join([text_encoder_hash(), *texts]).encode()).hexdigest()
 
 
 def encode_all(
@@ -89,7 +116,10 @@ class CaptionSampler:
         samples: list[Sample],
         styles: tuple[str, ...],
         progress: Callable[[int, int], object] | None = None,
+        *,
+        found: Path | None = None,
     ) -> None:
+        """`found` is a folder in which an earlier run may have kept what it had encoded."""
         number: dict[str, int] = {}
 
         def known(text: str) -> int:
@@ -110,7 +140,15 @@ class CaptionSampler:
         shared = self.keywords[self.keywords >= 0]
         self.num_sharing.index_add_(0, shared, torch.ones_like(shared))
         self.num_sharing[-1] = max(len(samples), OPEN_FROM)
-        self.encoded = encode_all(self.texts, progress) if number else None
+        self.encoded = None
+        if number:
+            kept = EncodedTexts.kept(found / ENCODED, self.texts) if found else None
+            self.encoded = kept or encode_all(self.texts, progress)
+
+    def save(self, folder: Path) -> None:
+        """Keep what has been encoded, for `found`."""
+        if self.encoded is not None:
+            self.encoded.save(folder / ENCODED, self.texts)
 
     def to(self, device: torch.device) -> CaptionSampler:
         """The tensors that batches are gathered from go to `device`."""

@@ -1,36 +1,75 @@
 """Folders of pictures: what the trainer reads, and `imagen data folder` writes.
 
 One convention on disk, Hugging Face's imagefolder: pictures beside a `metadata.jsonl` whose lines
-have `file_name` and, where known, `text`, `keywords`, `style`, `hexcode`, `base` and `weight`. Three
-others are read as well: captions in .txt files beside the pictures, folders that name a class, and
-bare pictures.
+have `file_name` and, where known, `text`, `keywords`, `style`, `hexcode`, `base` and `weight`; a
+`metadata.csv` with such columns does as well. Four others are read: captions in .txt files beside
+the pictures, folders that name a class, bare pictures, and WebDataset shards (webdataset.py).
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
 import hashlib
+import io
 import json
 import logging
 import shutil
+import struct
+import threading
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..files import write_atomically
+from .survey import (
+    Looks,
+    LooksCollector,
+    describe_captions,
+    describe_duplicates,
+    describe_sizes,
+    near_duplicates,
+)
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 METADATA = "metadata.jsonl"
+METADATA_CSV = "metadata.csv"
+COLUMNS = ("text", "keywords", "style", "hexcode", "base", "weight")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+MAX_PIXELS = 89_000_000  # what is decoded at most: 350 MB as RGBA
+LARGE_PIXELS = 8_000_000  # from here on one picture at a time is decoded
+MOST_LISTED = 10  # unreadable files that are named, before a count
+CHUNK = 1024
+# What Pillow's decoders stumble over in damaged files.
+DAMAGE = (
+    OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, EOFError,
+    MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
 Progress = Callable[[int, int], object]
+
+_opening = threading.Lock()
+_decoding_large = threading.Lock()
+
+
+class Span(NamedTuple):
+    """Where a picture's bytes are inside a tar file."""
+
+    shard: Path
+    offset: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -44,11 +83,22 @@ class Sample:
     hexcode: str = ""  # emoji only: its code, and that of the emoji without skin tone
     base: str = ""
     weight: float = 1.0  # how often training draws it, relative to others
+    span: Span | None = None  # of a picture in a shard, where `path` only names it
 
     def metadata(self, root: Path) -> dict:
-        values = asdict(self)
-        path = values.pop("path")
-        return {"file_name": path.relative_to(root).as_posix(), **values}
+        return {"file_name": self.path.relative_to(root).as_posix(), **self.facts()}
+
+    def facts(self) -> dict:
+        """What is known of it, without where it is."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+    def file(self) -> Path | io.BytesIO:
+        """What Pillow opens."""
+        if self.span is None:
+            return self.path
+        with self.span.shard.open("rb") as shard:
+            shard.seek(self.span.offset)
+            return io.BytesIO(shard.read(self.span.size))
 
 
 @dataclass
@@ -58,9 +108,14 @@ class PictureSet:
     samples: list[Sample]
     pixels: Tensor
     skipped: list[str] = field(default_factory=list)  # "file: why"
+    sides: Tensor | None = None  # [N] the smaller side of each file in pixels
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    @property
+    def channels(self) -> int:
+        return self.pixels.shape[1]
 
     def batch(self, index: Tensor) -> Tensor:
         """float [n, C, H, W] in [-1, 1]."""
@@ -68,18 +123,47 @@ class PictureSet:
 
     @property
     def styles(self) -> tuple[str, ...]:
-        return tuple(sorted({s.style for s in self.samples if s.style}))
+        return styles_of(self.samples)
 
-    def without_empty_alpha(self) -> PictureSet:
-        """RGB where every picture of an RGBA set is opaque, else itself."""
-        if self.pixels.shape[1] == 4 and bool((self.pixels[:, 3] == 255).all()):
-            return PictureSet(self.samples, self.pixels[:, :3].contiguous(), self.skipped)
-        return self
+    def with_fewest_channels(self) -> PictureSet:
+        """RGB where all of an RGBA set are opaque, grey where all are grey, else itself."""
+        channels = fewest_channels(self.pixels)
+        if channels == self.channels:
+            return self
+        return replace(self, pixels=self.pixels[:, :channels].contiguous())
+
+    def miniatures(self) -> Tensor:
+        """float [N, C * 64] every picture at 8 x 8, in [0, 1]."""
+        parts = [F.adaptive_avg_pool2d(p.float() / 255, 8) for p in self.pixels.split(CHUNK)]
+        return torch.cat(parts).flatten(1)
+
+    def save(self, folder: Path) -> None:
+        """A set in memory keeps nothing for later."""
+
+    def looks(self) -> Looks:
+        return Looks.of(self.pixels)
+
+    def prefetch(self, index: Tensor) -> None:
+        """Samples `index` come next: nothing to do, they are in memory."""
 
     def fingerprint(self) -> str:
         """sha256 over the sorted hashes of the pictures: names the training list."""
         hashes = sorted(hashlib.sha256(p.numpy().tobytes()).hexdigest() for p in self.pixels)
         return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def styles_of(samples: list[Sample]) -> tuple[str, ...]:
+    return tuple(sorted({s.style for s in samples if s.style}))
+
+
+def fewest_channels(pixels: Tensor) -> int:
+    """How many of the channels of uint8 [N, C, H, W] carry something."""
+    channels = pixels.shape[1]
+    if channels == 4 and bool((pixels[:, 3] == 255).all()):
+        channels = 3
+    if channels == 3 and all(torch.equal(pixels[:, 0], pixels[:, c]) for c in (1, 2)):
+        channels = 1
+    return channels
 
 
 def read_samples(root: Path, *, split: str = "train") -> list[Sample]:
@@ -95,38 +179,96 @@ def read_samples(root: Path, *, split: str = "train") -> list[Sample]:
     elif split != "train":
         raise ValueError(f"{root} has no split {split!r}")
     if (root / METADATA).is_file():
-        samples = list(_from_metadata(root))
+        samples = list(_from_rows(root, root / METADATA, _json_rows(root / METADATA)))
+    elif (root / METADATA_CSV).is_file():
+        samples = list(_from_rows(root, root / METADATA_CSV, _csv_rows(root / METADATA_CSV)))
     else:
-        samples = list(_from_files(root))
+        from .webdataset import samples_of_shards, shards_in
+
+        shards = shards_in(root)
+        samples = list(samples_of_shards(shards) if shards else _from_files(root))
     if not samples:
         raise ValueError(f"no pictures in {root}; expected {', '.join(sorted(SUFFIXES))}")
     return samples
 
 
-def _from_metadata(root: Path) -> Iterable[Sample]:
-    lines = (root / METADATA).read_text(encoding="utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+def _json_rows(path: Path) -> Iterator[tuple[int, dict]]:
+    # not splitlines(): captions may hold the other characters that it takes for line ends
+    for number, line in enumerate(_text_of(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+                row["file_name"]
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise ValueError(
+                    f"{path} line {number}: expected a JSON object with file_name ({error})"
+                ) from None
+            yield number, row
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
+    reader = csv.DictReader(io.StringIO(_text_of(path), newline=""))
+    if "file_name" not in (reader.fieldnames or ()):
+        raise ValueError(
+            f"{path} has the columns {', '.join(reader.fieldnames or ['none'])}; "
+            "expected file_name and text"
+        )
+    for row in reader:
+        # a row may have too many values, which have no name, or an empty weight
+        yield reader.line_num, {k: v for k, v in row.items() if k and (v or k != "weight")}
+
+
+def _text_of(path: Path) -> str:
+    """A text file in UTF-8, or in UTF-16 as some editors write it."""
+    data = path.read_bytes()
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+
+
+def _from_rows(root: Path, path: Path, rows: Iterable[tuple[int, dict]]) -> Iterator[Sample]:
+    """Samples of a metadata file's rows (line number, values)."""
+    seen: set[str] = set()
+    inside = root.resolve()
+    for number, row in rows:
+        seen |= row.keys()
         try:
-            row = json.loads(line)
-            path = root / row["file_name"]
-            sample = Sample(
-                path,
-                text=str(row.get("text") or ""),
-                keywords=tuple(map(str, row.get("keywords") or ())),
-                style=str(row.get("style") or ""),
-                hexcode=str(row.get("hexcode") or ""),
-                base=str(row.get("base") or row.get("hexcode") or ""),
-                weight=float(row.get("weight", 1.0)),
-            )
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            sample = sample_of(root / row["file_name"], row)
+        except (TypeError, ValueError) as error:
             raise ValueError(
-                f"{root / METADATA} line {number}: expected a JSON object with file_name ({error})"
+                f"{path} line {number}: expected a JSON object with file_name ({error})"
             ) from None
-        if root.resolve() not in path.resolve().parents:
-            raise ValueError(f"{root / METADATA} line {number}: {row['file_name']} is outside")
+        if inside not in sample.path.resolve().parents:
+            raise ValueError(f"{path} line {number}: {row['file_name']} is outside")
         yield sample
+    others = sorted(seen - {"file_name"})
+    if others and not seen & set(COLUMNS):
+        raise ValueError(
+            f"{path} has the columns file_name, {', '.join(others)}; "
+            "expected file_name and text (and where known keywords, style, weight)"
+        )
+
+
+def sample_of(path: Path, row: dict, span: Span | None = None) -> Sample:
+    """A picture with what a row of metadata says of it; TypeError or ValueError for bad values."""
+    keywords = row.get("keywords") or ()
+    if isinstance(keywords, str):
+        keywords = [word.strip() for word in keywords.split(",") if word.strip()]
+    weight = float(row.get("weight", 1.0))
+    if not 0 < weight < float("inf"):
+        raise ValueError(f"weight is {weight}; expected more than 0")
+    return Sample(
+        path,
+        text=str(row.get("text") or ""),
+        keywords=tuple(map(str, keywords)),
+        style=str(row.get("style") or ""),
+        hexcode=str(row.get("hexcode") or ""),
+        base=str(row.get("base") or row.get("hexcode") or ""),
+        weight=weight,
+        span=span,
+    )
 
 
 def _from_files(root: Path) -> Iterable[Sample]:
@@ -134,7 +276,7 @@ def _from_files(root: Path) -> Iterable[Sample]:
     for path in paths:
         sidecar = path.with_suffix(".txt")
         if sidecar.is_file():
-            text = sidecar.read_text(encoding="utf-8", errors="replace").strip()
+            text = _text_of(sidecar).strip()
         elif path.parent != root:  # a class folder: its name is the caption
             text = path.parent.name.replace("_", " ").replace("-", " ").strip()
         else:
@@ -147,13 +289,45 @@ def read_picture(path: Path, *, resolution: int, channels: int) -> np.ndarray:
 
     Raises ValueError where the file is no picture.
     """
+    return read_sample(Sample(path), resolution=resolution, channels=channels)[0]
+
+
+def read_sample(sample: Sample, *, resolution: int, channels: int) -> tuple[np.ndarray, int]:
+    """read_picture's array, and the smaller side of the file's picture in pixels."""
     try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            image = image.convert("RGBA")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a readable picture ({error})") from None
-    return fit_picture(image, resolution=resolution, channels=channels)
+        with _opened(sample.file()) as image:
+            side = min(image.size)
+            image.draft(None, (2 * resolution, 2 * resolution))  # a JPEG is decoded smaller
+            pixels = image.width * image.height
+            if pixels > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are too many; scale it")
+            with _decoding_large if pixels > LARGE_PIXELS else nullcontext():
+                upright = ImageOps.exif_transpose(_in_eight_bits(image)).convert("RGBA")
+                return fit_picture(upright, resolution=resolution, channels=channels), side
+    except DAMAGE as error:
+        raise ValueError(f"{sample.path}: not a readable picture ({error})") from None
+
+
+def _opened(file: Path | io.BytesIO) -> Image.Image:
+    """Image.open without its limit on pixels: a JPEG over it can still be decoded smaller."""
+    with _opening:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _in_eight_bits(image: Image.Image) -> Image.Image:
+    """A picture of deep grey (16 bits, floats) in eight bits; others as they are."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
+        return image
+    values = np.asarray(image, np.float32)
+    tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
+    top = next((top for top in tops if values.max() <= top), values.max())
+    grey = Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
+    grey.info = image.info  # where the camera's orientation is
+    return grey
 
 
 def fit_picture(image: Image.Image, *, resolution: int, channels: int) -> np.ndarray:
@@ -163,7 +337,8 @@ def fit_picture(image: Image.Image, *, resolution: int, channels: int) -> np.nda
     its central square. Fewer channels than four are composited over white.
     """
     size = (resolution, resolution)
-    if np.asarray(image)[..., 3].min() < 255:
+    lowest, _ = image.getchannel("A").getextrema()
+    if lowest < 255:  # type: ignore[operator] - of one channel it is a number
         image = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
         canvas = Image.new("RGBA", size, (255, 255, 255, 0))
         left, top = (resolution - image.width) // 2, (resolution - image.height) // 2
@@ -175,7 +350,7 @@ def fit_picture(image: Image.Image, *, resolution: int, channels: int) -> np.nda
         paper = Image.new("RGBA", size, (255, 255, 255, 255))
         paper.alpha_composite(image)
         image = paper.convert(MODES[channels])
-    return np.asarray(image).reshape(resolution, resolution, channels)
+    return np.array(image).reshape(resolution, resolution, channels)  # its own, to be written on
 
 
 def premultiplied(array: np.ndarray) -> np.ndarray:
@@ -190,27 +365,54 @@ def load_pictures(
     samples: list[Sample], *, resolution: int, channels: int, progress: Progress | None = None
 ) -> PictureSet:
     """Read all pictures into memory; unreadable ones are skipped and listed."""
+    kept: list[Sample] = []
+    skipped, sides = [], []
+    pixels = torch.empty(len(samples), channels, resolution, resolution, dtype=torch.uint8)
+    results = read_all(samples, resolution=resolution, channels=channels, progress=progress)
+    for sample, result in zip(samples, results, strict=True):
+        if isinstance(result, str):
+            skipped.append(result)
+        else:
+            pixels[len(kept)] = torch.from_numpy(result[0])
+            kept.append(sample)
+            sides.append(result[1])
+    refuse_or_tell(skipped, len(kept))
+    return PictureSet(kept, pixels[: len(kept)], skipped, torch.tensor(sides))
 
-    def read(sample: Sample) -> np.ndarray | str:
+
+def read_all(
+    samples: list[Sample], *, resolution: int, channels: int, progress: Progress | None = None
+) -> Iterator[tuple[np.ndarray, int] | str]:
+    """(uint8 [C, H, W] premultiplied, smaller side) of each sample in order, or why there is none.
+
+    Several threads decode; few results wait at a time, however many samples there are.
+    """
+
+    def read(sample: Sample) -> tuple[np.ndarray, int] | str:
         try:
-            return read_picture(sample.path, resolution=resolution, channels=channels)
+            array, side = read_sample(sample, resolution=resolution, channels=channels)
         except ValueError as error:
             return str(error)
+        return premultiplied(array).transpose(2, 0, 1), side
 
-    kept, arrays, skipped = [], [], []
+    done = 0
     with ThreadPoolExecutor() as pool:
-        for i, (sample, result) in enumerate(zip(samples, pool.map(read, samples), strict=True)):
-            if isinstance(result, str):
-                skipped.append(result)
-                logger.warning("skipped %s", result)
-            else:
-                kept.append(sample)
-                arrays.append(premultiplied(result).transpose(2, 0, 1))
-            if progress is not None:
-                progress(i + 1, len(samples))
-    if not kept:
-        raise ValueError(f"none of {len(samples)} pictures could be read; the first: {skipped[0]}")
-    return PictureSet(kept, torch.from_numpy(np.stack(arrays)), skipped)
+        for begin in range(0, len(samples), CHUNK):
+            for result in pool.map(read, samples[begin : begin + CHUNK]):
+                yield result
+                done += 1
+                if progress is not None:
+                    progress(done, len(samples))
+
+
+def refuse_or_tell(skipped: list[str], num_kept: int) -> None:
+    """Warn of unreadable pictures, the first by name; ValueError where there are no others."""
+    if not num_kept:
+        raise ValueError(f"none of {len(skipped)} pictures could be read; the first: {skipped[0]}")
+    for reason in skipped[:MOST_LISTED]:
+        logger.warning("skipped %s", reason)
+    if len(skipped) > MOST_LISTED:
+        logger.warning("skipped %d more unreadable files", len(skipped) - MOST_LISTED)
 
 
 def write_metadata(root: Path, samples: list[Sample]) -> None:
@@ -240,10 +442,12 @@ def build_folder(
     prepare_empty(out)
     try:
         train = out / "train"
-        kept, skipped = [], []
+        train.mkdir()
+        kept, kept_files, skipped, sides = [], [], [], []
+        collector = LooksCollector()
         for i, sample in enumerate(samples):
             try:
-                array = read_picture(sample.path, resolution=resolution, channels=channels)
+                array, side = read_sample(sample, resolution=resolution, channels=channels)
             except ValueError as error:
                 skipped.append(str(error))
                 continue
@@ -251,22 +455,27 @@ def build_folder(
                 if progress is not None:
                     progress(i + 1, len(samples))
             path = train / f"{i:07d}.png"
-            path.parent.mkdir(exist_ok=True)
             Image.fromarray(array.squeeze()).save(path)
-            values = asdict(sample) | {"path": path}
-            kept.append(Sample(**values))
+            kept.append(replace(sample, path=path, span=None))
+            kept_files.append(sample.path)
+            sides.append(side)
+            collector.add(premultiplied(array).transpose(2, 0, 1))
         if not kept:
             raise ValueError(f"no readable picture in {source}; the first: {skipped[0]}")
         write_metadata(train, kept)
     except BaseException:
         shutil.rmtree(out)
         raise
+    duplicates = near_duplicates(collector.looks())
     manifest = {
         "source": str(source),
         "resolution": resolution,
         "channels": channels,
         "pictures": len(kept),
         "captioned": sum(bool(s.text) for s in kept),
+        "captions": describe_captions([s.text for s in kept]),
+        "source_sizes": describe_sizes(torch.tensor(sides)),
+        "near_duplicates": describe_duplicates(duplicates, kept_files),
         "skipped": skipped,
         "styles": dict(Counter(s.style for s in kept if s.style)),
     }

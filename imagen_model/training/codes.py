@@ -11,32 +11,21 @@ get plain noise, and the generator learns to ignore it there.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.captions import CaptionSampler, Draw
-from ..data.folder import PictureSet
+from ..data.stream import Pictures
 
 NUM_CODES = 16  # at most; the first numbers of z choose styles (conditioning/condition.py)
 LIMIT = 3.0
-CHUNK = 1024
-
-
-def miniatures(pictures: PictureSet) -> Tensor:
-    """[N, C * 64] every picture at 8x8, in [0, 1]."""
-    parts = [
-        F.adaptive_avg_pool2d(part.float() / 255, 8).flatten(1)
-        for part in pictures.pixels.split(CHUNK)
-    ]
-    return torch.cat(parts)
 
 
 class PictureCodes:
     """codes [N, num], with mean and deviation by text; the last row is that of all pictures."""
 
-    def __init__(self, pictures: PictureSet, captions: CaptionSampler, z_dim: int) -> None:
+    def __init__(self, pictures: Pictures, captions: CaptionSampler, z_dim: int) -> None:
         num = min(NUM_CODES, z_dim // 2)
-        x = miniatures(pictures)
+        x = pictures.miniatures()
         style = captions.style.cpu()
         if style.shape[1]:  # a style is asked for, not left open
             x = x - style @ (style.t() @ x / style.sum(dim=0)[:, None].clamp(min=1))

@@ -28,7 +28,7 @@ from ..checkpoint import save_checkpoint
 from ..conditioning import Condition
 from ..config import ModelConfig
 from ..data.captions import CaptionSampler, Draw
-from ..data.folder import PictureSet
+from ..data.stream import Pictures
 from ..discriminator import Judgement
 from ..features import as_rgb, lite0, lite0_hash
 from ..grid import picture_grid, to_image
@@ -108,6 +108,13 @@ class EpochOrder:
                 self.seek(self.epoch + 1, 0)
         return torch.cat(parts)
 
+    def peek(self, n: int) -> Tensor:
+        """What next(n) will give."""
+        here = self.epoch, self.cursor, self._order
+        index = self.next(n)
+        self.epoch, self.cursor, self._order = here
+        return index
+
 
 class Trainer:
     """Owns networks, optimisers and data of one run; `run()` trains until the limit."""
@@ -116,7 +123,7 @@ class Trainer:
         self,
         model: ModelConfig,
         training: TrainingConfig,
-        pictures: PictureSet,
+        pictures: Pictures,
         captions: CaptionSampler,
         out: Path,
         *,
@@ -200,6 +207,7 @@ class Trainer:
         t = self.training
         index = self.order.next(t.batch)
         real = self.pictures.batch(index).to(self.device)
+        self.pictures.prefetch(self.order.peek(t.batch))
         words = self.captions.draw(index, self.rng)
         condition, z = words.condition, self._latents(index, words)
         draw = AugmentDraw.sample(t.batch, t.augment_p, generator=self.rng, device=self.device)

@@ -15,7 +15,9 @@ from ..checkpoint import load_checkpoint
 from ..conditioning.text import text_encoder_hash
 from ..config import DCGAN, ModelConfig, preset
 from ..data.captions import CaptionSampler
-from ..data.folder import Sample, load_pictures, read_samples
+from ..data.folder import Sample, read_samples
+from ..data.stream import open_pictures
+from ..data.survey import report
 from ..generator import Generator
 from ..networks import Networks
 from .config import (
@@ -29,6 +31,7 @@ from .loop import Trainer
 from .state import read_progress, saved_state
 
 RPGAN_GAMMA = 1.0
+FINDINGS = "found"  # the folder beside a run's state
 DEFAULT_PRESET = "nano"
 DEFAULT_BATCH = 32
 INIT_LR_RATIO = 0.5  # a trained model goes on with smaller steps
@@ -90,14 +93,16 @@ def prepare(
     is_dcgan = model.architecture == DCGAN
     # bad choices fail before any picture is read
     TrainingConfig(**settings | ({"kimg": 1.0} if is_dcgan and not has_limit else {}))
-    pictures = load_pictures(
+    found = out / FINDINGS if resume else None
+    pictures = open_pictures(
         read_samples(data),
         resolution=model.generator.resolution,
         channels=model.generator.channels,
+        found=found,
         progress=progress("reading"),
     )
     if not origin:
-        pictures = pictures.without_empty_alpha()
+        pictures = pictures.with_fewest_channels()
     captioned = any(s.text for s in pictures.samples) and not is_dcgan
     stage = settings.setdefault("stage", "text" if captioned else "pretrain")
     if stage == "text" and not captioned:
@@ -123,12 +128,14 @@ def prepare(
         model = preset(
             choices.preset or DEFAULT_PRESET,
             resolution=choices.resolution,
-            channels=pictures.pixels.shape[1],
+            channels=pictures.channels,
             styles=pictures.styles,
             text_encoder=text_encoder,
         )
     styles = model.conditioning.styles
-    captions = CaptionSampler(pictures.samples, styles, progress("encoding captions"))
+    captions = CaptionSampler(
+        pictures.samples, styles, progress("encoding captions"), found=found
+    )
     card = {
         "name": out.name,
         "data": {
@@ -284,6 +291,12 @@ def _unlabelled(sample: Sample) -> Sample:
     return replace(sample, text="", keywords=(), style="")
 
 
+def keep_findings(trainer: Trainer) -> None:
+    """Put beside the run what a resumed one need not find again."""
+    trainer.captions.save(trainer.out / FINDINGS)
+    trainer.pictures.save(trainer.out / FINDINGS)
+
+
 def describe(trainer: Trainer) -> dict:
     """What will be done, for people and for --dry-run."""
 
@@ -296,6 +309,7 @@ def describe(trainer: Trainer) -> dict:
     return {
         "pictures": f"{len(trainer.pictures)}, {captioned} with captions, "
         f"{len(trainer.pictures.skipped)} unreadable",
+        **report(trainer.pictures),
         "styles": ", ".join(trainer.model.conditioning.styles) or "none",
         "picture": f"{g.resolution} px, {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[g.channels]}",
         "generator": f"{trainer.model.preset}, {millions(trainer.networks.generator)} parameters",

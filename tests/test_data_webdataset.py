@@ -1,0 +1,276 @@
+"""Shards: written and read as the webdataset library does, and trained on like a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from imagen_model.cli import main
+from imagen_model.data import captions, stream
+from imagen_model.data.folder import PictureSet, load_pictures, read_samples
+from imagen_model.data.stream import StreamedSet, Survey, open_pictures
+from imagen_model.training.loop import EpochOrder, Trainer
+
+webdataset = pytest.importorskip("webdataset")
+from webdataset.tariterators import group_by_keys, tar_file_expander  # noqa: E402
+
+
+def imagen(*words: object) -> int:
+    return main([str(word) for word in words])
+
+
+def last_line(capsys) -> str:
+    return capsys.readouterr().err.replace("\r", "\n").splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def shards(emoji_folder, tmp_path_factory) -> Path:
+    """The 53 training emoji in several shards."""
+    out = tmp_path_factory.mktemp("shards") / "emoji"
+    assert imagen("data", "shards", emoji_folder, "--out", out, "--shard-size", 1) == 0
+    split = out.parent / "small"
+    small(out, split)
+    return split
+
+
+def small(source: Path, out: Path) -> None:
+    """The library repacks shards into three of twenty samples."""
+    out.mkdir()
+    pattern = str(out / "part-%d.tar")
+    with webdataset.ShardWriter(pattern, maxcount=20, verbose=0, encoder=False) as writer:
+        for sample in library_reads(sorted(source.glob("*.tar"))):
+            writer.write({k: v for k, v in sample.items() if k in ("__key__", "png", "json")})
+
+
+def library_reads(files: list[Path]) -> list[dict]:
+    """What webdataset's own reader makes of shards (WebDataset(...) leaves its files open)."""
+    samples = []
+    for path in files:
+        with path.open("rb") as stream:
+            samples += group_by_keys(tar_file_expander([{"url": str(path), "stream": stream}]))
+    return samples
+
+
+def no_memory(monkeypatch) -> None:
+    monkeypatch.setattr(stream, "memory_for_pictures", lambda: 0)
+
+
+# -- the format -----------------------------------------------------------------------------------
+
+
+def test_the_library_reads_what_we_write(emoji_folder, tmp_path, capsys):
+    assert imagen("data", "shards", emoji_folder, "--out", tmp_path / "out") == 0
+    assert "53 pictures, 53 with captions, 1 shards" in capsys.readouterr().out
+    samples = read_samples(emoji_folder)
+    read = library_reads([tmp_path / "out" / "shard-000000.tar"])
+    assert len(read) == len(samples) == 53
+    for sample, row in zip(samples, read, strict=True):
+        assert row["png"] == sample.path.read_bytes()
+        facts = json.loads(row["json"])
+        assert facts["text"] == sample.text and facts["keywords"] == list(sample.keywords)
+        assert facts["style"] == sample.style and facts["weight"] == sample.weight
+
+
+def test_we_read_what_the_library_writes(emoji_folder, shards):
+    assert len(list(shards.glob("*.tar"))) == 3
+    ours, theirs = read_samples(shards), read_samples(emoji_folder)
+    assert [s.facts() for s in ours] == [s.facts() for s in theirs]
+    one, other = (load_pictures(s, resolution=32, channels=4) for s in (ours, theirs))
+    assert torch.equal(one.pixels, other.pixels)
+    assert one.fingerprint() == other.fingerprint()
+
+
+def test_shards_of_other_tools_are_read_with_their_captions(tmp_path):
+    picture = io.BytesIO()
+    Image.new("RGB", (40, 40), (200, 0, 0)).save(picture, "JPEG")
+    with webdataset.TarWriter(str(tmp_path / "0.tar"), encoder=False) as writer:
+        jpg = picture.getvalue()
+        writer.write(
+            {"__key__": "a/0", "jpg": jpg, "txt": "甲骨文".encode(), "json": b'{"url": "x"}'}
+        )
+        writer.write({"__key__": "a/1", "JPEG": jpg, "json": b'{"caption": "a red square"}'})
+        writer.write({"__key__": "a/2", "json": b'{"text": "no picture"}'})
+        writer.write({"__key__": "a/3", "webp": jpg, "mask.png": b"something else"})
+    samples = read_samples(tmp_path)
+    assert [s.text for s in samples] == ["甲骨文", "a red square", ""]
+    assert len(load_pictures(samples, resolution=8, channels=3)) == 3
+
+
+def test_two_packings_are_the_same_bytes(emoji_folder, tmp_path):
+    digests = set()
+    for name in ("a", "b"):
+        assert imagen("data", "shards", emoji_folder, "--out", tmp_path / name) == 0
+        content = (tmp_path / name / "shard-000000.tar").read_bytes()
+        digests.add(hashlib.sha256(content).hexdigest())
+    assert len(digests) == 1
+
+
+def test_other_pictures_are_packed_as_png_and_unreadable_ones_are_named(tmp_path, capsys):
+    source = tmp_path / "source"
+    source.mkdir()
+    Image.new("RGBA", (9, 9), (1, 2, 3, 128)).save(source / "a.webp", lossless=True)
+    Image.new("P", (9, 9)).save(source / "b.gif")
+    (source / "c.png").write_text("broken")
+    assert imagen("data", "shards", source, "--out", tmp_path / "out") == 0
+    out = capsys.readouterr().out
+    assert "2 pictures" in out and "c.png: not a readable picture" in out
+    first, second = library_reads([tmp_path / "out" / "shard-000000.tar"])
+    assert "png" in second
+    with Image.open(io.BytesIO(first["png"])) as image:
+        assert image.mode == "RGBA" and image.getpixel((4, 4)) == (1, 2, 3, 128)
+
+
+# -- training on them -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seen(monkeypatch) -> list[tuple[list[int], str]]:
+    """(samples, sha256 of the pictures) of every batch of eight that a training looks at."""
+    batches: list[tuple[list[int], str]] = []
+
+    def recorded(batch):
+        def record(pictures, index):
+            result = batch(pictures, index)
+            if len(index) == 8:
+                content = result.numpy().tobytes()
+                batches.append((index.tolist(), hashlib.sha256(content).hexdigest()))
+            return result
+
+        return record
+
+    for kind in (PictureSet, StreamedSet):
+        monkeypatch.setattr(kind, "batch", recorded(kind.batch))
+    return batches
+
+
+def test_a_streamed_run_stopped_and_resumed_sees_what_an_uninterrupted_one_in_memory_sees(
+    emoji_folder, shards, seen, tmp_path, monkeypatch, capsys
+):
+    options = ("--batch", 8, "--kimg", 0.032, "--resolution", 32)  # four steps
+    assert imagen("train", emoji_folder, "--out", tmp_path / "whole", *options) == 0
+    whole = seen.copy()
+    assert len(whole) == 4
+    seen.clear()
+
+    no_memory(monkeypatch)
+    step = Trainer.step
+
+    def stopping(trainer):
+        assert isinstance(trainer.pictures, StreamedSet)
+        if trainer.progress.cur_nimg == 16:
+            raise KeyboardInterrupt
+        return step(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopping)
+        assert imagen("train", shards, "--out", tmp_path / "parts", *options) == 0
+    assert len(seen) == 2
+
+    def refuse(*args, **options):
+        raise AssertionError("found a second time")
+
+    monkeypatch.setattr(captions, "encode_all", refuse)
+    monkeypatch.setattr(Survey, "made", refuse)
+    assert imagen("train", shards, "--out", tmp_path / "parts", *options, "--resume") == 0
+    assert seen == whole
+
+
+def test_what_was_found_is_not_used_for_other_captions_or_other_files(
+    shards, emoji_folder, tmp_path, monkeypatch
+):
+    samples = read_samples(shards)
+    options = {"resolution": 32, "channels": 4}
+    no_memory(monkeypatch)
+    first = open_pictures(samples, **options)
+    first.save(tmp_path)
+    assert Survey.kept(tmp_path / stream.SURVEY, samples, **options) is not None
+    assert Survey.kept(tmp_path / stream.SURVEY, samples[1:], **options) is None
+    assert Survey.kept(tmp_path / stream.SURVEY, samples, resolution=64, channels=4) is None
+    assert Survey.kept(tmp_path / stream.SURVEY, read_samples(emoji_folder), **options) is None
+    sampler = captions.CaptionSampler(first.samples, first.styles)
+    sampler.save(tmp_path)
+    path = tmp_path / captions.ENCODED
+    kept = captions.EncodedTexts.kept(path, sampler.texts)
+    assert torch.equal(kept.flat, sampler.encoded.flat)
+    assert torch.equal(kept.pooled, sampler.encoded.pooled)
+    assert captions.EncodedTexts.kept(path, [*sampler.texts, "more"]) is None
+
+
+def test_a_streamed_set_is_told_of_like_one_in_memory(tmp_path, monkeypatch, capsys):
+    """Grey pictures, a broken one and a copy: one channel, the same report and fingerprint."""
+    source = tmp_path / "source" / "digits"
+    source.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(0)
+    for i in range(9):
+        pixels = torch.randint(0, 256, (30 + i, 30, 1), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()[..., 0]).save(source / f"{i}.png")
+    (source / "9.png").write_bytes((source / "0.png").read_bytes())
+    (source / "broken.png").write_text("no")
+    options = {"resolution": 32, "channels": 4}
+    samples = read_samples(tmp_path / "source")
+    memory = open_pictures(samples, **options).with_fewest_channels()
+    command = ("train", tmp_path / "source", "--out", tmp_path / "run", "--kimg", 1, "--dry-run")
+    assert imagen(*command) == 0
+    told = capsys.readouterr().out
+    no_memory(monkeypatch)
+    streamed = open_pictures(samples, **options).with_fewest_channels()
+    assert isinstance(memory, PictureSet) and isinstance(streamed, StreamedSet)
+    assert memory.channels == streamed.channels == 1
+    assert memory.fingerprint() == streamed.fingerprint()
+    assert memory.skipped == streamed.skipped and len(streamed) == 10
+    assert memory.sides.tolist() == streamed.sides.tolist()
+    index = torch.tensor([3, 3, 0])
+    assert torch.equal(memory.batch(index), streamed.batch(index))
+    assert (memory.miniatures() - streamed.miniatures()).abs().max() <= 0.5 / 255 + 1e-6
+    assert imagen(*command) == 0
+    assert capsys.readouterr().out == told
+    assert "32 px, grey" in told and "1, such as 9.png like 0.png" in told
+
+
+def test_prefetching_the_next_batch_changes_nothing():
+    for start in (0, 5, 9):
+        order = EpochOrder(torch.ones(10), seed=3)
+        order.seek(0, start)
+        ahead = order.peek(8)
+        assert order.peek(8).tolist() == ahead.tolist()
+        assert order.next(8).tolist() == ahead.tolist()
+
+
+# -- mistakes -------------------------------------------------------------------------------------
+
+
+def test_a_compressed_shard_is_one_line(shards, tmp_path, capsys):
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
+        tar.add(next(shards.glob("*.tar")), "a.tar")
+    assert imagen("train", tmp_path, "--out", tmp_path / "run", "--kimg", 1) == 1
+    assert "a.tar.gz is compressed; unpack it to .tar" in last_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda data: data[: len(data) // 2 + 100], "is no whole tar file"),
+        (lambda data: b"nothing of the kind" * 100, "is no whole tar file"),
+        (lambda data: data.replace(b'{"text"', b'["text"', 1), "holds no facts"),
+    ],
+)
+def test_a_damaged_shard_is_one_line(shards, tmp_path, capsys, spoil, words):
+    data = next(shards.glob("*.tar")).read_bytes()
+    (tmp_path / "bad.tar").write_bytes(spoil(data))
+    assert imagen("train", tmp_path, "--out", tmp_path / "run", "--kimg", 1) == 1
+    line = last_line(capsys)
+    assert line.startswith("error: ") and "bad.tar" in line and words in line
+
+
+def test_a_folder_of_nothing_to_pack_leaves_nothing(tmp_path, capsys):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.png").write_text("broken")
+    assert imagen("data", "shards", tmp_path / "source", "--out", tmp_path / "out") == 1
+    assert "no readable picture" in last_line(capsys) and not (tmp_path / "out").exists()
