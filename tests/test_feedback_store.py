@@ -15,7 +15,7 @@ import pytest
 from imagen_model.feedback import store as store_module
 from imagen_model.feedback.store import MIGRATIONS, Picture, Rating, Store
 
-# A child that rates for ever and prints each id once it is acknowledged; without torch it starts fast.
+# A child that rates and prints each id once it is acknowledged; without torch it starts fast.
 WRITER = """
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location("store", sys.argv[1])
@@ -90,6 +90,19 @@ def test_a_repeated_word_is_kept_once_and_a_change_of_mind_is_kept(store):
     (won,) = store.add([Rating(picture(1), other=picture(2))])
     assert store.add([Rating(picture(1), other=picture(2))]) == [won]
     assert store.add([Rating(picture(2), other=picture(1))]) != [won]
+
+
+def test_the_stamp_changes_with_the_ratings(store):
+    stamps = [store.stamp()]
+    for seed in (1, 2):
+        (last,) = store.add([Rating(picture(seed))])
+        stamps.append(store.stamp())
+    store.delete(last)
+    store.add([Rating(picture(3))])
+    stamps.append(store.stamp())
+    assert len(set(stamps)) == 4
+    store.add([Rating(picture(3))])  # says nothing new
+    assert store.stamp() == stamps[-1]
 
 
 def test_delete_forgets_one_and_its_picture_and_clear_forgets_all(store):

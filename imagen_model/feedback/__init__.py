@@ -1,1 +1,1 @@
-"""A model that learns what its user likes: ratings are kept, a reward is fitted, an adapter made."""
+"""Learning what the user likes: ratings are kept, a reward is fitted, an adapter is made."""

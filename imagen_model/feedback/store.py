@@ -100,7 +100,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Rating:
-    """A thumb up (value 1) or down (-1) for `picture`, or a pair that `picture` won over `other`."""
+    """A thumb up (value 1) or down (-1) for `picture`, or a pair that `picture` won."""
 
     picture: Picture
     value: int = 1
@@ -185,7 +185,8 @@ class Store:
         """In the order of time, all or those of one model (by its hash)."""
         rows = self._db.execute(
             """SELECT r.id, r.value, r.time, a.recipe, a.png, b.recipe, b.png
-            FROM ratings r JOIN pictures a ON a.id = r.picture LEFT JOIN pictures b ON b.id = r.other
+            FROM ratings r JOIN pictures a ON a.id = r.picture
+            LEFT JOIN pictures b ON b.id = r.other
             WHERE ?1 IS NULL OR a.model = ?1 ORDER BY r.time, r.rowid""",
             (model,),
         )
@@ -201,6 +202,12 @@ class Store:
             (model,),
         ).fetchone()
         return count
+
+    def stamp(self) -> str:
+        """Another one whenever the ratings are others."""
+        return str(
+            self._db.execute("SELECT count(*), total(rowid), max(time) FROM ratings").fetchone()
+        )
 
     def delete(self, rating_id: str) -> None:
         """Forget one rating, and pictures that no other one needs; ValueError if there is none."""
@@ -330,3 +337,8 @@ def _canonical(plain: dict[str, Any]) -> str:
 
 def _picture(recipe: str, png: bytes | None) -> Picture:
     return Picture(**json.loads(recipe), png=png)
+
+
+def batch_id(pictures: Sequence[Picture]) -> str:
+    """Names some pictures in their order."""
+    return hashlib.sha256("".join(picture.id for picture in pictures).encode()).hexdigest()

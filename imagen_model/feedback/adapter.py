@@ -1,0 +1,245 @@
+"""A small file that changes a model and can be taken off again.
+
+It holds up to three things: a shift of w, one row a block; low-rank updates of the generator's
+linear layers (LoRA, 2106.09685); and the reward, by which the best of a few candidates is drawn.
+A shift of w is a change of the modulations' biases, so both kinds change a copy of the weights, and
+the base stays as it was, to the bit. The card says what it was learned from, and what an A/B found.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import json
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..checkpoint import save_checkpoint, tensors_sha256
+from ..conditioning import Condition
+from ..files import write_atomically
+from ..generator import Generator
+from ..layers import ModulatedBlock
+from ..model import Model
+from ..networks import Networks
+from ..sampling import SEED_RANGE, Latent, Progress, fitted
+from ..scoring import as_model_pictures
+from .recipe import model_hash
+from .reward import Reward, frozen_features, views
+
+FORMAT = 1
+STRIDE = 0x9E3779B97F4A7C15  # between the seeds of one picture's candidates
+MAX_CANDIDATES = 16
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """`lora` maps a linear layer of the generator to its (up [out, R], down [R, in])."""
+
+    card: dict
+    reward: Reward
+    shift: Tensor | None = None  # [num_blocks, dim]
+    lora: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    candidates: int = 1
+
+    def tensors(self) -> dict[str, Tensor]:
+        tensors = {f"reward.{name}": t for name, t in self.reward.tensors().items()}
+        if self.shift is not None:
+            tensors["shift"] = self.shift
+        for name, (up, down) in self.lora.items():
+            tensors[f"lora.{name}.up"], tensors[f"lora.{name}.down"] = up, down
+        return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+
+    def with_card(self, **facts: object) -> Adapter:
+        """The same adapter, its card dated, hashed and extended by `facts`."""
+        card = {
+            **self.card,
+            **facts,
+            "candidates": self.candidates,
+            "date": datetime.date.today().isoformat(),
+            "sha256": tensors_sha256(self.tensors()),
+        }
+        return Adapter(card, self.reward, self.shift, self.lora, self.candidates)
+
+    def save(self, path: Path) -> None:
+        """Write atomically."""
+        metadata = {
+            "imagen.adapter": str(FORMAT),
+            "imagen.card": json.dumps(self.card, ensure_ascii=False),
+        }
+        write_atomically(Path(path), lambda p: save_file(self.tensors(), p, metadata=metadata))
+
+
+def load_adapter(path: Path | str) -> Adapter:
+    """Read and verify; ValueError with one line says what is wrong."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no adapter {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, struct.error) as error:
+        raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
+    if "imagen.adapter" not in metadata:
+        raise ValueError(f"{path} is not an Imagen GAN adapter (no imagen.adapter)")
+    try:
+        version, card = int(metadata["imagen.adapter"]), json.loads(metadata["imagen.card"])
+        reward = Reward(*(tensors[f"reward.{name}"] for name in ("mean", "projection", "theta")))
+        names = [n.removesuffix(".up") for n in tensors if n.endswith(".up")]
+        lora = {n.removeprefix("lora."): (tensors[f"{n}.up"], tensors[f"{n}.down"]) for n in names}
+        candidates, known = int(card["candidates"]), card["sha256"]
+        card["base"]["sha256"], card["base"]["name"]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path} has damaged metadata; learn or download it again") from None
+    if not 1 <= version <= FORMAT:
+        raise ValueError(f"{path} has adapter format {version}; this version reads up to {FORMAT}")
+    if known != tensors_sha256(tensors) or not 1 <= candidates <= MAX_CANDIDATES:
+        raise ValueError(f"{path} is damaged: its tensors do not have the hash of its card")
+    if not all(bool(t.isfinite().all()) for t in tensors.values()):
+        raise ValueError(f"{path} holds NaN or infinite numbers")
+    return Adapter(card, reward, tensors.get("shift"), lora, candidates)
+
+
+class AdaptedModel(Model):
+    """A model with an adapter on a copy of its weights; `base` is the model without."""
+
+    def __init__(self, base: Model, adapter: Adapter, strength: float) -> None:
+        networks = copy.deepcopy(base.networks)
+        merge(networks, adapter, strength)
+        card = {**base.card, "adapter": {**adapter.card, "strength": strength}}
+        super().__init__(base.name, base.config, networks, card)
+        self.to(networks.device)
+        self.base, self.adapter, self.strength = base, adapter, strength
+
+    @property
+    def candidates(self) -> int:
+        """How many pictures are drawn for one; strength 0 draws one, strength 1 all."""
+        wanted = 1 + round(abs(self.strength) * (self.adapter.candidates - 1))
+        return min(wanted, MAX_CANDIDATES)
+
+    def taste(self, pictures: Tensor) -> Tensor:
+        """[N] how well the user would like pictures [N, C, H, W] of any size: standard deviations
+        over what the base draws on average."""
+        config = self.config.generator
+        size = {"resolution": config.resolution, "channels": config.channels}
+        return self.adapter.reward(
+            views(as_model_pictures(pictures, **size), frozen_features(self))
+        )
+
+    def draw(
+        self,
+        condition: Condition,
+        latent: Latent,
+        *,
+        truncation: float = 1.0,
+        tile: str = "none",
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """As Model.draw. Where a seed alone gives the latent, the best of `candidates` is drawn:
+        those of the seed and of others that follow from it."""
+        condition, latent = fitted(self.networks, condition, latent)
+        if self.candidates == 1 or not self._of_seeds(latent):
+            return super().draw(
+                condition, latent, truncation=truncation, tile=tile, progress=progress
+            )
+        drawn: list[Tensor] = []
+        total = self.candidates * len(latent)
+
+        def told(done: int, _: int, pictures: Tensor | None) -> None:
+            if progress is not None:
+                progress(len(drawn) * len(latent) + done, total, pictures)
+
+        for i in range(self.candidates):
+            seeds = [(seed + i * STRIDE) % SEED_RANGE for seed in latent.seeds]
+            drawn.append(
+                super().draw(
+                    condition, self.latent(seeds), truncation=truncation, tile=tile, progress=told
+                )
+            )
+        stacked = torch.stack(drawn)  # [candidates, N, C, H, W]
+        tastes = self.taste(stacked.flatten(0, 1)).unflatten(0, stacked.shape[:2])
+        if self.strength < 0:
+            tastes = -tastes
+        return stacked[tastes.argmax(dim=0), torch.arange(len(latent))]
+
+    def _of_seeds(self, latent: Latent) -> bool:
+        if latent.space != "z":
+            return False
+        return torch.equal(latent.values.cpu().float(), self.latent(latent.seeds).values)
+
+
+def taste_of(model: Model, pictures: Tensor) -> Tensor:
+    """[N] AdaptedModel.taste; zeros for a model that has no adapter."""
+    if isinstance(model, AdaptedModel):
+        return model.taste(pictures)
+    return torch.zeros(len(pictures))
+
+
+def base_of(model: Model) -> Model:
+    """The model without its adapter: learning starts from there, with all ratings."""
+    return model.base if isinstance(model, AdaptedModel) else model
+
+
+def apply_adapter(model: Model, adapter: Adapter, strength: float = 1.0) -> Model:
+    """The model with the adapter; the one given stays as it is. Strength 0 is the base itself.
+
+    An adapter replaces an earlier one. ValueError for an adapter of another model.
+    """
+    base = base_of(model)
+    made_for = adapter.card["base"]
+    if made_for["sha256"] != model_hash(base):
+        raise ValueError(
+            f"this adapter was learned on {made_for['name']} ({made_for['sha256'][:12]}), and the "
+            f"model is {base.name} ({model_hash(base)[:12]}); learn again from the same ratings"
+        )
+    return base if strength == 0 else AdaptedModel(base, adapter, strength)
+
+
+@torch.no_grad()
+def merge(networks: Networks, adapter: Adapter, strength: float) -> None:
+    """W + strength up down, then b + W strength shift for the modulations; in place."""
+    generator = networks.generator
+    layers = linear_layers(generator)
+    for name, (up, down) in adapter.lora.items():
+        if name not in layers or layers[name].weight.shape != (len(up), down.shape[1]):
+            raise ValueError(f"the adapter has a layer {name} that the model has not")
+        weight = layers[name].weight
+        weight += strength * (up.to(weight) @ down.to(weight))
+    if adapter.shift is None:
+        return
+    config = generator.config
+    if not isinstance(generator, Generator) or adapter.shift.shape != (
+        len(generator.blocks),
+        config.dim,
+    ):
+        raise ValueError("the adapter's shift does not fit the model")
+    for row, block in zip(adapter.shift, generator.blocks, strict=True):
+        assert isinstance(block, ModulatedBlock)
+        weight = block.modulation.weight
+        block.modulation.bias += weight @ (strength * row.to(weight))
+
+
+def linear_layers(generator: nn.Module) -> dict[str, nn.Linear]:
+    """Attention, MLP and modulation of every block: what LoRA updates."""
+    return {
+        name: layer
+        for name, layer in generator.named_modules()
+        if isinstance(layer, nn.Linear) and name.startswith("blocks.")
+    }
+
+
+def save_merged(path: Path, model: Model, adapter: Adapter, strength: float = 1.0) -> dict:
+    """Write the model with the adapter's weights in it as a checkpoint; returns its card.
+
+    A checkpoint draws one picture a seed: best-of-N stays with the adapter.
+    """
+    adapted = apply_adapter(model, adapter, strength)
+    card = {k: v for k, v in base_of(model).card.items() if k not in ("sha256", "date", "figures")}
+    card["merged"] = {**adapter.card, "strength": strength}
+    return save_checkpoint(Path(path), adapted.config, adapted.networks, card)

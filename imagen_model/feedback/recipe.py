@@ -1,0 +1,150 @@
+"""Between the plain recipes of the store and the library's tensors."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..conditioning import Condition
+from ..model import Model
+from ..sampling import Latent, fitted
+from ..scoring import as_model_pictures
+from .store import Picture
+
+
+def pictures_of(
+    model: Model,
+    condition: Condition,
+    latent: Latent,
+    drawn: Tensor | None = None,
+    *,
+    texts: Sequence[str] | None = None,
+    style: str | None = None,
+    truncation: float = 1.0,
+) -> list[Picture]:
+    """The recipes behind one call of `model.draw`, with the pictures where they are given.
+
+    `texts` and `style` say where the condition came from; without them its numbers are kept.
+    """
+    from .. import __version__
+
+    condition, latent = fitted(model.networks, condition, latent)
+    if texts is not None and len(texts) != len(latent):
+        raise ValueError(f"{len(texts)} texts do not fit {len(latent)} pictures")
+    if drawn is not None and len(drawn) != len(latent):
+        raise ValueError(
+            f"{len(drawn)} pictures and {len(latent)} latents; link the latents that drew them"
+        )
+    known = model.latent(latent.seeds).values if latent.space == "z" else None
+    adapter = model.card.get("adapter")
+    adapter = adapter and {key: adapter[key] for key in ("sha256", "strength")}
+    pictures = []
+    for i, seed in enumerate(latent.seeds):
+        from_seed = known is not None and torch.equal(latent.values[i].cpu().float(), known[i])
+        pictures.append(
+            Picture(
+                model=model_hash(model),
+                seed=seed,
+                text="" if texts is None else texts[i],
+                style=style,
+                truncation=truncation,
+                space=latent.space,
+                values=None if from_seed else packed(latent.values[i]),
+                condition=packed_condition(condition, i) if texts is None else None,
+                adapter=adapter,
+                code_version=__version__,
+                png=None if drawn is None else to_png(drawn[i]),
+            )
+        )
+    return pictures
+
+
+def model_hash(model: Model) -> str:
+    """The sha256 of the model's tensors, as its card has it."""
+    known = model.card.get("sha256")
+    if not known:
+        raise ValueError(f"model {model.name} has no hash; save it first")
+    return known
+
+
+def redrawn(model: Model, pictures: Sequence[Picture]) -> list[Tensor | None]:
+    """The pictures [C, H, W]: as they were kept, else drawn anew; None where neither is possible
+    (another model, or an adapter, drew it and its pixels were not kept)."""
+    ours = model_hash(model)
+    config = model.config.generator
+    result: list[Tensor | None] = []
+    for picture in pictures:
+        if picture.png is not None:
+            size = {"resolution": config.resolution, "channels": config.channels}
+            result.append(from_png(picture.png, **size))
+        elif picture.model == ours and picture.adapter is None:
+            condition, latent = inputs_of(model, picture)
+            result.append(model.draw(condition, latent, truncation=picture.truncation)[0])
+        else:
+            result.append(None)
+    return result
+
+
+def inputs_of(model: Model, picture: Picture) -> tuple[Condition, Latent]:
+    """Condition and latent, one row each, as `model.draw` takes them."""
+    if picture.condition is None:
+        condition = model.encode_text(picture.text, style=picture.style)
+    else:
+        condition = unpacked_condition(picture.condition)
+    latent = model.latent([picture.seed])
+    if picture.values is not None:
+        latent = Latent(picture.space, unpacked(picture.values)[None], latent.seeds)
+    return condition, latent
+
+
+def packed(values: Tensor) -> dict:
+    """A tensor as plain data, fp32 to the bit."""
+    array = values.detach().float().cpu().contiguous().numpy()
+    return {"shape": list(array.shape), "float32": base64.b64encode(array.tobytes()).decode()}
+
+
+def unpacked(plain: dict) -> Tensor:
+    array = np.frombuffer(base64.b64decode(plain["float32"]), dtype="<f4")
+    return torch.from_numpy(array.copy()).view(plain["shape"])
+
+
+def packed_condition(condition: Condition, row: int) -> dict:
+    """One row; tokens that the mask leaves out are not kept."""
+    tokens = condition.tokens[row][condition.mask[row]]
+    return {
+        "tokens": packed(tokens),
+        "pooled": packed(condition.pooled[row]),
+        "style": packed(condition.style[row]),
+    }
+
+
+def unpacked_condition(plain: dict) -> Condition:
+    tokens = unpacked(plain["tokens"])
+    mask = torch.ones(1, max(len(tokens), 1), dtype=torch.bool)
+    if not len(tokens):  # the null condition: one place, and nothing in it
+        tokens, mask = tokens.new_zeros(1, tokens.shape[1]), ~mask
+    pooled, style = unpacked(plain["pooled"]), unpacked(plain["style"])
+    return Condition(tokens[None], mask, pooled[None], style[None])
+
+
+def to_png(picture: Tensor) -> bytes:
+    """[C, H, W] in [-1, 1] -> a PNG file of the numbers as they are (premultiplied)."""
+    array = ((picture.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
+    image = Image.fromarray(np.ascontiguousarray(array.cpu().squeeze(2).numpy()))
+    file = io.BytesIO()
+    image.save(file, format="PNG")
+    return file.getvalue()
+
+
+def from_png(png: bytes, *, resolution: int, channels: int) -> Tensor:
+    """What `to_png` wrote -> [C, H, W] in [-1, 1], of the model's size and channels."""
+    with Image.open(io.BytesIO(png)) as image:
+        array = torch.from_numpy(np.array(image)).float() / 127.5 - 1
+    picture = array.view(*array.shape[:2], -1).permute(2, 0, 1)[None]
+    return as_model_pictures(picture, resolution=resolution, channels=channels)[0]
