@@ -14,6 +14,7 @@ from .checkpoint import load_checkpoint
 from .conditioning import Condition
 from .config import ModelConfig
 from .features import EfficientNetLite, lite0, lite0_hash
+from .inversion import STEPS, invert
 from .latent import directions, into_w
 from .networks import Networks
 from .sampling import Latent, Progress, draw, random_latent
@@ -80,6 +81,19 @@ class Model:
     def into_w(self, condition: Condition, latent: Latent, *, truncation: float = 1.0) -> Latent:
         """Latents in w, where they can be mixed and moved (latent.py)."""
         return into_w(self.networks, condition, latent, truncation_psi=truncation)
+
+    def invert(
+        self,
+        pictures: Tensor,
+        condition: Condition,
+        *,
+        steps: int = STEPS,
+        progress: Progress | None = None,
+    ) -> Latent:
+        """The latents in w that draw pictures [N, C, H, W] of any size (inversion.py)."""
+        return invert(
+            self.networks, self.lite0, pictures, condition, steps=steps, progress=progress
+        )
 
     def direction(self, index: int) -> Tensor:
         """[dim] the direction in w that changes the picture most (index 0), second most, ..."""

@@ -14,11 +14,11 @@ LIBRARY = ROOT / "imagen_model"
 # A module may import from its own layer and from those before it.
 LAYERS = (
     ("files", "config", "layers"),
-    ("features", "generator", "discriminator", "conditioning", "grid"),
+    ("features", "generator", "discriminator", "conditioning", "grid", "likeness"),
     ("dcgan",),
     ("networks",),
     ("checkpoint", "sampling", "scoring", "bundled"),
-    ("latent", "convert"),
+    ("latent", "inversion", "convert"),
     ("model",),
     ("data",),
     ("training",),

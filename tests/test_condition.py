@@ -180,7 +180,7 @@ def test_what_can_not_be_combined_is_one_line(generator):
     a, b = condition_of(2, 3, generator), condition_of(3, 3, generator)
     with pytest.raises(ValueError, match="2 and 3 conditions; expected equal counts, or one"):
         combined(a, b, 0.5)
-    with pytest.raises(ValueError, match="weight is 1.5; expected 0 to 1"):
+    with pytest.raises(ValueError, match=r"weight is 1\.5; expected 0 to 1"):
         combined(a, a, 1.5)
     with pytest.raises(ValueError, match=r"different models \(4 and 2 styles\)"):
         combined(a, a.with_style(torch.zeros(2, 2)), 0.0)

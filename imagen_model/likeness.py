@@ -1,0 +1,32 @@
+"""How unlike two batches of pictures are: in frozen lite0 features, and in colours and layout.
+
+Training (training/pairs.py) and inversion (inversion.py) minimise the same two numbers.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+L1_WEIGHT = 3.0  # against feature matching, whose value is several times larger
+
+
+def feature_matching(
+    real_levels: list[Tensor], fake_levels: list[Tensor], real_pooled: Tensor, fake_pooled: Tensor
+) -> Tensor:
+    """Mean squared difference of channel-normalised features, summed over levels (1801.03924),
+    plus one minus the cosine of the pooled features [N, F]."""
+    total = fake_pooled.new_zeros(())
+    for real, fake in zip(real_levels, fake_levels, strict=True):
+        difference = F.normalize(real, dim=1, eps=1e-3) - F.normalize(fake, dim=1, eps=1e-3)
+        total = total + difference.square().sum(dim=1).mean()
+    return total + (1 - F.cosine_similarity(real_pooled, fake_pooled, dim=1)).mean()
+
+
+def low_resolution_l1(real: Tensor, fake: Tensor) -> Tensor:
+    """L1 at a half and an eighth of the resolution: colours and layout, not texture."""
+    total = fake.new_zeros(())
+    for side in (real.shape[2] // 2, real.shape[2] // 8):
+        small_fake, small_real = (F.adaptive_avg_pool2d(x, side) for x in (fake, real))
+        total = total + F.l1_loss(small_fake, small_real)
+    return total
