@@ -1,4 +1,4 @@
-"""The `imagen` command: data, train, sample, score, evaluate, info, convert.
+"""The `imagen` command: data, train, sample, score, evaluate, learn, info, convert.
 
 Exit codes: 0 done, 1 the work failed (one clear line), 2 wrong usage. Everything heavy is imported
 by the command that needs it, so `imagen --help` answers at once.
@@ -68,6 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
         _add_sample, _add_train, _add_score, _add_evaluate, _add_data, _add_info, _add_convert,
     ):  # fmt: skip
         add(commands, common)
+    from .cli_feedback import add_commands
+
+    add_commands(commands, common)
     return parser
 
 
@@ -144,6 +147,8 @@ def _add_sample(commands, common) -> None:
     )
     c.add_argument("--tile", choices=("none", "x", "both"), default="none", help="seamless edges")
     c.add_argument("--scale", type=_positive, default=1, help="enlarge whole pixels, for looking")
+    c.add_argument("--adapter", type=Path, metavar="FILE", help="what `imagen learn` wrote")
+    c.add_argument("--strength", type=float, default=1.0, help="of the adapter (default 1)")
     c.add_argument(
         "--out",
         type=Path,
@@ -155,7 +160,7 @@ def _add_sample(commands, common) -> None:
 def run_sample(args: argparse.Namespace) -> dict:
     if args.out.suffix and args.out.suffix.lower() != ".png":
         raise ValueError(f"--out is {args.out}; expected a .png file or a folder")
-    model = _load(args)
+    model = _adapted(_load(args), args)
     prompts = args.prompt or [""]
     seeds = [(args.seed + i) % (1 << 64) for i in range(args.num)]
     condition = model.encode_text(prompts, style=args.style)  # loads the text encoder
@@ -178,6 +183,15 @@ def run_sample(args: argparse.Namespace) -> dict:
     }
 
 
+def _adapted(model, args: argparse.Namespace):
+    """The model with the adapter that was asked for."""
+    if args.adapter is None:
+        return model
+    from .feedback.adapter import apply_adapter, load_adapter
+
+    return apply_adapter(model, load_adapter(args.adapter), args.strength)
+
+
 def _drawn(model, condition, seeds: list[int], args: argparse.Namespace):
     import torch
 
@@ -192,6 +206,8 @@ def _write_pictures(pictures, prompts, seeds, model, args) -> list[Path]:
 
     facts = {"model": model.name, "sha256": model.card.get("sha256"), "style": args.style,
              "truncation": args.truncation, "tile": args.tile}  # fmt: skip
+    if "adapter" in model.card:
+        facts["adapter"] = {key: model.card["adapter"][key] for key in ("sha256", "strength")}
     if args.out.suffix:
         columns = len(seeds) if len(prompts) > 1 else min(len(seeds), 8)
         sheet = picture_grid(pictures, columns=columns)

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import condition, grid, latent, model, sample, score
+from . import condition, feedback, grid, latent, model, sample, score
 from .host import register_model_folder
 
 
@@ -16,6 +16,6 @@ class ImagenExtension(ComfyExtension):
         register_model_folder()  # hosts before on_load existed
         return [
             node
-            for family in (model, condition, latent, sample, score, grid)
+            for family in (model, condition, latent, sample, score, grid, feedback)
             for node in family.NODES
         ]

@@ -21,12 +21,12 @@ from ..imagen_model.checkpoint import read_metadata
 FOLDER = "imagen"  # models/imagen
 
 
-def register_model_folder() -> None:
-    """List models/imagen, and keep what extra_model_paths.yaml has put there."""
-    paths, _ = folder_paths.folder_names_and_paths.get(FOLDER, ([], set()))
-    own = os.path.join(folder_paths.models_dir, FOLDER)
+def register_model_folder(folder: str = FOLDER) -> None:
+    """List models/FOLDER, and keep what extra_model_paths.yaml has put there."""
+    paths, _ = folder_paths.folder_names_and_paths.get(folder, ([], set()))
+    own = os.path.join(folder_paths.models_dir, folder)
     paths = [*paths, *([] if own in paths else [own])]
-    folder_paths.folder_names_and_paths[FOLDER] = (paths, {".safetensors"})
+    folder_paths.folder_names_and_paths[folder] = (paths, {".safetensors"})
 
 
 def model_names() -> list[str]:

@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io, ui
 
+from ..imagen_model.feedback.adapter import taste_of
 from ..imagen_model.scoring import map_colours
 from .convert import opaque_mask, to_image_and_mask, to_pictures
 from .host import NodeProgress, to_intermediate
@@ -48,13 +49,19 @@ class ImagenScore(io.ComfyNode):
                     display_name="best",
                     tooltip="The batch index of the best picture, for Get Image from Batch.",
                 ),
+                io.Float.Output(
+                    display_name="taste",
+                    is_output_list=True,
+                    tooltip="A list, how well you would like each; 0 without an adapter.",
+                ),
             ],
         )
 
     @classmethod
     def execute(cls, model, image, mask=None, condition=None) -> io.NodeOutput:
         pictures = to_pictures(image, mask)
-        scores = model.ready().score(pictures, condition, progress=NodeProgress(len(pictures)))
+        ready = model.ready()
+        scores = ready.score(pictures, condition, progress=NodeProgress(len(pictures)))
         realism, _ = to_image_and_mask(map_colours(scores.realism_map), "none")
         order = scores.order.tolist()
         ranking = "\n".join(f"{i}: {scores.total[i]:+.3f}" for i in order)
@@ -63,6 +70,7 @@ class ImagenScore(io.ComfyNode):
             order,
             to_intermediate(realism),
             order[0],
+            taste_of(ready, pictures).tolist(),
             ui=ui.PreviewText(ranking),
         )
 

@@ -24,7 +24,7 @@ LAYERS = (
     ("training",),
     ("feedback",),
     ("evaluation",),
-    ("cli", "__main__", "__init__"),
+    ("cli", "cli_feedback", "__main__", "__init__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -47,7 +47,7 @@ def test_all_nodes_are_registered_with_core_types(server):
     info = server.get("/object_info")
     assert set(info) >= NODES
     assert info["ImagenSample"]["output"] == ["IMAGE", "MASK"]
-    assert info["ImagenScore"]["output"] == ["FLOAT", "INT", "IMAGE", "INT"]
+    assert info["ImagenScore"]["output"] == ["FLOAT", "INT", "IMAGE", "INT", "FLOAT"]
     assert info["ImagenLoadModel"]["input_order"]["required"] == ["model_name"]
     order = info["ImagenSample"]["input_order"]["required"]
     assert order == ["model", "condition", "latent", "truncation", "background", "tile"]

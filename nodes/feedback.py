@@ -1,0 +1,207 @@
+"""Nodes that ask, learn and apply what was learned."""
+
+from comfy_api.latest import io, ui
+
+from ..imagen_model.feedback.adapter import apply_adapter, base_of, load_adapter
+from ..imagen_model.feedback.clicks import ratings_of
+from ..imagen_model.feedback.learn import METHODS, learn, report
+from ..imagen_model.feedback.recipe import pictures_of
+from ..imagen_model.feedback.reward import enough_for
+from .convert import link_to_latent, to_image_and_mask
+from .feedback_host import adapter_names, adapter_path, new_adapter_path, open_store, remember
+from .host import HostedModel, NodeProgress, to_intermediate
+from .types import CATEGORY, ImagenCondition, ImagenLatent, ImagenModel
+
+NONE = "none"
+
+
+class ImagenRate(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenRate",
+            display_name="Imagen Rate",
+            category=CATEGORY,
+            description="Draws a batch, shows it and keeps your ratings of it.",
+            is_output_node=True,
+            inputs=[
+                ImagenModel.Input(
+                    "model", tooltip="The model that draws, with adapter or without."
+                ),
+                ImagenCondition.Input(
+                    "condition", tooltip="What to draw: one for all pictures, or one each."
+                ),
+                ImagenLatent.Input("latent", tooltip="One point of latent space a picture."),
+                io.Float.Input(
+                    "truncation",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="1: as varied as the data; lower: more typical; 0: the average.",
+                ),
+                io.String.Input(
+                    "ratings",
+                    default="",
+                    multiline=True,
+                    tooltip="Written ones: +0 up, -1 down, 2>3 better, *4 the best; JSON, too.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The pictures, over white."),
+                io.Mask.Output(display_name="mask", tooltip="1 where a picture is transparent."),
+                io.Int.Output(display_name="count", tooltip="How many ratings there are."),
+                io.String.Output(display_name="summary", tooltip="What they are enough for."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, condition, latent: dict, truncation: float, ratings: str
+    ) -> io.NodeOutput:
+        points, ready = link_to_latent(latent), model.ready()
+        drawn = ready.draw(
+            condition, points, truncation=truncation, progress=NodeProgress(len(points))
+        )
+        pictures = pictures_of(ready, condition, points, drawn, truncation=truncation)
+        with open_store() as store:
+            store.add(ratings_of(ratings, pictures))
+            count = store.count()
+        image, mask = to_image_and_mask(drawn, "white")
+        summary = enough_for(count)
+        shown = ui.PreviewImage(image, cls=cls).as_dict()
+        return io.NodeOutput(
+            to_intermediate(image),
+            to_intermediate(mask),
+            count,
+            summary,
+            ui={**shown, "text": (summary,), "imagen_batch": (remember(pictures),)},
+        )
+
+
+class ImagenLearn(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenLearn",
+            display_name="Imagen Learn",
+            category=CATEGORY,
+            description="Learns an adapter from your ratings, tries it, and keeps it if it helps.",
+            is_output_node=True,
+            inputs=[
+                ImagenModel.Input(
+                    "model", tooltip="The model to teach; learning starts at its base."
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default="auto",
+                    tooltip="Draw the best of a few; also shift w; also LoRA. auto: by the number.",
+                ),
+                io.String.Input(
+                    "name",
+                    default="my-taste",
+                    tooltip="Of the adapter in models/imagen_adapters; an earlier one is replaced.",
+                ),
+                io.Boolean.Input(
+                    "force", default=False, tooltip="Keep it even where the A/B speaks against it."
+                ),
+                io.Int.Input(
+                    "count",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Link Imagen Rate's count here, so that rating comes first.",
+                ),
+            ],
+            outputs=[
+                ImagenModel.Output(
+                    display_name="model", tooltip="With the adapter; the base where it is no use."
+                ),
+                io.String.Output(
+                    display_name="report", tooltip="What was learned and what the A/B found."
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs):
+        """Other ratings are a reason to learn again."""
+        with open_store() as store:
+            return store.stamp()
+
+    @classmethod
+    def execute(cls, model, method: str, name: str, force: bool, count=None) -> io.NodeOutput:
+        path = new_adapter_path(name)
+        with open_store() as store:
+            ratings = store.ratings()
+        adapter = learn(model.ready(), ratings, method=method, progress=NodeProgress(1000))
+        text = report(adapter)
+        if adapter.card["objections"] and not force:
+            text += "\nnot kept: the model stays as it was; force keeps it all the same"
+            return io.NodeOutput(model, text, ui=ui.PreviewText(text))
+        adapter.save(path)
+        text += f"\nkept as {path}"
+        taught = apply_adapter(model.model, adapter).to("cpu")  # the host moves it on use
+        return io.NodeOutput(HostedModel.wrap(taught), text, ui=ui.PreviewText(text))
+
+
+class ImagenApplyAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenApplyAdapter",
+            display_name="Imagen Apply Adapter",
+            category=CATEGORY,
+            description="Puts an adapter from Imagen Learn on a model, or takes it off.",
+            inputs=[
+                ImagenModel.Input("model", tooltip="The model that the adapter was learned on."),
+                io.Combo.Input(
+                    "adapter",
+                    options=[NONE, *adapter_names()],
+                    default=NONE,
+                    tooltip="A file in models/imagen_adapters; none: the model as it is.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-2.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="1: as learned; 0: the model as it is; below 0: the opposite.",
+                ),
+            ],
+            outputs=[
+                ImagenModel.Output(
+                    display_name="model", tooltip="The model with the adapter, ready to draw."
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, adapter: str):
+        """In place of the core's list check: says where it looked and what is there."""
+        try:
+            if adapter != NONE:
+                adapter_path(adapter)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, adapter: str, strength: float):
+        """A file that learning has replaced is loaded anew."""
+        changed = "" if adapter == NONE else adapter_path(adapter).stat().st_mtime_ns
+        return f"{adapter} {strength} {changed}"
+
+    @classmethod
+    def execute(cls, model, adapter: str, strength: float) -> io.NodeOutput:
+        if adapter == NONE:
+            adapted = base_of(model.model)
+        else:
+            adapted = apply_adapter(model.model, load_adapter(adapter_path(adapter)), strength)
+        if adapted is model.model:
+            return io.NodeOutput(model)
+        return io.NodeOutput(HostedModel.wrap(adapted.to("cpu")))  # the host moves it on use
+
+
+NODES = [ImagenRate, ImagenLearn, ImagenApplyAdapter]

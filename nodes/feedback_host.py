@@ -1,0 +1,105 @@
+"""What the feedback nodes need of ComfyUI: folders for ratings and adapters, clicks of a gallery.
+
+The pictures of a rated batch are remembered while ComfyUI runs, so that a click is kept by the
+recipe that drew them, whatever the graph has become since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections import OrderedDict
+from pathlib import Path
+
+import folder_paths
+
+from ..imagen_model.feedback.clicks import ratings_of
+from ..imagen_model.feedback.reward import enough_for
+from ..imagen_model.feedback.store import Picture, Store, batch_id
+from .host import register_model_folder
+
+ADAPTERS = "imagen_adapters"  # models/imagen_adapters
+MAX_BATCHES = 64
+BATCHES: OrderedDict[str, list[Picture]] = OrderedDict()
+
+
+def open_store() -> Store:
+    """The user's ratings: imagen_ratings.sqlite in ComfyUI's user folder."""
+    return Store(Path(folder_paths.get_user_directory()) / "default" / "imagen_ratings.sqlite")
+
+
+def adapter_names() -> list[str]:
+    register_model_folder(ADAPTERS)
+    return folder_paths.get_filename_list(ADAPTERS)
+
+
+def adapter_path(name: str) -> Path:
+    """The file of a listed adapter; ValueError says what there is instead."""
+    names = adapter_names()
+    if name not in names:
+        folders = ", ".join(folder_paths.get_folder_paths(ADAPTERS))
+        raise ValueError(
+            f"no adapter {name} in {folders}; there is: {', '.join(names) or 'nothing'}"
+        )
+    return Path(folder_paths.get_full_path_or_raise(ADAPTERS, name))
+
+
+def new_adapter_path(name: str) -> Path:
+    """Where an adapter called `name` is written: where the loader lists it."""
+    if not re.fullmatch(r"\w[\w .-]*", name) or name == "none":
+        raise ValueError(f"name is {name!r}; expected letters, digits, spaces, - and _")
+    register_model_folder(ADAPTERS)
+    return Path(folder_paths.get_folder_paths(ADAPTERS)[0]) / f"{name}.safetensors"
+
+
+def remember(pictures: list[Picture]) -> str:
+    """Keep a batch for the gallery's clicks; returns its id."""
+    key = batch_id(pictures)
+    BATCHES[key] = pictures
+    BATCHES.move_to_end(key)
+    while len(BATCHES) > MAX_BATCHES:
+        BATCHES.popitem(last=False)
+    return key
+
+
+def rate(key: str, clicks: str) -> dict:
+    """Keep clicks on a remembered batch; returns once they are on the disk."""
+    if key not in BATCHES:
+        raise ValueError("these pictures are no longer known; run the graph again, then rate")
+    with open_store() as store:
+        ids = store.add(ratings_of(clicks, BATCHES[key]))
+        return {"ids": ids, "count": store.count(), "text": enough_for(store.count())}
+
+
+def forget(ids: list[str]) -> dict:
+    """Take ratings back."""
+    with open_store() as store:
+        for rating_id in ids:
+            store.delete(str(rating_id))
+        return {"ids": [], "count": store.count(), "text": enough_for(store.count())}
+
+
+def add_routes() -> None:
+    """POST /imagen/rate {batch, clicks} and /imagen/forget {ids}, where there is a server."""
+    from aiohttp import web
+    from server import PromptServer
+
+    server = getattr(PromptServer, "instance", None)
+    if server is None:
+        return
+
+    async def answer(request, work):
+        try:
+            result = await asyncio.to_thread(work, await request.json())
+        except (ValueError, KeyError, TypeError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return web.json_response(result)
+
+    @server.routes.post("/imagen/rate")
+    async def _rate(request):
+        return await answer(request, lambda b: rate(str(b["batch"]), json.dumps(b["clicks"])))
+
+    @server.routes.post("/imagen/forget")
+    async def _forget(request):
+        return await answer(request, lambda b: forget(list(b["ids"])))

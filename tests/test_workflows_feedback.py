@@ -1,0 +1,81 @@
+"""Rating, learning and undoing, in a real ComfyUI, through its API."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from comfyui import example, saved_pixels
+
+from studio.server import Server, StudioError
+from studio.workflow import set_input
+
+pytestmark = pytest.mark.comfyui
+
+
+def rate(server: Server, seed: int, ratings: str) -> dict[str, dict]:
+    """The example workflow with ratings written down; returns the node outputs by kind."""
+    prompt = example(server, "rate_and_learn")
+    set_input(prompt, "ImagenRandomLatent", "seed", seed)
+    set_input(prompt, "ImagenRate", "ratings", ratings)
+    return by_kind(prompt, server.run(prompt))
+
+
+def by_kind(prompt: dict, outputs: dict[str, dict]) -> dict[str, dict]:
+    return {prompt[key]["class_type"]: output for key, output in outputs.items()}
+
+
+def drawn(server: Server, adapter: str, strength: float = 1.0):
+    """The saved picture of the example with an adapter."""
+    prompt = example(server, "rate_and_learn")
+    set_input(prompt, "ImagenApplyAdapter", "adapter", adapter)
+    set_input(prompt, "ImagenApplyAdapter", "strength", strength)
+    (save_id,) = (key for key, node in prompt.items() if node["class_type"] == "SaveImage")
+    return saved_pixels(server, {save_id: server.run(prompt)[save_id]})
+
+
+def learning(server: Server, **inputs: object) -> dict:
+    """A prompt that learns by best-of-N only, which is quick."""
+    prompt = example(server, "rate_and_learn")
+    (rate_id,) = (key for key, node in prompt.items() if node["class_type"] == "ImagenRate")
+    model = prompt[rate_id]["inputs"]["model"]
+    values = {"model": model, "method": "best", "name": "my-taste", "force": False} | inputs
+    prompt["100"] = {"class_type": "ImagenLearn", "inputs": {**values, "count": [rate_id, 2]}}
+    return prompt
+
+
+def test_ratings_are_kept_counted_and_learned_and_what_was_learned_comes_off_again(server):
+    with pytest.raises(StudioError, match="learning needs 5 or more"):
+        server.run(learning(server))
+    before = drawn(server, "none")
+    first = rate(server, 0, "+0 +1 -2 -3 4>5 6>7")
+    assert "6 ratings" in first["ImagenRate"]["text"][0]
+    assert len(first["ImagenRate"]["images"]) == 8
+    again = rate(server, 0, json.dumps({"up": [0, 1], "pairs": [[4, 5]]}))
+    assert "6 ratings" in again["ImagenRate"]["text"][0]  # said before
+    second = rate(server, 8, "+0 -1 2>3 4>5 6>7")
+    assert "11 ratings" in second["ImagenRate"]["text"][0]
+
+    prompt = learning(server, force=True)
+    text = by_kind(prompt, server.run(prompt))["ImagenLearn"]["text"][0]
+    assert "5 pairs" in text and "A/B on" in text and "my-taste.safetensors" in text
+    info = server.get("/object_info/ImagenApplyAdapter")["ImagenApplyAdapter"]
+    kind, options = info["input"]["required"]["adapter"]
+    listed = options["options"] if kind == "COMBO" else kind
+    assert listed == ["none", "my-taste.safetensors"]
+
+    liked = drawn(server, "my-taste.safetensors")
+    assert any((a != b).any() for a, b in zip(before, liked, strict=True))
+    for undone in (drawn(server, "none"), drawn(server, "my-taste.safetensors", 0.0)):
+        assert all((a == b).all() for a, b in zip(before, undone, strict=True))
+
+
+def test_mistakes_are_one_line_on_their_node(server):
+    for call, words in (
+        (lambda: rate(server, 0, "+8"), "no picture 8; this batch has 0 to 7"),
+        (lambda: drawn(server, "gone.safetensors"), "no adapter gone.safetensors in"),
+        (lambda: server.run(learning(server, name="../x")), "name is '../x'; expected letters"),
+    ):
+        with pytest.raises(StudioError, match=words) as caught:
+            call()
+        assert "\n" not in str(caught.value)
