@@ -15,11 +15,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from .config import ModelConfig
-from .files import dequantized, quantized, write_atomically
+from .files import dequantized, quantized, save_tensors, write_atomically
 from .networks import Networks
 
 FORMAT = 1
@@ -52,7 +51,7 @@ def save_checkpoint(
         "imagen.config": json.dumps(config.to_dict()),
         "imagen.card": json.dumps(card, ensure_ascii=False),
     }
-    write_atomically(Path(path), lambda p: save_file(state, p, metadata=metadata))
+    write_atomically(Path(path), lambda p: save_tensors(state, p, metadata))
     return card
 
 

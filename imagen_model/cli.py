@@ -321,7 +321,21 @@ def _add_train(commands, common) -> None:
         help="the game that is played (default hinge, dcgan non-saturating)",
     )
     c.add_argument(
-        "--gamma", type=float, help="weight of the R1 and R2 penalties (hinge 0, rpgan 1)"
+        "--gamma",
+        type=float,
+        help="weight of the R1 and R2 penalties (default: none for hinge, adapted for rpgan)",
+    )
+    c.add_argument(
+        "--unroll",
+        type=int,
+        metavar="N",
+        help="the generator looks N steps of the discriminator ahead (default 0)",
+    )
+    c.add_argument(
+        "--save-memory",
+        action="store_true",
+        default=None,
+        help="compute the generator's blocks twice instead of keeping them",
     )
     c.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     c.add_argument(
@@ -333,10 +347,13 @@ def _add_train(commands, common) -> None:
 
 
 def run_train(args: argparse.Namespace) -> dict:
-    from .training.start import Choices, describe, keep_findings, prepare
+    from .training.start import Choices, describe, estimate, keep_findings, prepare
+    from .training.team import Team
 
-    signal.signal(signal.SIGTERM, _stop)
-    if args.out.exists() and any(args.out.iterdir()) and not (args.resume or args.dry_run):
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell ignores the first for background jobs
+        signal.signal(number, _stop)
+    team = Team.current()
+    if team.is_first and _holds_something(args.out) and not (args.resume or args.dry_run):
         raise ValueError(
             f"{args.out} already holds a run; go on with --resume, or choose another --out"
         )
@@ -345,19 +362,27 @@ def run_train(args: argparse.Namespace) -> dict:
         args.data,
         args.out,
         choices,
-        device=pick_device(args.device),
-        progress=_bar,
+        device=team.device or pick_device(args.device),
+        progress=_bar if team.is_first else _no_bar,
         resume=args.resume,
+        team=team,
     )
     plan = describe(trainer)
-    for name, value in plan.items():
-        print(f"{name:>12}: {value}")
     if args.dry_run:
+        plan |= estimate(trainer)
+    if team.is_first:
+        _print_plan(plan)
+    if args.dry_run or not team.is_first:
+        if not args.dry_run:
+            trainer.run()
+        team.leave()
         return plan
+    _measure_as_it_goes(trainer)
     if args.resume and not trainer.progress.cur_nimg:
         print("nothing saved yet: starting fresh")
     keep_findings(trainer)
     finished = _train(trainer)
+    team.leave()
     if not finished:
         typed = [word for word in args.typed if word != "--resume"]
         print(f"stopped and saved; go on with: {shlex.join(['imagen', *typed, '--resume'])}")
@@ -365,9 +390,30 @@ def run_train(args: argparse.Namespace) -> dict:
     return {**plan, "kimg": trainer.progress.cur_nimg / 1000, "seconds": trainer.progress.seconds}
 
 
+def _holds_something(folder: Path) -> bool:
+    return folder.exists() and any(folder.iterdir())
+
+
+def _print_plan(plan: dict) -> None:
+    for name, value in plan.items():
+        print(f"{name:>12}: {value}")
+
+
+def _measure_as_it_goes(trainer) -> None:
+    """Figures at every snapshot, where what they need is installed."""
+    from .evaluation import Glance
+
+    try:
+        trainer.metrics = Glance(trainer.pictures, trainer.captions)
+    except ValueError as error:
+        print(f"without figures on the way: {error}")
+
+
 def _train(trainer) -> bool:
     """Train with a bar; False where the user stopped it after something had been trained."""
     from tqdm import tqdm
+
+    from .training.start import format_duration
 
     with tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar}| {desc}") as bar:
 
@@ -375,7 +421,7 @@ def _train(trainer) -> bool:
             bar.n = min(progress.fraction, 1.0)
             bar.set_description_str(
                 f"{progress.cur_nimg / 1000:.1f} kimg, {progress.img_per_sec:.1f} img/s, "
-                f"{_duration(progress.eta_sec)} left",
+                f"{format_duration(progress.eta_sec)} left",
                 refresh=False,
             )
             bar.update(0)
@@ -410,10 +456,8 @@ def _bar(label: str) -> Callable[[int, int], None]:
 _open_bars: list = []  # what a failure leaves on the line where the error will stand
 
 
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}"
+def _no_bar(label: str) -> Callable[[int, int], None]:
+    return lambda done, total: None
 
 
 def _stop(signum: int, frame: object) -> None:

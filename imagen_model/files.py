@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 WEIGHTS_DIR = Path(__file__).parent / "weights"
@@ -51,6 +53,16 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """safetensors' save_file; OSError in words where the disk is full or may not be written."""
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path.parent}: {error}") from None
 
 
 def quantized(state: dict[str, Tensor]) -> dict[str, Tensor]:

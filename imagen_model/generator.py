@@ -9,11 +9,13 @@ draws the pixels. Pictures are NCHW in [-1, 1]; four channels are premultiplied 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .config import GeneratorConfig
 from .layers import ModulatedBlock, rope_2d
@@ -129,6 +131,7 @@ class Generator(nn.Module):
             for _ in range(config.num_blocks // config.readout_every)
         )
         self.tail = Tail(config)
+        self.recompute_blocks = False  # in the backward pass, to save memory (1604.06174)
         cos, sin = rope_2d(config.grid, dim // config.num_heads)
         still = torch.zeros(config.num_registers, cos.shape[1])  # registers have no position
         self.register_buffer("rope_cos", torch.cat([still + 1, cos]), persistent=False)
@@ -140,6 +143,11 @@ class Generator(nn.Module):
         w = repeat(w, "n d -> n b d", b=self.config.num_blocks)
         return self.synthesis(w, tokens, mask)
 
+    def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
+        if self.recompute_blocks and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
+
     def synthesis(self, w: Tensor, tokens: Tensor, mask: Tensor, *, tile: str = "none") -> Tensor:
         """w [N, num_blocks, dim] and the condition's tokens -> [N, C, H, W] in [-1, 1]."""
         num_registers = self.config.num_registers
@@ -149,7 +157,7 @@ class Generator(nn.Module):
         rope = (self.rope_cos, self.rope_sin)
         features = x.new_zeros(())
         for i, block in enumerate(self.blocks):
-            x = block(x, w[:, i], context, mask, rope)
+            x = self._run(block, x, w[:, i], context, mask, rope)
             if (i + 1) % self.config.readout_every == 0:
                 features = features + self.readouts[i // self.config.readout_every](
                     x[:, num_registers:]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+import imagen_model as im
 from imagen_model.cli import main
 from imagen_model.training.loop import Trainer
 
@@ -163,9 +167,12 @@ def test_data_emoji_and_folder_build_sets_that_train(imagen, emoji_sources, tmp_
     assert code == 0 and "with captions" in out
     code, out, _ = imagen(
         "train", tmp_path / "copy", "--out", tmp_path / "run", "--kimg", 1, "--resolution", 32,
-        "--dry-run",
+        "--batch", 4, "--dry-run",
     )  # fmt: skip
     assert code == 0 and "nano" in out and not (tmp_path / "run").exists()
+    assert re.search(r"speed: [\d.]+ images a second", out)
+    assert re.search(r"time: 0:\d\d:\d\d for 1.0 kimg, 250 steps", out)
+    assert re.search(r"memory: [\d.]+ GiB", out)
 
 
 def test_data_into_a_folder_with_something_in_it_is_refused(imagen, emoji_sources, tmp_path):
@@ -185,6 +192,9 @@ def test_training_writes_a_model_and_goes_on_with_resume(imagen, emoji_folder, t
     assert code == 1 and one_line(err) and "--resume" in err
     code, out, _ = imagen(*command, "--kimg", 0.032, "--resume")
     assert code == 0 and "trained 0.0 kimg" in out
+    last = json.loads((run / "stats.jsonl").read_text().splitlines()[-1])
+    assert last["kimg"] == 0.032
+    assert math.isfinite(last["kid_lite1"]) and 0 <= last["retrieval_r1"] <= 1
     drawn = tmp_path / "mine.png"
     code, _, _ = imagen(
         "sample", "--model", run / "latest.safetensors", "--prompt", "rocket", "--out", drawn
@@ -214,6 +224,27 @@ def test_a_stopped_training_ends_well_and_prints_how_to_go_on(
     code, out, _ = imagen(*again[1:])
     assert code == 0 and "go on with" not in out
     assert main(["info", str(run / "latest.safetensors")]) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of the size of files are POSIX's")
+def test_a_full_disk_ends_training_with_one_line_and_the_last_checkpoint(
+    imagen, emoji_folder, tmp_path
+):
+    run = tmp_path / "run"
+    command = ("train", emoji_folder, "--out", run, "--batch", 8)
+    assert imagen(*command, "--kimg", 0.016)[0] == 0
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
+    try:
+        code, _, err = imagen(*command, "--kimg", 0.032, "--resume")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 1 and "cannot write" in err and "too large" in err and "Traceback" not in err
+    assert im.load(run / "latest.safetensors").card["kimg"] == 0.016
+    code, _, _ = imagen(*command, "--kimg", 0.032, "--resume")
+    assert code == 0 and im.load(run / "latest.safetensors").card["kimg"] == 0.032
 
 
 @pytest.mark.parametrize(

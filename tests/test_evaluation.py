@@ -2,13 +2,16 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from imagen_model.evaluation import evaluate, report
+from imagen_model.data.captions import CaptionSampler
+from imagen_model.data.folder import PictureSet, Sample
+from imagen_model.evaluation import Glance, evaluate, report
 from imagen_model.evaluation.distances import frechet_distance, kernel_distance
 from imagen_model.evaluation.extractor import PACKAGE, Lite1, pixels_sha256
 from imagen_model.evaluation.neighbours import (
@@ -217,3 +220,39 @@ def test_a_test_set_that_was_trained_on_is_refused(tiny_model, emoji_folder, tmp
 def test_data_without_a_test_split_is_refused(tiny_model, emoji_folder):
     with pytest.raises(ValueError, match="no split 'test'"):
         evaluate(tiny_model, emoji_folder / "train")
+
+
+# -- while training -------------------------------------------------------------------------------
+
+
+class Copyist(torch.nn.Module):
+    """Draws the real pictures that a glance asks for, in their order; noise if told to."""
+
+    def __init__(self, real: torch.Tensor, noise: float) -> None:
+        super().__init__()
+        self.real, self.noise, self.drawn = real, noise, 0
+        self.generator = SimpleNamespace(config=SimpleNamespace(z_dim=4))
+        self.device = torch.device("cpu")
+
+    def generate(self, z, condition):
+        part = self.real[self.drawn : self.drawn + len(z)]
+        self.drawn += len(z)
+        rng = torch.Generator().manual_seed(0)
+        return torch.lerp(part, torch.rand(part.shape, generator=rng) * 2 - 1, self.noise)
+
+
+def test_a_glance_tells_a_copyist_from_noise(emoji_pictures, emoji_captions):
+    glance = Glance(emoji_pictures, emoji_captions, num=40)
+    real = emoji_pictures.batch(glance.index)
+    copied, noise = glance(Copyist(real, 0.0)), glance(Copyist(real, 1.0))
+    assert copied["retrieval_r1"] == 1.0
+    assert noise["retrieval_r1"] < 0.3
+    assert copied["kid_lite1"] < 0.01 < noise["kid_lite1"]
+    assert glance(Copyist(real, 0.5)) == glance(Copyist(real, 0.5))
+
+
+def test_a_glance_without_captions_says_nothing_of_them(emoji_pictures):
+    samples = [Sample(s.path) for s in emoji_pictures.samples]
+    pictures = PictureSet(samples, emoji_pictures.pixels)
+    glance = Glance(pictures, CaptionSampler(samples, ()), num=20)
+    assert glance(Copyist(pictures.batch(glance.index), 0.0)).keys() == {"kid_lite1"}

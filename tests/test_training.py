@@ -3,8 +3,10 @@
 import json
 import math
 import shutil
+import time
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ from imagen_model.training.config import PENALTIES, TrainingConfig
 from imagen_model.training.loop import EpochOrder, Trainer
 from imagen_model.training.losses import OBJECTIVES
 from imagen_model.training.report import write_timelapse
-from imagen_model.training.start import Choices, describe, prepare
+from imagen_model.training.start import Choices, describe, estimate, prepare
 from imagen_model.training.state import load_state, save_state, saved_state
 
 CPU = torch.device("cpu")
@@ -176,6 +178,49 @@ def test_rpgan_with_penalties_runs(trainer, features, penalty):
     assert all(math.isfinite(value) for value in line.values())
 
 
+@pytest.mark.parametrize("features", [True, False])
+def test_a_generator_that_looks_ahead_trains(trainer, features):
+    t = trainer(
+        model=tiny_model_config(features=features),
+        unrolled_steps=2,
+        pairs_weight=0.0,
+        tick_kimg=0.008,
+    )
+    before = t.networks.generator.tail.out.weight.detach().clone()
+    t.run()
+    assert all(math.isfinite(value) for line in stats(t.out) for value in line.values())
+    assert not torch.equal(before, t.networks.generator.tail.out.weight)
+
+
+def test_saving_memory_changes_no_number(trainer):
+    logs = []
+    for saving in (False, True):
+        t = trainer(recompute_blocks=saving)
+        calls = []
+        t.networks.generator.blocks[0].register_forward_pre_hook(lambda *_, c=calls: c.append(1))
+        t.step()
+        logs.append({name: float(value) for name, value in t.step().items()})
+        assert len(calls) == (4 if saving else 2)
+    assert logs[0] == logs[1]
+
+
+def test_what_a_run_adapts_is_logged_and_goes_on(trainer):
+    settings = {
+        "objective": "rpgan", "r1_gamma": 1e-6, "r2_gamma": 1e-6, "auto_gamma": True,
+        "augment_target": 0.6, "tick_kimg": 0.008,
+    }  # fmt: skip
+    t = trainer(**settings)
+    t.run()
+    lines = stats(t.out)
+    assert [line["gamma"] for line in lines] == pytest.approx([1e-6 * 1.25**i for i in range(4)])
+    steps = {round(a["augment_p"] - b["augment_p"], 9) for a, b in pairwise(lines)}
+    assert steps <= {0.000016, -0.000016}
+    again = trainer(**settings)
+    assert again.resume()
+    assert again.game.controls == t.game.controls
+    assert again.game.controls.gamma_scale == pytest.approx(1.25**4)
+
+
 def test_the_penalties_change_the_discriminator(trainer):
     heads = []
     for gamma in (0.0, 100.0):
@@ -231,6 +276,66 @@ def test_the_learning_rate_warms_up_and_falls_to_its_end(trainer):
     assert judge == pytest.approx(rest * 0.5)
     assert rates(500)[0] == pytest.approx(rates(1000)[0] / 2, rel=0.02)
     assert rates(10_000)[0] == pytest.approx(1e-4)
+
+
+def test_figures_come_with_snapshots_and_at_the_end(trainer):
+    t = trainer(kimg=0.04, tick_kimg=0.008, snapshot_kimg=0.016)
+    asked = []
+
+    def measure(networks):
+        asked.append(networks is t.ema.module)
+        return {"kid_lite1": float(len(asked))}
+
+    t.metrics = measure
+    t.run()
+    found = {line["kimg"]: line["kid_lite1"] for line in stats(t.out) if "kid_lite1" in line}
+    assert found == {0.016: 1.0, 0.032: 2.0, 0.04: 3.0}
+    assert all(asked)
+
+
+def test_figures_that_take_long_are_left_out(trainer):
+    t = trainer(kimg=0.04, tick_kimg=0.008, snapshot_kimg=0.008)
+
+    def measure(networks):
+        time.sleep(1.0)  # a twentieth of the time would be twenty seconds
+        return {"kid_lite1": 0.5}
+
+    t.metrics = measure
+    t.run()
+    assert [line["kimg"] for line in stats(t.out) if "kid_lite1" in line] == [0.008, 0.04]
+
+
+def test_the_end_of_a_run_is_logged_between_ticks_too(trainer):
+    t = trainer(kimg=0.024, tick_kimg=0.016)
+    t.run()
+    assert [line["kimg"] for line in stats(t.out)] == [0.016, 0.024]
+
+
+def test_the_newest_model_is_published(trainer, tmp_path):
+    t = trainer()
+    t.publish = tmp_path / "models" / "mine.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        t.run(stop_after(16))
+    assert im.load(t.publish).card["kimg"] == 0.016
+
+
+def test_a_preview_shows_the_same_captions_as_the_real_pictures(trainer):
+    t = trainer()
+    assert t.preview(columns=4).size == (4 * 32, 4 * 32)
+    assert t.preview(columns=4).tobytes() == t.preview(columns=4).tobytes()
+    assert t.preview(columns=4).tobytes() != t.preview(columns=4, real=True).tobytes()
+
+
+def test_an_estimate_is_tried_out(trainer):
+    t = trainer(kimg=10.0)
+    plan = estimate(t)
+    rate = float(plan["speed"].split()[0])
+    assert rate > 0
+    assert plan["time"].endswith("for 10.0 kimg, 1,250 steps")
+    assert plan["epochs"] == f"{10_000 / 53:.1f}"
+    assert not t.out.exists()
+    by_time = estimate(trainer(kimg=0.0, minutes=2.0))
+    assert by_time["time"].startswith("0:02:00 for")
 
 
 # -- stopping and going on ------------------------------------------------------------------------
@@ -593,6 +698,7 @@ def test_captions_make_the_stage_text(prepared, emoji_pictures):
 def test_pretraining_forgets_the_captions(prepared):
     t = prepared(stage="pretrain")
     assert t.training.pairs_weight == t.training.info_nce_weight == 0
+    assert (t.training.augment_p, t.training.augment_target) == (0.4, 0.6)
     assert t.model.conditioning.styles == ()
     assert t.model.conditioning.text_encoder == ""
     condition, _, is_open = t.captions.draw(torch.arange(8), t.rng)
@@ -603,7 +709,7 @@ def test_pretraining_forgets_the_captions(prepared):
 def test_a_folder_without_captions_is_pretrained_and_never_a_text_stage(prepared, tmp_path):
     folder = tmp_path / "bare"
     folder.mkdir()
-    Image.new("RGB", (40, 40), (9, 9, 9)).save(folder / "a.png")
+    Image.new("RGB", (40, 40), (200, 9, 9)).save(folder / "a.png")
     t = prepared(folder)
     assert t.training.stage == "pretrain"
     assert t.model.generator.channels == 3  # opaque pictures need no alpha
@@ -612,9 +718,13 @@ def test_a_folder_without_captions_is_pretrained_and_never_a_text_stage(prepared
 
 
 def test_rpgan_has_penalties_unless_told_otherwise(prepared):
-    assert prepared(objective="rpgan").training.r1_gamma == 1.0
+    training = prepared(objective="rpgan").training
+    assert (training.r1_gamma, training.r2_gamma, training.auto_gamma) == (1.0, 1.0, True)
+    training = prepared(objective="rpgan", gamma=2.0).training
+    assert (training.r1_gamma, training.r2_gamma, training.auto_gamma) == (2.0, 2.0, False)
     assert prepared(objective="rpgan", gamma=0.0).training.r2_gamma == 0.0
-    assert prepared().training.r1_gamma == 0.0
+    training = prepared().training
+    assert (training.r1_gamma, training.auto_gamma) == (0.0, False)
 
 
 def test_preset_dcgan_is_the_article_s_loop(prepared):

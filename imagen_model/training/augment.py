@@ -38,6 +38,9 @@ class AugmentDraw:
         hole = torch.cat([u[:, 5:7], CUTOUT * on[:, 2:3].float()], dim=1)
         return cls(color.to(device), shift.to(device), hole.to(device))
 
+    def __getitem__(self, rows: slice) -> AugmentDraw:
+        return AugmentDraw(self.color[rows], self.shift[rows], self.hole[rows])
+
     def __call__(self, pictures: Tensor) -> Tensor:
         return self._cut(self._translate(self._recolor(pictures)))
 

@@ -35,7 +35,13 @@ class TrainingConfig:
     r2_gamma: float = 0.0
     penalty: str = "finite-difference"  # how R1 and R2 are found; exact is the slow reference
     lipschitz_weight: float = 10.0  # of wgan-gp's own penalty; other objectives have none
-    augment_p: float = 0.4
+    recompute_blocks: bool = False  # of the generator, in the backward pass: less memory, slower
+    auto_gamma: bool = False  # hold the penalties' share of D's loss in a band (controls.py)
+    unrolled_steps: int = 0  # of D that the generator looks ahead (unrolled.py)
+    augment_p: float = 0.4  # at the start; it stays, unless augment_target is set
+    augment_target: float = 0.0  # how surely D may know real pictures (controls.py); 0: p is fixed
+    augment_min: float = 0.0
+    augment_max: float = 0.8
     ema_halflife_kimg: float = 10.0
     adversarial_weight: float = 0.2
     pairs_weight: float = (
@@ -62,6 +68,9 @@ class TrainingConfig:
         check(self.lr >= self.lr_end > 0, "lr", f"at least lr_end ({self.lr_end})")
         check(0 <= self.judge_fraction < 1, "judge_fraction", "0 to under 1")
         check(0 <= self.augment_p <= 1, "augment_p", "0 to 1")
+        check(0 <= self.augment_target < 1, "augment_target", "0 to under 1")
+        check(0 <= self.augment_min <= self.augment_max <= 1, "augment_min", "0 to augment_max")
+        check(0 <= self.unrolled_steps <= 100, "unrolled_steps", "0 to 100")
         check(self.r1_gamma >= 0, "r1_gamma", "0 or more")
         check(self.r2_gamma >= 0, "r2_gamma", "0 or more")
         check(self.penalty in PENALTIES, "penalty", " or ".join(PENALTIES))

@@ -15,6 +15,8 @@ from PIL import Image
 from ..files import write_atomically
 
 PANELS = (
+    ("Distance from the real pictures (KID-lite1)", ("kid_lite1",)),
+    ("Captions followed (R@1 among training pictures)", ("retrieval_r1",)),
     ("Losses of the game", ("d_loss", "g_loss")),
     ("Mean logits (high: real)", ("real_logits", "fake_logits")),
     ("Nearness to the real picture", ("feature_matching", "feature_contrast", "l1")),
@@ -22,6 +24,8 @@ PANELS = (
     ("Penalties", ("r1_penalty", "r2_penalty", "lipschitz_penalty")),
     ("Diversity against the data's", ("diversity",)),
     ("Gradient norms", ("d_grad_norm", "g_grad_norm")),
+    ("Augmentation, and how surely D knows real pictures", ("augment_p", "overfit")),
+    ("Gamma", ("gamma",)),
     ("Learning rate", ("lr",)),
     ("Images a second", ("img_per_sec",)),
 )

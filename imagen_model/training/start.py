@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,8 +31,11 @@ from .config import (
 )
 from .loop import Trainer
 from .state import read_progress, saved_state
+from .team import Team
 
-RPGAN_GAMMA = 1.0
+RPGAN_GAMMA = 1.0  # at the start
+ADA_TARGET = 0.6  # 2006.06676
+MANY_PICTURES = 30_000
 FINDINGS = "found"  # the folder beside a run's state
 DEFAULT_PRESET = "nano"
 DEFAULT_BATCH = 32
@@ -53,6 +58,8 @@ class Choices:
     seed: int | None = None
     init: str | None = None  # a checkpoint to begin with, whose architecture stays
     keep: int | None = None
+    unroll: int | None = None  # steps of the discriminator that the generator looks ahead
+    save_memory: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ def prepare(
     device: torch.device,
     progress: Callable[[str], Callable[[int, int], object]],
     resume: bool = False,
+    team: Team | None = None,
 ) -> Trainer:
     """Read the pictures and build the run's networks; nothing is written yet.
 
@@ -115,6 +123,8 @@ def prepare(
         # null condition: no words, no styles, and nothing to pair a picture with
         pictures.samples = [_unlabelled(s) for s in pictures.samples]
         settings |= {"pairs_weight": 0.0, "info_nce_weight": 0.0, "adversarial_weight": 1.0}
+        if not is_dcgan:
+            settings |= _adaptive_augmentation(len(pictures))
     if is_dcgan:
         settings |= _in_epochs(len(pictures), settings["batch"], has_limit=has_limit)
     text_encoder = text_encoder_hash() if stage == "text" else ""
@@ -133,9 +143,7 @@ def prepare(
             text_encoder=text_encoder,
         )
     styles = model.conditioning.styles
-    captions = CaptionSampler(
-        pictures.samples, styles, progress("encoding captions"), found=found
-    )
+    captions = CaptionSampler(pictures.samples, styles, progress("encoding captions"), found=found)
     card = {
         "name": out.name,
         "data": {
@@ -154,6 +162,7 @@ def prepare(
         device=device,
         card=card,
         networks=networks,
+        team=team,
     )
     if origin and origin.training:
         trainer.resume()
@@ -204,6 +213,8 @@ def _settings(model: ModelConfig, choices: Choices, origin: Origin | None) -> di
         "batch": choices.batch,
         "seed": choices.seed,
         "keep_snapshots": choices.keep,
+        "unrolled_steps": choices.unroll,
+        "recompute_blocks": choices.save_memory,
     }
     settings |= {name: value for name, value in asked.items() if value is not None}
     if choices.kimg or choices.minutes or not continues:
@@ -212,9 +223,18 @@ def _settings(model: ModelConfig, choices: Choices, origin: Origin | None) -> di
     if gamma is None and not continues:
         gamma = RPGAN_GAMMA if settings["objective"] == "rpgan" else 0.0
     if gamma is not None:
-        settings |= {"r1_gamma": gamma, "r2_gamma": gamma}
+        auto = choices.gamma is None and gamma > 0
+        settings |= {"r1_gamma": gamma, "r2_gamma": gamma, "auto_gamma": auto}
     settings.setdefault("seed", 0)
     return settings
+
+
+def _adaptive_augmentation(num_pictures: int) -> dict[str, float]:
+    """Always some for sets that a discriminator can learn by heart; for large ones only as much
+    as it turns out to need. The pairs of the text stage have a fixed one."""
+    if num_pictures < MANY_PICTURES:
+        return {"augment_target": ADA_TARGET, "augment_min": 0.2, "augment_max": 0.8}
+    return {"augment_p": 0.0, "augment_target": ADA_TARGET, "augment_max": 0.3}
 
 
 def _in_epochs(num_pictures: int, batch: int, *, has_limit: bool) -> dict[str, float]:
@@ -235,9 +255,9 @@ def _silence_words(networks: Networks) -> None:
     Pretraining has only ever seen the null condition, so the two layers that take the condition
     mean nothing yet for words. Their weights go to zero and their biases to what null gave.
     """
-    generator, null = networks.generator, networks.conditioning.null_pooled
+    generator, learned = networks.generator, networks.conditioning.null_pooled
     assert isinstance(generator, Generator)
-    null = F.rms_norm(null.detach(), null.shape)
+    null = F.rms_norm(learned.detach(), learned.shape)
     with torch.no_grad():
         for layer in (generator.mapping.cond_in, generator.context_in):
             layer.bias.copy_(layer(null))
@@ -319,3 +339,39 @@ def describe(trainer: Trainer) -> dict:
         or "random weights",
         "device": str(trainer.device),
     }
+
+
+def estimate(trainer: Trainer) -> dict[str, str]:
+    """What a run will take, from ten steps that are tried: for --dry-run, the trainer is spent."""
+    t = trainer.training
+    rate = trainer.probe()
+    limits = [t.kimg * 1000 / rate] * bool(t.kimg) + [t.minutes * 60] * bool(t.minutes)
+    seconds = min(limits)
+    images = seconds * rate
+    plan = {
+        "speed": f"{rate:.1f} images a second",
+        "time": f"{format_duration(seconds)} for {images / 1000:.1f} kimg, "
+        f"{math.ceil(images / t.batch):,} steps",
+        "epochs": f"{images / len(trainer.pictures):.1f}",
+    }
+    memory = _peak_memory(trainer.device)
+    return plan | ({"memory": f"{memory / 2**30:.1f} GiB"} if memory else {})
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Bytes: the GPU's where there is one, else the process's; 0 where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def format_duration(seconds: float) -> str:
+    """h:mm:ss."""
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"

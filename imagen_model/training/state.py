@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from ..files import save_tensors
 
 STATE, NEW, OLD = "state", "state.new", "state.old"
 
@@ -20,9 +22,9 @@ def save_state(run: Path, modules: dict[str, nn.Module], optimizers: dict, progr
     new.mkdir(parents=True)
     for name, module in modules.items():
         state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-        save_file(state, new / f"{name}.safetensors")
+        save_tensors(state, new / f"{name}.safetensors")
     for name, optimizer in optimizers.items():
-        save_file(_flat(optimizer), new / f"optimizer-{name}.safetensors")
+        save_tensors(_flat(optimizer), new / f"optimizer-{name}.safetensors")
     (new / "progress.json").write_text(json.dumps(progress))  # last: it marks the folder complete
     shutil.rmtree(run / OLD, ignore_errors=True)
     if (run / STATE).exists():

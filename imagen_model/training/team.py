@@ -1,0 +1,90 @@
+"""Several processes that train one model: each has its rows of every batch.
+
+Hugging Face Accelerate starts them and says who is who (`accelerate launch -m imagen_model train
+...`); torch.distributed carries the numbers. All processes draw the same random numbers for the
+whole batch and take their own rows, gradients are averaged, and terms that compare the pictures
+of a batch see all of it. So the networks learn what one process would with the same batch, to
+rounding (but for preset dcgan, whose BatchNorm sees its own rows only). Only the first process
+writes, logs and speaks. Alone, all of this does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Team:
+    """The processes; this one is `rank` of `size`."""
+
+    def __init__(self, rank: int = 0, size: int = 1, device: torch.device | None = None) -> None:
+        self.rank, self.size, self.device = rank, size, device
+
+    @classmethod
+    def current(cls) -> Team:
+        """What this process was started as: alone, or one of several by a launcher."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls()
+        try:
+            from accelerate import PartialState
+        except ImportError:
+            raise ValueError(
+                "several processes need accelerate: pip install 'imagen-gan[train]'"
+            ) from None
+        state = PartialState(cpu=not torch.cuda.is_available())
+        return cls(state.process_index, state.num_processes, state.device)
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def own(self, count: int) -> slice:
+        """This process's rows of `count`, which all processes share evenly."""
+        part = count // self.size
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def gather(self, x: Tensor) -> Tensor:
+        """The rows of all processes, in order; gradients find their way back."""
+        if self.size == 1:
+            return x
+        from torch.distributed.nn.functional import all_gather
+
+        return torch.cat(all_gather(x.contiguous()))
+
+    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Every parameter's gradient becomes the mean over processes."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for gradient, part in zip(
+            gradients, flat.split([g.numel() for g in gradients]), strict=True
+        ):
+            gradient.copy_(part.view_as(gradient))
+
+    def average(self, log: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Scalars that every process has under the same names, averaged."""
+        if self.size == 1:
+            return log
+        values = torch.stack([value.detach().float() for value in log.values()])
+        dist.all_reduce(values)
+        return dict(zip(log, values / self.size, strict=True))
+
+    def agree(self, value: float) -> float:
+        """The first process's value."""
+        if self.size == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        dist.broadcast(shared, src=0)
+        return float(shared)
+
+    def leave(self) -> None:
+        """The end of working together."""
+        if self.size > 1:
+            dist.destroy_process_group()

@@ -1,0 +1,91 @@
+"""Unrolled discriminator steps (Unrolled GAN, 1611.02163): the generator answers the discriminator
+that its pictures are about to make, and gradients flow through that discriminator's own steps.
+
+The steps are Adam's (1412.6980) as the optimiser would take them next, without momentum; gradients
+do not flow through its second moments. The paper leaves the optimiser open. Each step costs about
+as much as a discriminator's and is differentiated twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..conditioning import Condition
+from ..dcgan import DcganDiscriminator
+from ..discriminator import Discriminator
+from .batch import Batch
+
+Judge = Discriminator | DcganDiscriminator
+Loss = Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], Tensor]
+
+
+class _Logits(nn.Module):
+    """Logits as a function of all weights, those of the embedded condition among them."""
+
+    def __init__(self, discriminator: Judge) -> None:
+        super().__init__()
+        self.discriminator = discriminator
+
+    def forward(
+        self, pictures: Tensor, levels: list[Tensor], condition: Condition
+    ) -> tuple[Tensor, ...]:
+        cond = self.discriminator.embed_condition(condition.pooled, condition.style)
+        return self.discriminator(pictures, levels).logits(cond)
+
+
+class UnrolledDiscriminator:
+    """The discriminator after `steps` more steps on one batch; the real one stays as it is."""
+
+    def __init__(
+        self, discriminator: Judge, optimizer: torch.optim.Adam, loss: Loss, *, steps: int
+    ) -> None:
+        self.judge, self.optimizer, self.loss, self.steps = (
+            _Logits(discriminator),
+            optimizer,
+            loss,
+            steps,
+        )
+
+    def logits(self, batch: Batch) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Of real and drawn pictures; differentiable in the drawn ones, through the steps too."""
+        named = dict(self.judge.named_parameters())
+        groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
+        trained = {name: p for name, p in named.items() if p in groups}
+        weights = {name: p.detach().requires_grad_(True) for name, p in trained.items()}
+        moments = {name: self._moment(p) for name, p in trained.items()}
+        for ahead in range(1, self.steps + 1):
+            loss = self.loss(*self._judge(weights, batch))
+            slopes = torch.autograd.grad(
+                loss, list(weights.values()), create_graph=True, allow_unused=True
+            )
+            for (name, p), slope in zip(trained.items(), slopes, strict=True):
+                if slope is None:
+                    continue
+                group, (moment, taken) = groups[p], moments[name]
+                beta = group["betas"][1]
+                moment = beta * moment + (1 - beta) * slope.detach().square()
+                moments[name] = (moment, taken)
+                unbiased = moment / (1 - beta ** (taken + ahead))
+                weights[name] = weights[name] - group["lr"] * slope / (
+                    unbiased.sqrt() + group["eps"]
+                )
+        return self._judge(weights, batch)
+
+    def _moment(self, p: Tensor) -> tuple[Tensor, int]:
+        """The mean square of a weight's gradient, and from how many steps."""
+        state = self.optimizer.state.get(p)
+        if not state:
+            return torch.zeros_like(p), 0
+        return state["exp_avg_sq"], int(state["step"])
+
+    def _judge(
+        self, weights: dict[str, Tensor], batch: Batch
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        def logits(pictures: Tensor, levels: list[Tensor]) -> tuple[Tensor, ...]:
+            return functional_call(self.judge, weights, (pictures, levels, batch.condition))
+
+        return logits(batch.real, batch.real_levels), logits(batch.fake, batch.fake_levels)
