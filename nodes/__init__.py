@@ -2,7 +2,8 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import condition, feedback, grid, latent, model, sample, score
+from . import condition, dataset, feedback, grid, latent, model, sample, score, train
+from .feedback_host import add_routes
 from .host import register_model_folder
 
 
@@ -11,11 +12,12 @@ class ImagenExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         register_model_folder()
+        add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_model_folder()  # hosts before on_load existed
         return [
             node
-            for family in (model, condition, latent, sample, score, grid, feedback)
+            for family in (model, condition, latent, sample, score, grid, dataset, train, feedback)
             for node in family.NODES
         ]

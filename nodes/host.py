@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +15,7 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
+from PIL.Image import Image
 from torch import Tensor
 
 from ..imagen_model import Model, bundled_models, to_image
@@ -102,3 +106,62 @@ class NodeProgress:
 def to_intermediate(x: Tensor) -> Tensor:
     """Where ComfyUI wants results to be."""
     return x.to(management.intermediate_device())
+
+
+def picture_folder(name: str) -> Path:
+    """A folder of pictures by its name in ComfyUI's input directory, or by its full path."""
+    inputs = Path(folder_paths.get_input_directory())
+    path = inputs / name.strip()  # a full path stays itself
+    if not name.strip() or not path.is_dir():
+        there = ", ".join(sorted(p.name for p in inputs.iterdir() if p.is_dir())) or "none"
+        raise ValueError(
+            f"no folder {name!r}; expected a full path, or a folder in {inputs} (there is: {there})"
+        )
+    return path
+
+
+def training_run(name: str) -> tuple[Path, Path]:
+    """Where a training run called `name` is written, and the model that it makes."""
+    if not re.fullmatch(r"[\w][\w .-]*", name) or name in bundled_models():
+        raise ValueError(
+            f"name is {name!r}; expected letters, digits, spaces, - and _, and no bundled model's"
+        )
+    run = Path(folder_paths.get_output_directory()) / "imagen_training" / name
+    return run, Path(folder_paths.get_folder_paths(FOLDER)[0]) / f"{name}.safetensors"
+
+
+class TrainingProgress:
+    """A training run as ComfyUI's bar with a sheet of pictures now and then; raises when the user
+    cancels. `losses` has one number a step."""
+
+    STEPS = 1000  # of the bar
+    PREVIEW_SEC, PREVIEW_COLUMNS = 10.0, 4
+
+    def __init__(self, preview: Callable[..., Image]) -> None:
+        self.bar = comfy.utils.ProgressBar(self.STEPS)
+        self.preview = preview
+        self.losses: list[float] = []
+        self.shown_at = time.monotonic()
+
+    def __call__(self, progress) -> None:
+        management.throw_exception_if_processing_interrupted()
+        self.losses.append(progress.loss)
+        preview = None
+        if time.monotonic() - self.shown_at > self.PREVIEW_SEC:
+            preview = ("PNG", self.preview(columns=self.PREVIEW_COLUMNS), 512)
+            self.shown_at = time.monotonic()
+        done = min(int(progress.fraction * self.STEPS), self.STEPS)
+        self.bar.update_absolute(done, self.STEPS, preview)
+
+
+def stage_progress(label: str) -> Callable[[int, int], None]:
+    """The library's (done, total) callback for one stage of preparation."""
+    bar: comfy.utils.ProgressBar | None = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        management.throw_exception_if_processing_interrupted()
+        bar = bar or comfy.utils.ProgressBar(total)
+        bar.update_absolute(done, total)
+
+    return show

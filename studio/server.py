@@ -104,7 +104,8 @@ class Server:
         return answer["prompt_id"]
 
     def wait_for(self, prompt_id: str, *, timeout_sec: float = 600.0) -> dict:
-        """The history entry of a finished prompt; StudioError in the node's words if it failed."""
+        """The history entry of a finished prompt; StudioError, in the node's words, if it failed or
+        was interrupted."""
         deadline = time.monotonic() + timeout_sec
         while time.monotonic() < deadline:
             entry = self.get(f"/api/history/{prompt_id}").get(prompt_id)
@@ -113,6 +114,10 @@ class Server:
                 if "execution_error" in messages:
                     error = messages["execution_error"]
                     raise StudioError(f"{error['node_type']}: {error['exception_message'].strip()}")
+                if "execution_interrupted" in messages:
+                    raise StudioError(
+                        f"{messages['execution_interrupted']['node_type']}: interrupted"
+                    )
                 return entry
             if self.process.poll() is not None:
                 raise StudioError(f"ComfyUI ended while working: {self._last_words()}")

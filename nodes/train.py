@@ -1,0 +1,119 @@
+"""Nodes that train."""
+
+import comfy.model_management as management
+import torch
+from comfy_api.latest import io
+
+from ..imagen_model import load
+from ..imagen_model.config import PRESET_DIMS
+from .host import (
+    HostedModel,
+    TrainingProgress,
+    model_names,
+    model_path,
+    picture_folder,
+    stage_progress,
+    training_run,
+)
+from .types import CATEGORY, ImagenModel
+
+NONE = "none"
+
+
+class ImagenTrain(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenTrain",
+            display_name="Imagen Train",
+            category=CATEGORY,
+            description="Trains a model on a folder of pictures and lists it in models/imagen.",
+            is_output_node=True,
+            inputs=[
+                io.String.Input(
+                    "folder",
+                    default="",
+                    tooltip="Pictures: a folder in ComfyUI's input directory, or a full path.",
+                ),
+                io.String.Input(
+                    "name",
+                    default="my-model",
+                    tooltip="Of the model. A run of this name goes on where it stopped.",
+                ),
+                io.Float.Input(
+                    "minutes",
+                    default=10.0,
+                    min=0.01,
+                    max=10000.0,
+                    step=1.0,
+                    tooltip="Of training, in all; more than before: the run goes on.",
+                ),
+                io.Combo.Input(
+                    "preset",
+                    options=list(PRESET_DIMS),
+                    default="nano",
+                    tooltip="Size: nano for a CPU and 32 px, small and larger for a GPU.",
+                ),
+                io.Combo.Input(
+                    "init",
+                    options=[NONE, *model_names()],
+                    default=NONE,
+                    tooltip="A trained model to begin with; its size then counts, not the preset.",
+                ),
+                io.Combo.Input(
+                    "resolution",
+                    options=["auto", "32", "64", "128"],
+                    default="auto",
+                    tooltip="Pixels a side; auto: 32 for nano, else 64.",
+                ),
+                io.Int.Input(
+                    "training_seed",  # "seed" would get a widget that changes it at every run
+                    default=0,
+                    min=0,
+                    max=2**31 - 1,
+                    tooltip="Of the first weights and of the order of pictures.",
+                ),
+            ],
+            outputs=[
+                ImagenModel.Output(display_name="model", tooltip="The trained model."),
+                io.LossMap.Output(
+                    display_name="loss", tooltip="One number a step, for Plot Loss Graph."
+                ),
+                io.String.Output(display_name="file", tooltip="Where the model is."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, folder: str, name: str, minutes: float, preset: str, init: str, resolution: str,
+        training_seed: int,
+    ) -> io.NodeOutput:  # fmt: skip
+        from ..imagen_model.training.start import Choices, prepare  # heavy
+
+        source, (run, target) = picture_folder(folder), training_run(name)
+        begins = init != NONE
+        choices = Choices(
+            preset=None if begins else preset,
+            resolution=None if resolution == "auto" else int(resolution),
+            minutes=minutes,
+            seed=training_seed,
+            init=str(model_path(init)) if begins else None,
+        )
+        management.unload_all_models()
+        with torch.inference_mode(False), torch.enable_grad():  # ComfyUI runs nodes in it
+            trainer = prepare(
+                source,
+                run,
+                choices,
+                device=management.get_torch_device(),
+                progress=stage_progress,
+                resume=True,
+            )
+            trainer.publish = target
+            progress = TrainingProgress(trainer.preview)
+            trainer.run(progress)
+        loss = {"loss": progress.losses or trainer.logged_losses()}
+        return io.NodeOutput(HostedModel.wrap(load(target)), loss, str(target))
+
+
+NODES = [ImagenTrain]

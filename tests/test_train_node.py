@@ -1,0 +1,138 @@
+"""Training in the graph, in a real ComfyUI."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from comfyui import saved_pixels
+
+import imagen_model as im
+from studio.server import Server, StudioError
+
+pytestmark = pytest.mark.comfyui
+FOLDER = "twelve-emoji"
+
+
+@pytest.fixture
+def pictures(server: Server, emoji_folder: Path) -> str:
+    """A folder of captioned pictures in ComfyUI's input directory."""
+    target = server.base / "input" / FOLDER
+    if not target.exists():
+        shutil.copytree(emoji_folder / "train", target)
+    return FOLDER
+
+
+def graph(folder: str, name: str, *, minutes: float = 0.02, **inputs: object) -> dict:
+    """Train, plot the losses, draw with the model."""
+    return {
+        "1": {
+            "class_type": "ImagenTrain",
+            "inputs": {
+                "folder": folder, "name": name, "minutes": minutes, "preset": "nano",
+                "init": "none", "resolution": "auto", "training_seed": 0, **inputs,
+            },
+        },
+        "2": {
+            "class_type": "LossGraphNode",
+            "inputs": {"loss": ["1", 1], "filename_prefix": "loss"},
+        },
+        "3": {
+            "class_type": "ImagenEncodeText",
+            "inputs": {"model": ["1", 0], "text": "rocket", "style": "any"},
+        },
+        "4": {
+            "class_type": "ImagenRandomLatent",
+            "inputs": {"model": ["1", 0], "seed": 0, "batch_size": 2},
+        },
+        "5": {
+            "class_type": "ImagenSample",
+            "inputs": {
+                "model": ["1", 0], "condition": ["3", 0], "latent": ["4", 0],
+                "truncation": 1.0, "background": "white", "tile": "none",
+            },
+        },
+        "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": "t"}},
+    }  # fmt: skip
+
+
+def model_file(server: Server, name: str) -> Path:
+    return server.base / "models" / "imagen" / f"{name}.safetensors"
+
+
+def test_a_graph_trains_plots_draws_and_lists_its_model(server, pictures):
+    outputs = server.run(graph(pictures, "from graph"))
+    assert outputs["2"]["images"]  # core's plot of the losses
+    assert len(saved_pixels(server, {"6": outputs["6"]})) == 2
+    listed = server.get("/object_info/ImagenLoadModel")["ImagenLoadModel"]["input"]["required"]
+    assert "from graph.safetensors" in str(listed["model_name"])
+    model = im.load(model_file(server, "from graph"))
+    assert model.styles == ("fluent-3d", "fluent-flat", "noto", "twemoji")
+    assert (server.base / "output" / "imagen_training" / "from graph" / "report.html").is_file()
+
+
+def test_more_minutes_go_on_where_the_run_stopped(server, pictures):
+    server.run(graph(pictures, "longer", minutes=0.01))
+    first = im.load(model_file(server, "longer")).card
+    server.run(graph(pictures, "longer", minutes=0.03))
+    second = im.load(model_file(server, "longer")).card
+    assert second["kimg"] > first["kimg"]
+    assert second["seconds"] >= 0.03 * 60 > first["seconds"]
+
+
+def test_a_model_can_begin_with_another(server, pictures):
+    server.run(graph(pictures, "parent"))
+    server.run(graph(pictures, "child", init="parent.safetensors", preset="large"))
+    lineage = im.load(model_file(server, "child")).card["lineage"]
+    assert [parent["name"] for parent in lineage] == ["parent"]
+
+
+def test_cancel_stops_within_two_seconds_and_keeps_the_model(server, pictures):
+    failures: list[StudioError] = []
+
+    def run() -> None:
+        try:
+            server.run(graph(pictures, "cancelled", minutes=5.0))
+        except StudioError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    log = server.base / "output" / "imagen_training" / "cancelled" / "samples" / "real.png"
+    deadline = time.monotonic() + 120
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(2.0)  # a few steps
+    pressed = time.monotonic()
+    server.post("/api/interrupt", {})
+    thread.join(timeout=30)
+    took = time.monotonic() - pressed
+    assert not thread.is_alive()
+    assert failures and "interrupted" in str(failures[0])
+    assert took < 2.0
+    model = im.load(model_file(server, "cancelled"))
+    assert 0 < model.card["seconds"] < 60
+    assert torch.isfinite(model.sample("rocket")).all()
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "words"),
+    [
+        ("nowhere", "m", r"no folder 'nowhere'; expected a full path, or a folder in .*input"),
+        (FOLDER, "../m", r"name is '../m'; expected letters"),
+        (FOLDER, "", r"name is ''; expected letters"),
+    ],
+)
+def test_a_wrong_folder_or_name_is_explained(server, pictures, folder, name, words):
+    with pytest.raises(StudioError, match=words):
+        server.run(graph(folder, name))
+
+
+def test_a_run_does_not_become_another(server, pictures):
+    server.run(graph(pictures, "one kind", minutes=0.005))
+    with pytest.raises(StudioError, match="small does not fit the run in"):
+        server.run(graph(pictures, "one kind", minutes=0.02, preset="small"))
