@@ -47,8 +47,9 @@ def contact_sheet(
 ) -> Tensor:
     """[N, C, H, W] in [-1, 1] -> one picture [C, rows, columns] on white, captions below.
 
-    Pixels are enlarged `scale` times; `gap` pixels of the sheet stand between pictures. A caption
-    that is too long is cut at its picture's width. ValueError for more captions than pictures.
+    RGBA stands on nothing: between the pictures it is transparent. Pixels are enlarged `scale`
+    times; `gap` pixels of the sheet stand between pictures. A caption that is too long is cut at
+    its picture's width. ValueError for more captions than pictures.
     """
     n, c = pictures.shape[:2]
     if len(captions) > n:
@@ -63,7 +64,8 @@ def contact_sheet(
         if c == 4:
             strips[:, 3] = 1.0  # an opaque label
         cells = torch.cat([cells, strips], dim=2)
-    sheet = picture_grid(F.pad(cells, (0, gap, 0, gap), value=1.0), columns=columns, blank=1.0)
+    paper = -1.0 if c == 4 else 1.0  # premultiplied: nothing
+    sheet = picture_grid(F.pad(cells, (0, gap, 0, gap), value=paper), columns=columns, blank=paper)
     return sheet[:, : sheet.shape[1] - gap, : sheet.shape[2] - gap]
 
 

@@ -21,7 +21,8 @@ def to_prompt(workflow: dict, object_info: dict) -> dict[str, dict]:
     """GUI format (schema 0.4) -> API format, with the server's /object_info.
 
     Widgets take their values by position, in the order of the node's inputs; a seed is
-    followed by the value of its "control after generate" widget. ValueError for unknown nodes.
+    followed by the value of its "control after generate" widget. Inputs that a node has got since
+    the workflow was saved take their defaults, as in the GUI. ValueError for unknown nodes.
     """
     links = {link[0]: (str(link[1]), link[2]) for link in workflow["links"]}
     prompt = {}
@@ -36,8 +37,8 @@ def to_prompt(workflow: dict, object_info: dict) -> dict[str, dict]:
         inputs: dict[str, Any] = {}
         for name, spec in declared(object_info[kind]):
             if is_widget(spec):
-                value = values.pop(0)
                 options = spec[1] if len(spec) > 1 else {}
+                value = values.pop(0) if values else options.get("default")
                 if options.get("control_after_generate") and values and values[0] in CONTROLS:
                     values.pop(0)
                 if options.get("image_upload") and values and values[0] == "image":

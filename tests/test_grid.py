@@ -93,6 +93,13 @@ def test_a_contact_sheet_enlarges_and_spaces_its_pictures():
     assert (sheet[:, 7:, 7:] == 1).all()  # no fourth picture
 
 
+def test_between_transparent_pictures_there_is_nothing():
+    sheet = contact_sheet(torch.ones(3, 4, 2, 2), columns=2, gap=1)
+    assert (sheet[:, :2, :2] == 1).all()
+    assert (sheet[:, 2] == -1).all() and (sheet[:, :, 2] == -1).all()
+    assert (sheet[:, 3:, 3:] == -1).all()  # no fourth picture
+
+
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_captions_stand_below_their_pictures(channels):
     pictures = torch.full((2, channels, 64, 64), -0.5)
