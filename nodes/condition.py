@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..imagen_model import combined
 from .host import all_styles
 from .types import CATEGORY, ImagenCondition, ImagenModel
 
@@ -33,6 +34,12 @@ class ImagenEncodeText(io.ComfyNode):
                     default=ANY_STYLE,
                     tooltip="One of the model's styles; with 'any', each seed takes one.",
                 ),
+                io.Boolean.Input(
+                    "per_line",
+                    default=False,
+                    optional=True,
+                    tooltip="Each line is a prompt of its own: a picture a line.",
+                ),
             ],
             outputs=[
                 ImagenCondition.Output(
@@ -47,9 +54,42 @@ class ImagenEncodeText(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, model, text: str, style: str) -> io.NodeOutput:
+    def execute(cls, model, text: str, style: str, per_line: bool = False) -> io.NodeOutput:
         chosen = None if style == ANY_STYLE else style
-        return io.NodeOutput(model.model.encode_text(text, style=chosen))
+        prompts = text.strip().splitlines() if per_line else text
+        return io.NodeOutput(model.model.encode_text(prompts or "", style=chosen))
 
 
-NODES = [ImagenEncodeText]
+class ImagenCombineConditions(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenCombineConditions",
+            display_name="Imagen Combine Conditions",
+            category=CATEGORY,
+            description="Goes part of the way from one condition to another.",
+            inputs=[
+                ImagenCondition.Input("condition_a", tooltip="Where weight 0 is."),
+                ImagenCondition.Input("condition_b", tooltip="Where weight 1 is."),
+                io.Float.Input(
+                    "weight",
+                    default=0.5,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="0: a alone; 1: b alone; between them a mixture.",
+                ),
+            ],
+            outputs=[
+                ImagenCondition.Output(
+                    display_name="condition", tooltip="The mixture, for Imagen Sample and Score."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, condition_a, condition_b, weight: float) -> io.NodeOutput:
+        return io.NodeOutput(combined(condition_a, condition_b, weight))
+
+
+NODES = [ImagenEncodeText, ImagenCombineConditions]

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..imagen_model import contact_sheet
-from .convert import to_image_and_mask, to_pictures
+from .convert import opaque_mask, to_image_and_mask, to_pictures
 from .types import CATEGORY
 
 
@@ -36,20 +36,33 @@ class ImagenGrid(io.ComfyNode):
                     multiline=True,
                     tooltip="A line a picture; empty: no captions.",
                 ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Their transparency: gaps are transparent, too, as in a sprite sheet.",
+                ),
             ],
-            outputs=[io.Image.Output(display_name="image", tooltip="The sheet: one picture.")],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The sheet: one picture."),
+                io.Mask.Output(display_name="mask", tooltip="1 where the sheet is transparent."),
+            ],
         )
 
     @classmethod
-    def execute(cls, image, columns: int, scale: int, gap: int, captions: str) -> io.NodeOutput:
+    def execute(
+        cls, image, columns: int, scale: int, gap: int, captions: str, mask=None
+    ) -> io.NodeOutput:
         sheet = contact_sheet(
-            to_pictures(image),
+            to_pictures(image, mask),
             columns=columns,
             scale=scale,
             gap=gap,
             captions=captions.splitlines(),
         )
-        return io.NodeOutput(to_image_and_mask(sheet[None], "white")[0])
+        if mask is None:
+            image, _ = to_image_and_mask(sheet[None], "white")
+            return io.NodeOutput(image, opaque_mask(image))
+        return io.NodeOutput(*to_image_and_mask(sheet[None], "none"))
 
 
 NODES = [ImagenGrid]

@@ -1,10 +1,11 @@
-"""Nodes that make and change latents."""
+"""Nodes that make, find and change latents."""
 
 from comfy_api.latest import io
 
 from ..imagen_model import mixed, moved, walk
 from ..imagen_model.latent import CURVES
-from .convert import latent_to_link, link_to_latent
+from .convert import latent_to_link, link_to_latent, to_pictures
+from .host import NodeProgress
 from .types import CATEGORY, ImagenCondition, ImagenLatent, ImagenModel
 
 MAX_SEED = 2**64 - 1
@@ -191,8 +192,51 @@ class ImagenDirection(io.ComfyNode):
         return io.NodeOutput(latent_to_link(moved(points, ready.direction(direction), strength)))
 
 
+class ImagenInvert(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenInvert",
+            display_name="Imagen Invert",
+            category=CATEGORY,
+            description="Finds the latents that draw given pictures, so that they can be edited.",
+            inputs=[
+                ImagenModel.Input("model", tooltip="The model that shall draw them."),
+                ImagenCondition.Input(
+                    "condition", tooltip="What the pictures show: one for all, or one each."
+                ),
+                io.Image.Input("image", tooltip="The pictures, of any size."),
+                io.Int.Input(
+                    "steps",
+                    default=100,
+                    min=1,
+                    max=10000,
+                    tooltip="How long to search: more come nearer, and take longer.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Their transparency. Without it they count as opaque.",
+                ),
+            ],
+            outputs=[
+                ImagenLatent.Output(
+                    display_name="latent", tooltip="One latent a picture, in w, for this condition."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, condition, image, steps: int, mask=None) -> io.NodeOutput:
+        pictures = to_pictures(image, mask)
+        progress = NodeProgress(steps)
+        found = model.ready().invert(pictures, condition, steps=steps, progress=progress)
+        return io.NodeOutput(latent_to_link(found))
+
+
 NODES = [
     ImagenRandomLatent,
+    ImagenInvert,
     ImagenTruncate,
     ImagenMixLatents,
     ImagenInterpolate,

@@ -32,6 +32,10 @@ NODES = {
     "ImagenPickBest",
     "ImagenGrid",
     "ImagenModelInfo",
+    "ImagenInvert",
+    "ImagenCombineConditions",
+    "ImagenSaveDataset",
+    "ImagenLoadImageFolder",
 }
 
 

@@ -1,0 +1,148 @@
+"""Nodes that write and read folders of pictures."""
+
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy_api.latest import io, ui
+
+from ..imagen_model.data.folder import load_pictures, read_samples
+from ..imagen_model.data.labelled import append_labelled, chosen, folder_state
+from .convert import to_image_and_mask, to_pictures
+from .host import picture_folder, stage_progress, to_intermediate
+from .types import CATEGORY
+
+MAX_PICTURES = 4096
+MAX_SEED = 2**53 - 1
+
+
+def output_folder(name: str) -> Path:
+    """A folder inside ComfyUI's output directory; ValueError for any other."""
+    outputs = Path(folder_paths.get_output_directory()).resolve()
+    path = (outputs / name.strip()).resolve()
+    if outputs not in path.parents:
+        raise ValueError(f"folder is {name!r}; expected the name of a folder inside {outputs}")
+    return path
+
+
+class ImagenSaveDataset(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenSaveDataset",
+            display_name="Imagen Save Dataset",
+            category=CATEGORY,
+            description="Adds labelled pictures to a data set that Imagen and others train on.",
+            is_output_node=True,
+            is_input_list=True,
+            inputs=[
+                io.Image.Input("image", tooltip="The pictures: a batch, or a list of any sizes."),
+                io.String.Input(
+                    "captions",
+                    default="",
+                    multiline=True,
+                    tooltip="What the pictures show: a line for all, a line each, or a list.",
+                ),
+                io.String.Input(
+                    "folder",
+                    default="imagen_datasets/my-data",
+                    tooltip="The data set's folder, inside ComfyUI's output directory.",
+                ),
+                io.String.Input(
+                    "style",
+                    default="",
+                    tooltip="Noted with each picture, so that a model learns it; may be empty.",
+                ),
+                io.Mask.Input(
+                    "mask", optional=True, tooltip="Their transparency, kept in the files."
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="folder", tooltip="The data set's full path."),
+                io.Int.Output(display_name="count", tooltip="How many pictures it holds now."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, image: list, captions: list, folder: list, style: list, mask: list | None = None
+    ) -> io.NodeOutput:
+        root = output_folder(folder[0])
+        masks = mask or [None]
+        pictures = [
+            picture
+            for i, batch in enumerate(image)
+            for picture in to_pictures(batch, masks[min(i, len(masks) - 1)])
+        ]
+        lines = captions if len(captions) > 1 else captions[0].strip().splitlines() or [""]
+        written = append_labelled(root, pictures, lines, style=style[0].strip())
+        count = len(read_samples(root))
+        told = f"{len(written)} pictures added to {root}, which holds {count} now"
+        return io.NodeOutput(str(root), count, ui=ui.PreviewText(told))
+
+
+class ImagenLoadImageFolder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenLoadImageFolder",
+            display_name="Imagen Load Image Folder",
+            category=CATEGORY,
+            description="Reads the pictures of a folder as one batch, with masks and captions.",
+            inputs=[
+                io.String.Input(
+                    "folder",
+                    default="",
+                    tooltip="A folder in ComfyUI's input directory, or a full path.",
+                ),
+                io.Int.Input(
+                    "resolution",
+                    default=64,
+                    min=16,
+                    max=2048,
+                    tooltip="Pixels a side; transparent pictures are padded, others cut square.",
+                ),
+                io.Int.Input(
+                    "limit",
+                    default=64,
+                    min=1,
+                    max=MAX_PICTURES,
+                    tooltip="How many pictures at most.",
+                ),
+                io.Int.Input(
+                    "shuffle_seed",
+                    default=-1,
+                    min=-1,
+                    max=MAX_SEED,
+                    tooltip="-1: in the order of the folder; else in another order a seed.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The pictures, straight colour."),
+                io.Mask.Output(display_name="mask", tooltip="1 where they are transparent."),
+                io.String.Output(
+                    display_name="captions",
+                    is_output_list=True,
+                    tooltip="A list, one caption a picture; empty where there is none.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str | None = None, **others):
+        """Files that have changed are read anew. A linked folder is known only when it runs."""
+        return None if folder is None else folder_state(picture_folder(folder))
+
+    @classmethod
+    def execute(cls, folder: str, resolution: int, limit: int, shuffle_seed: int) -> io.NodeOutput:
+        seed = None if shuffle_seed < 0 else shuffle_seed
+        samples = chosen(read_samples(picture_folder(folder)), limit, shuffle_seed=seed)
+        read = load_pictures(
+            samples, resolution=resolution, channels=4, progress=stage_progress("reading")
+        )
+        image, mask = to_image_and_mask(read.batch(torch.arange(len(read))), "none")
+        captions = [sample.text for sample in read.samples]
+        return io.NodeOutput(to_intermediate(image), to_intermediate(mask), captions)
+
+
+NODES = [ImagenSaveDataset, ImagenLoadImageFolder]

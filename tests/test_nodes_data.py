@@ -1,0 +1,142 @@
+"""Nodes that take pictures in and give data sets out, in a real ComfyUI, through its API."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+from comfyui import example, saved_pixels
+from PIL import Image
+
+from imagen_model.data.folder import load_pictures, read_samples
+from studio.server import Server, StudioError
+from studio.workflow import set_input
+
+pytestmark = pytest.mark.comfyui
+
+
+def text_of(prompt: dict, class_type: str) -> str:
+    """The text widget of the only node of a kind."""
+    (node,) = (node for node in prompt.values() if node["class_type"] == class_type)
+    return node["inputs"]["value"]
+
+
+def folder_prompt(folder: str, **inputs: object) -> dict:
+    """A prompt that shows the pictures of a folder."""
+    values = {"folder": folder, "resolution": 32, "limit": 64, "shuffle_seed": -1, **inputs}
+    return {
+        "1": {"class_type": "ImagenLoadImageFolder", "inputs": values},
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    }
+
+
+def test_every_run_adds_to_a_data_set_that_the_library_reads(server: Server):
+    prompt = example(server, "labelled_dataset")
+    set_input(prompt, "ImagenSaveDataset", "folder", "sets/a")
+    set_input(prompt, "ImagenSaveDataset", "style", "mixed")
+    labels = text_of(prompt, "PrimitiveStringMultiline").splitlines()
+    for seed in (0, 1):
+        set_input(prompt, "ImagenRandomLatent", "seed", seed)
+        server.run(prompt)
+    samples = read_samples(server.base / "output" / "sets" / "a")
+    assert [sample.text for sample in samples] == labels * 2
+    assert {sample.style for sample in samples} == {"mixed"}
+    read = load_pictures(samples, resolution=32, channels=4)
+    assert not read.skipped and (read.pixels[:, 3] == 0).any()  # RGBA, as the mask says
+
+
+@pytest.mark.parametrize("folder", ["../elsewhere", "", "/tmp/elsewhere"])
+def test_a_data_set_stays_inside_of_the_output_directory(server: Server, folder):
+    prompt = example(server, "labelled_dataset")
+    set_input(prompt, "ImagenSaveDataset", "folder", folder)
+    with pytest.raises(StudioError, match="expected the name of a folder inside") as caught:
+        server.run(prompt)
+    assert "\n" not in str(caught.value)
+
+
+def test_captions_that_do_not_fit_are_one_line_on_the_node(server: Server):
+    prompt = example(server, "labelled_dataset")
+    set_input(prompt, "ImagenSaveDataset", "captions", "a\nb\nc")
+    set_input(prompt, "ImagenSaveDataset", "folder", "sets/b")
+    with pytest.raises(StudioError, match="ImagenSaveDataset: 3 captions do not fit 8 pictures"):
+        server.run(prompt)
+
+
+def test_a_folder_is_read_again_when_its_files_change(server: Server):
+    folder = server.base / "input" / "mine"
+    folder.mkdir()
+    for name, colour in (("a", "red"), ("b", "blue")):
+        Image.new("RGB", (40, 30), colour).save(folder / f"{name}.png")
+    prompt = folder_prompt("mine")
+    first = saved_pixels(server, server.run(prompt))
+    assert [tuple(picture[0, 0, :3]) for picture in first] == [(255, 0, 0), (0, 0, 255)]
+    Image.new("RGB", (30, 40), "lime").save(folder / "c.png")
+    assert len(saved_pixels(server, server.run(prompt))) == 3
+    assert len(saved_pixels(server, server.run(folder_prompt("mine", limit=2)))) == 2
+    by_path = saved_pixels(server, server.run(folder_prompt(str(folder))))
+    assert len(by_path) == 3
+
+
+def test_an_unknown_folder_is_one_line(server: Server):
+    with pytest.raises(StudioError, match="ImagenLoadImageFolder: no folder 'gone'") as caught:
+        server.run(folder_prompt("gone"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_sprite_sheet_is_transparent_and_without_gaps(server: Server):
+    (sheet,) = saved_pixels(server, server.run(example(server, "sprite_sheet")))
+    assert sheet.shape == (128, 128, 4)
+    assert sheet[..., 3].min() == 0 and sheet[..., 3].max() == 255
+
+
+def test_a_tile_goes_on_over_its_edges(server: Server):
+    (sheet,) = saved_pixels(server, server.run(example(server, "seamless_tile")))
+    steps = np.abs(np.diff(sheet[2::4, 2::4].astype(int), axis=1)).mean(axis=(0, 2))  # [columns]
+    seams, inside = steps[31::32], np.delete(steps, [31, 63])
+    assert seams.max() <= inside.max()
+
+
+def test_a_picture_of_another_size_without_alpha_is_inverted(server: Server):
+    rows = np.linspace(0, 255, 50 * 40 * 3).reshape(50, 40, 3).astype(np.uint8)
+    Image.fromarray(rows).save(server.base / "input" / "photo.png")
+    prompt = example(server, "invert_and_edit")
+    (node,) = (n for n in prompt.values() if n["class_type"] == "ImagenInvert")
+    prompt["100"] = {"class_type": "LoadImage", "inputs": {"image": "photo.png"}}
+    node["inputs"] |= {"image": ["100", 0], "mask": ["100", 1], "steps": 2}
+    (sheet,) = saved_pixels(server, server.run(prompt))
+    assert sheet.std() > 1
+
+
+def test_a_search_is_cancelled_within_two_seconds_and_the_next_run_works(server: Server):
+    prompt = example(server, "invert_and_edit")
+    set_input(prompt, "ImagenInvert", "steps", 10_000)
+    prompt_id = server.queue(prompt)
+    time.sleep(3)
+    assert not server.get(f"/api/history/{prompt_id}")  # it is at work
+    server.post("/api/interrupt", {})
+    started = time.monotonic()
+    while not server.get(f"/api/history/{prompt_id}"):
+        assert time.monotonic() - started < 2
+        time.sleep(0.05)
+    status = server.get(f"/api/history/{prompt_id}")[prompt_id]["status"]
+    assert "execution_interrupted" in json.dumps(status["messages"])
+    set_input(prompt, "ImagenInvert", "steps", 2)
+    assert saved_pixels(server, server.run(prompt))
+
+
+def test_a_prompt_a_line_draws_what_each_line_alone_draws(server: Server):
+    prompt = example(server, "text_to_image")
+    set_input(prompt, "ImagenEncodeText", "style", "noto")
+    alone = []
+    for text in ("red apple", "rocket"):
+        set_input(prompt, "ImagenEncodeText", "text", text)
+        alone += saved_pixels(server, server.run(prompt))
+    set_input(prompt, "ImagenEncodeText", "text", "red apple\nrocket")
+    set_input(prompt, "ImagenEncodeText", "per_line", True)
+    both = saved_pixels(server, server.run(prompt))
+    assert len(both) == 2
+    for one, other in zip(alone, both, strict=True):
+        assert torch.from_numpy(one.astype(int) - other.astype(int)).abs().max() <= 1
