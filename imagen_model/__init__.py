@@ -11,7 +11,7 @@ of ComfyUI; the nodes are beside it.
 from .bundled import bundled_models
 from .conditioning import Condition, combined
 from .grid import contact_sheet, picture_grid, straight, to_image
-from .latent import mixed, moved, walk
+from .latent import mixed, moved, moved_along, walk
 from .model import Model, load
 from .sampling import Latent, random_latent
 from .scoring import Scores
@@ -29,6 +29,7 @@ __all__ = [
     "load",
     "mixed",
     "moved",
+    "moved_along",
     "picture_grid",
     "random_latent",
     "straight",

@@ -6,6 +6,8 @@ the weights alone. All of it is arithmetic on the latents' own device; nothing d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -116,14 +118,22 @@ def directions(networks: Networks) -> Tensor:
 
 
 def moved(latent: Latent, direction: Tensor, strength: float) -> Latent:
-    """w latents, a step of `strength` times w's own spread along `direction` [dim], in all blocks.
+    """`moved_along` one direction."""
+    return moved_along(latent, [(direction, strength)])
 
-    The spread is the root mean square of w's numbers, so that one strength suits every model.
+
+def moved_along(latent: Latent, ways: Sequence[tuple[Tensor, float]]) -> Latent:
+    """w latents after steps along directions [dim], `strength` times w's own spread, in all blocks.
+
+    The spread is the root mean square of w's numbers before, so that one strength suits every model
+    and the order of the steps does not matter.
     """
     if latent.space != "w":
         raise ValueError("a direction moves latents in w; expected them to come from into_w")
-    if direction.shape != latent.values.shape[2:]:
-        raise ValueError("the direction is of another model; expected the one of the latents")
-    spread = latent.values.square().mean(dim=(1, 2), keepdim=True).sqrt()
-    step = strength * spread * direction.to(latent.values) * direction.numel() ** 0.5
-    return Latent("w", latent.values + step, latent.seeds)
+    values = latent.values
+    spread = values.square().mean(dim=(1, 2), keepdim=True).sqrt()
+    for direction, strength in ways:
+        if direction.shape != values.shape[2:]:
+            raise ValueError("the direction is of another model; expected the one of the latents")
+        values = values + strength * spread * direction.to(values) * direction.numel() ** 0.5
+    return Latent("w", values, latent.seeds)

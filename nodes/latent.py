@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..imagen_model import mixed, moved, walk
+from ..imagen_model import mixed, moved_along, walk
 from ..imagen_model.latent import CURVES
 from .convert import latent_to_link, link_to_latent, to_pictures
 from .host import NodeProgress
@@ -177,6 +177,23 @@ class ImagenDirection(io.ComfyNode):
                     step=0.1,
                     tooltip="How far, in units of the latents' own spread; 0: unchanged.",
                 ),
+                io.Int.Input(
+                    "second_direction",
+                    default=1,
+                    min=0,
+                    max=127,
+                    optional=True,
+                    tooltip="Another direction: up and down on the pad.",
+                ),
+                io.Float.Input(
+                    "second_strength",
+                    default=0.0,
+                    min=-5.0,
+                    max=5.0,
+                    step=0.1,
+                    optional=True,
+                    tooltip="How far along the second direction; 0: not at all.",
+                ),
             ],
             outputs=[
                 ImagenLatent.Output(display_name="latent", tooltip="The moved latents, in w.")
@@ -185,11 +202,14 @@ class ImagenDirection(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, condition, latent: dict, direction: int, strength: float
-    ) -> io.NodeOutput:
+        cls, model, condition, latent: dict, direction: int, strength: float,
+        second_direction: int = 1, second_strength: float = 0.0,
+    ) -> io.NodeOutput:  # fmt: skip
         ready = model.ready()
         points = ready.into_w(condition, link_to_latent(latent))
-        return io.NodeOutput(latent_to_link(moved(points, ready.direction(direction), strength)))
+        steps = ((direction, strength), (second_direction, second_strength))
+        ways = [(ready.direction(index), how_far) for index, how_far in steps]
+        return io.NodeOutput(latent_to_link(moved_along(points, ways)))
 
 
 class ImagenInvert(io.ComfyNode):

@@ -87,5 +87,47 @@ def test_text_to_image_opens_from_the_browser_and_shows_its_picture_on_the_node(
     page.wait_for_function(f"{shown} === 256")
 
 
+PAD = """(() => {
+    const node = app.graph.nodes.find(n => n.type === 'ImagenDirection' && n.widgets
+        .some(w => w.name === 'pad'))
+    const value = name => node.widgets.find(w => w.name === name).value
+    return [value('strength'), value('second_strength')]
+})()"""
+
+
+def test_a_drag_on_the_pad_and_its_keys_move_the_strengths_and_the_picture(page, server):
+    open_frontend(page, server, "?template=directions&source=imagen-gan")
+    page.wait_for_function("app.graph.nodes.some(n => n.type === 'ImagenDirection')")
+    page.wait_for_timeout(1000)
+    page.evaluate(
+        "app.graph.nodes.find(n => n.type === 'ImagenRandomLatent').widgets[1].value = 'fixed'"
+    )
+    shown = "app.graph.nodes.find(n => n.type === 'SaveImage').imgs?.[0]?.src"
+    page.evaluate("app.queuePrompt(0)")
+    page.wait_for_function(shown)
+    before = page.evaluate(shown)
+    pad = page.locator(".imagen-pad").first
+    area = pad.bounding_box()
+    page.mouse.move(area["x"] + area["width"] / 2, area["y"] + area["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(area["x"] + area["width"] * 5 / 6, area["y"] + area["height"] / 3, steps=5)
+    page.mouse.up()
+    assert page.evaluate(PAD) == pytest.approx([2.0, 1.0], abs=0.11)
+    pad.press("Home")
+    assert page.evaluate(PAD) == [0, 0]
+    pad.press("ArrowRight")
+    pad.press("Shift+ArrowUp")
+    assert page.evaluate(PAD) == [0.1, 0.5]
+    page.evaluate("app.queuePrompt(0)")
+    page.wait_for_function(f"{shown} !== {before!r}")
+
+
+def test_a_saved_workflow_does_not_hold_the_pad(page):
+    kept = page.evaluate(
+        "app.graph.serialize().nodes.find(n => n.type === 'ImagenDirection').widgets_values"
+    )
+    assert len(kept) == 4  # two directions, two strengths
+
+
 def test_nothing_of_the_pack_complained_in_the_console(page):
     assert page.complaints == []

@@ -148,6 +148,16 @@ def test_a_moved_latent_moves_by_its_spread_in_every_block(tiny_model, condition
     assert (tiny_model.draw(condition, there) != tiny_model.draw(condition, w)).any()
 
 
+def test_steps_along_two_directions_do_not_ask_for_an_order(tiny_model, condition):
+    w = tiny_model.into_w(condition, tiny_model.latent([1, 2]))
+    ways = [(tiny_model.direction(0), 1.0), (tiny_model.direction(1), -2.0)]
+    there, other = im.moved_along(w, ways), im.moved_along(w, ways[::-1])
+    torch.testing.assert_close(there.values, other.values)
+    steps = [im.moved(w, *way).values - w.values for way in ways]
+    torch.testing.assert_close(there.values - w.values, sum(steps))
+    assert torch.equal(im.moved_along(w, []).values, w.values)
+
+
 def test_directions_that_do_not_exist_are_named(tiny_model):
     with pytest.raises(ValueError, match="direction 32; this model has 0 to 31"):
         tiny_model.direction(32)

@@ -1,0 +1,56 @@
+"""Several processes train what one would."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import imagen_model as im
+
+ROOT = Path(__file__).resolve().parent.parent
+STEPS, BATCH = 6, 8
+TIMING = {"seconds", "img_per_sec"}
+OF_OWN_ROWS = {"diversity", "overfit"}  # each process sees its own pictures; the log is the mean
+
+
+def train(data: Path, run: Path, *extra: str, processes: int) -> list[dict]:
+    """Run the trainer as people do; returns the log."""
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        if processes > 1
+        else []
+    )
+    command = [
+        sys.executable, *launcher, "-m", "imagen_model", "train", str(data), "--out", str(run),
+        "--resolution", "32", "--batch", str(BATCH), "--kimg", str(STEPS * BATCH / 1000), *extra,
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("trained 0.0 kimg") == 1  # one of them speaks
+    return [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "extra", [(), ("--objective", "rpgan", "--gamma", "0.1")], ids=["default", "rpgan"]
+)
+def test_two_processes_have_the_loss_curve_of_one(emoji_folder, tmp_path, extra):
+    (alone,) = train(emoji_folder, tmp_path / "one", *extra, processes=1)
+    (together,) = train(emoji_folder, tmp_path / "two", *extra, processes=2)
+    assert alone.keys() == together.keys()
+    for name in alone.keys() - TIMING - OF_OWN_ROWS:
+        # sums in another order, and six steps of Adam that make more of it
+        assert together[name] == pytest.approx(alone[name], rel=2e-3, abs=1e-4), name
+    model = im.load(tmp_path / "two" / "latest.safetensors")
+    assert model.sample("rocket").shape == (1, 4, 32, 32)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(emoji_folder, tmp_path):
+    with pytest.raises(AssertionError, match="batch is 8; expected a multiple of the 3 processes"):
+        train(emoji_folder, tmp_path / "three", processes=3)
