@@ -13,6 +13,8 @@ from studio.workflow import load_workflow, to_prompt
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 
+SAVED = sorted(Path(__file__).parent.glob("workflows/*/*.json"))  # as earlier versions saved them
+
 
 def example(server: Server, name: str) -> dict:
     """An example workflow as a prompt, with a seed that does not change."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from comfyui import SAVED
 
 pytestmark = [pytest.mark.browser, pytest.mark.comfyui]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -127,6 +129,19 @@ def test_a_saved_workflow_does_not_hold_the_pad(page):
         "app.graph.serialize().nodes.find(n => n.type === 'ImagenDirection').widgets_values"
     )
     assert len(kept) == 4  # two directions, two strengths
+
+
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_workflow_that_an_earlier_version_saved_still_opens(page, path):
+    count = page.evaluate(
+        "async workflow => { await app.loadGraphData(workflow); return app.graph.nodes.length }",
+        json.loads(path.read_text(encoding="utf-8")),
+    )
+    assert count > 5
+    assert page.evaluate("app.graph.nodes.every(node => !node.has_errors && node.type)")
+    assert page.evaluate(
+        "app.graph.nodes.every(node => LiteGraph.registered_node_types[node.type])"
+    )
 
 
 def test_nothing_of_the_pack_complained_in_the_console(page):

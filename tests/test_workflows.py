@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comfyui import WORKFLOWS, example, free, saved_pixels
+from comfyui import SAVED, WORKFLOWS, example, free, saved_pixels
 from PIL import Image
 
 from imagen_model.checkpoint import load_checkpoint, save_checkpoint
 from studio.server import Server, StudioError
-from studio.workflow import set_input
+from studio.workflow import load_workflow, set_input, to_prompt
 
 pytestmark = pytest.mark.comfyui
 NODES = {
@@ -32,6 +32,7 @@ NODES = {
     "ImagenPickBest",
     "ImagenGrid",
     "ImagenModelInfo",
+    "ImagenTrain",
     "ImagenInvert",
     "ImagenCombineConditions",
     "ImagenSaveDataset",
@@ -58,11 +59,21 @@ def test_all_nodes_are_registered_with_core_types(server):
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_every_example_workflow_executes_and_has_a_thumbnail(server, path):
+def test_every_example_workflow_executes_and_has_a_thumbnail(server, path, emoji_folder):
     assert path.with_suffix(".jpg").is_file()
-    pictures = saved_pixels(server, server.run(example(server, path.stem)))
+    prompt = example(server, path.stem)
+    if any(node["class_type"] == "ImagenTrain" for node in prompt.values()):
+        set_input(prompt, "ImagenTrain", "folder", str(emoji_folder))
+        set_input(prompt, "ImagenTrain", "minutes", 0.1)
+    pictures = saved_pixels(server, server.run(prompt))
     assert pictures
     assert all(picture.std() > 1 for picture in pictures)  # something is drawn
+
+
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_workflow_that_an_earlier_version_saved_still_runs(server, path):
+    prompt = to_prompt(load_workflow(path), server.get("/object_info"))
+    assert saved_pixels(server, server.run(prompt))
 
 
 def test_the_same_workflow_gives_identical_pixels_after_everything_was_freed(server):
