@@ -22,6 +22,7 @@ CORE_NODES = {
     "ImageBatch",
     "ImageCompositeMasked",
     "ImageFromBatch",
+    "ImageScale",
     "ImageScaleBy",
     "InvertMask",
     "JoinImageWithAlpha",
@@ -29,6 +30,8 @@ CORE_NODES = {
     "MarkdownNote",
     "Note",
     "PreviewImage",
+    "PrimitiveStringMultiline",
+    "RepeatImageBatch",
     "SaveAnimatedWEBP",
     "SaveImage",
 }
@@ -281,3 +284,8 @@ def test_an_example_workflow_is_in_ui_format_and_needs_no_other_pack(path):
     used = {node["type"] for node in workflow["nodes"]}
     assert used <= ours | CORE_NODES
     assert used & ours
+
+
+def test_the_gallery_lists_every_example_workflow():
+    page = (ROOT / "docs" / "gallery" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| \[(\w+)\]", page, re.MULTILINE)) >= {p.stem for p in WORKFLOWS}

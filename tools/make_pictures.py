@@ -1,8 +1,9 @@
-"""Make the pack's pictures by running it: thumbnails, pictures of nodes, a screenshot.
+"""Make the pack's pictures by running it: thumbnails, pictures of nodes, screenshots.
 
-    .venv/bin/python tools/make_pictures.py
+    .venv/bin/python tools/make_pictures.py [EXAMPLE ...]
 
-Needs what `python3 run.py test` sets up, and a Chromium.
+All examples, or those named, with the nodes in them. Needs what `python3 run.py test` sets up, and
+a Chromium.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
+from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
@@ -21,19 +23,24 @@ from studio.workflow import load_workflow, to_prompt
 EXAMPLES = ROOT / "example_workflows"
 NODE_PICTURES = ROOT / "nodes" / "web" / "docs" / "images"
 SCREENSHOT = ROOT / "docs" / "images" / "text_to_image.jpg"
+GALLERY = ROOT / "docs" / "gallery"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 THUMBNAIL_PX = 384
+NOT_RUN = {"train_your_own"}  # on the page: it trains for half an hour on the user's own pictures
 MARGIN_PX = 12
 
 
-def run_all(server: Server) -> None:
-    """Run every example; its thumbnail is what it saved."""
+def run_all(server: Server, paths: list[Path]) -> None:
+    """Run the examples; a thumbnail is what one saved, on white where it is transparent."""
     info = server.get("/object_info")
-    for path in sorted(EXAMPLES.glob("*.json")):
+    for path in paths:
         outputs = server.run(to_prompt(load_workflow(path), info))
         images = [image for output in outputs.values() for image in output.get("images", [])]
         saved = next(image for image in images if image["type"] == "output")
-        picture = Image.open(server.image_path(saved)).convert("RGB")
+        drawn = Image.open(server.image_path(saved)).convert("RGBA")
+        picture = Image.new("RGBA", drawn.size, "white")
+        picture.alpha_composite(drawn)
+        picture = picture.convert("RGB")
         picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
         picture.save(path.with_suffix(".jpg"), quality=90)
         print(path.with_suffix(".jpg"))
@@ -45,11 +52,13 @@ def open_example(page: Page, server: Server, name: str) -> None:
     page.wait_for_timeout(2000)
 
 
-def run_on_page(page: Page) -> None:
-    """Press Run and wait until the last node shows its picture."""
+def run_on_page(page: Page, server: Server) -> None:
+    """Press Run and wait until the nodes show their pictures."""
+    done = len(server.get("/api/history"))
     page.evaluate("app.queuePrompt(0)")
-    page.wait_for_function("app.graph.nodes.find(n => n.type === 'SaveImage').imgs?.length")
-    page.wait_for_timeout(1500)
+    while len(server.get("/api/history")) == done:
+        page.wait_for_timeout(200)
+    page.wait_for_timeout(2000)
 
 
 def fit_view(page: Page) -> None:
@@ -96,7 +105,10 @@ def picture_nodes(page: Page, done: set[str]) -> None:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("examples", nargs="*", help="names of example workflows (default: all)")
+    wanted = parser.parse_args().examples
+    paths = [p for p in sorted(EXAMPLES.glob("*.json")) if not wanted or p.stem in wanted]
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:
         raise SystemExit("no Chromium found")
@@ -105,7 +117,7 @@ def main() -> None:
         sync_playwright() as playwright,
         tempfile.TemporaryDirectory() as profile,
     ):
-        run_all(server)
+        run_all(server, paths)
         browser = playwright.chromium.launch_persistent_context(
             profile,
             executable_path=program,
@@ -114,15 +126,19 @@ def main() -> None:
         )
         page = browser.new_page()
         page.set_default_timeout(120_000)
-        open_example(page, server, "text_to_image")
-        run_on_page(page)
-        fit_view(page)
-        SCREENSHOT.parent.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=SCREENSHOT, type="jpeg", quality=85)
         done: set[str] = set()
-        for path in sorted(EXAMPLES.glob("*.json")):
+        GALLERY.mkdir(parents=True, exist_ok=True)
+        for path in paths:
             open_example(page, server, path.stem)
             picture_nodes(page, done)
+            if path.stem not in NOT_RUN:
+                run_on_page(page, server)
+            fit_view(page)
+            screenshot = GALLERY / f"{path.stem}.jpg"
+            page.screenshot(path=screenshot, type="jpeg", quality=80)
+            print(screenshot)
+            if path.stem == SCREENSHOT.stem:
+                shutil.copy(screenshot, SCREENSHOT)
         browser.close()
 
 
