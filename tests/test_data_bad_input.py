@@ -27,7 +27,8 @@ def imagen(*words: object) -> int:
 
 def plan(folder: Path, tmp_path: Path) -> int:
     """What `imagen train` says of a folder before it trains."""
-    return imagen("train", folder, "--out", tmp_path / "run", "--kimg", 1, "--dry-run")
+    command = ("train", folder, "--out", tmp_path / "run", "--kimg", 1, "--batch", 2)
+    return imagen(*command, "--dry-run")
 
 
 def scaled(folder: Path, out: Path, resolution: int = 16) -> dict[str, np.ndarray]:

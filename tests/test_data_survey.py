@@ -101,7 +101,7 @@ def test_training_and_preparing_print_the_report(folder, tmp_path, capsys):
     drawing(40, side=16).save(folder / "tiny.png")
     drawing(41, side=300).save(folder / "wide.png")
     (folder / "00.txt").write_text("a cloud", encoding="utf-8")
-    train = ("train", folder, "--out", tmp_path / "run", "--kimg", 1, "--dry-run")
+    train = ("train", folder, "--out", tmp_path / "run", "--kimg", 1, "--batch", 2, "--dry-run")
     facts = tmp_path / "facts.json"
     assert main([str(word) for word in (*train, "--json", facts)]) == 0
     told = capsys.readouterr().out

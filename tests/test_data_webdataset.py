@@ -10,16 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import webdataset
 from PIL import Image
+from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from imagen_model.cli import main
 from imagen_model.data import captions, stream
 from imagen_model.data.folder import PictureSet, load_pictures, read_samples
 from imagen_model.data.stream import StreamedSet, Survey, open_pictures
 from imagen_model.training.loop import EpochOrder, Trainer
-
-webdataset = pytest.importorskip("webdataset")
-from webdataset.tariterators import group_by_keys, tar_file_expander  # noqa: E402
 
 
 def imagen(*words: object) -> int:
@@ -203,7 +202,7 @@ def test_what_was_found_is_not_used_for_other_captions_or_other_files(
     assert captions.EncodedTexts.kept(path, [*sampler.texts, "more"]) is None
 
 
-def test_a_streamed_set_is_told_of_like_one_in_memory(tmp_path, monkeypatch, capsys):
+def test_a_streamed_set_is_told_of_like_one_in_memory(tmp_path, monkeypatch):
     """Grey pictures, a broken one and a copy: one channel, the same report and fingerprint."""
     source = tmp_path / "source" / "digits"
     source.mkdir(parents=True)
@@ -216,9 +215,14 @@ def test_a_streamed_set_is_told_of_like_one_in_memory(tmp_path, monkeypatch, cap
     options = {"resolution": 32, "channels": 4}
     samples = read_samples(tmp_path / "source")
     memory = open_pictures(samples, **options).with_fewest_channels()
-    command = ("train", tmp_path / "source", "--out", tmp_path / "run", "--kimg", 1, "--dry-run")
-    assert imagen(*command) == 0
-    told = capsys.readouterr().out
+    train = ("train", tmp_path / "source", "--out", tmp_path / "run", "--kimg", 1, "--batch", 2)
+
+    def plan() -> dict:
+        facts = tmp_path / "facts.json"
+        assert imagen(*train, "--dry-run", "--json", facts) == 0
+        return json.loads(facts.read_text())
+
+    told = plan()
     no_memory(monkeypatch)
     streamed = open_pictures(samples, **options).with_fewest_channels()
     assert isinstance(memory, PictureSet) and isinstance(streamed, StreamedSet)
@@ -229,9 +233,11 @@ def test_a_streamed_set_is_told_of_like_one_in_memory(tmp_path, monkeypatch, cap
     index = torch.tensor([3, 3, 0])
     assert torch.equal(memory.batch(index), streamed.batch(index))
     assert (memory.miniatures() - streamed.miniatures()).abs().max() <= 0.5 / 255 + 1e-6
-    assert imagen(*command) == 0
-    assert capsys.readouterr().out == told
-    assert "32 px, grey" in told and "1, such as 9.png like 0.png" in told
+    names = ("pictures", "captions", "source sizes", "duplicates", "picture")
+    again = plan()
+    assert [again[name] for name in names] == [told[name] for name in names]
+    assert told["picture"] == "32 px, grey"
+    assert told["duplicates"] == "1, such as 9.png like 0.png"
 
 
 def test_prefetching_the_next_batch_changes_nothing():

@@ -337,8 +337,7 @@ def fit_picture(image: Image.Image, *, resolution: int, channels: int) -> np.nda
     its central square. Fewer channels than four are composited over white.
     """
     size = (resolution, resolution)
-    lowest, _ = image.getchannel("A").getextrema()
-    if lowest < 255:  # type: ignore[operator] - of one channel it is a number
+    if image.getchannel("A").getextrema() != (255, 255):
         image = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
         canvas = Image.new("RGBA", size, (255, 255, 255, 0))
         left, top = (resolution - image.width) // 2, (resolution - image.height) // 2
