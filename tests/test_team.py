@@ -13,13 +13,13 @@ import pytest
 import imagen_model as im
 
 ROOT = Path(__file__).resolve().parent.parent
-STEPS, BATCH = 6, 8
+BATCH = 8
 TIMING = {"seconds", "img_per_sec"}
 OF_OWN_ROWS = {"diversity", "overfit"}  # each process sees its own pictures; the log is the mean
 
 
-def train(data: Path, run: Path, *extra: str, processes: int) -> list[dict]:
-    """Run the trainer as people do; returns the log."""
+def train(data: Path, run: Path, *extra: str, steps: int, processes: int) -> dict:
+    """Run the trainer as people do; returns the means over its steps."""
     launcher = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
         if processes > 1
@@ -27,30 +27,34 @@ def train(data: Path, run: Path, *extra: str, processes: int) -> list[dict]:
     )
     command = [
         sys.executable, *launcher, "-m", "imagen_model", "train", str(data), "--out", str(run),
-        "--resolution", "32", "--batch", str(BATCH), "--kimg", str(STEPS * BATCH / 1000), *extra,
+        "--resolution", "32", "--batch", str(BATCH), "--kimg", str(steps * BATCH / 1000), *extra,
     ]  # fmt: skip
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr
     assert done.stdout.count("trained 0.0 kimg") == 1  # one of them speaks
-    return [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    (line,) = (run / "stats.jsonl").read_text().splitlines()
+    return json.loads(line)
 
 
 @pytest.mark.parametrize(
-    "extra", [(), ("--objective", "rpgan", "--gamma", "0.1")], ids=["default", "rpgan"]
+    ("steps", "rel", "extra"),
+    [(1, 1e-5, ()), (6, 1e-3, ()), (1, 1e-3, ("--objective", "rpgan", "--gamma", "0.1"))],
+    ids=["one step", "six steps", "rpgan"],
 )
-def test_two_processes_have_the_loss_curve_of_one(emoji_folder, tmp_path, extra):
-    (alone,) = train(emoji_folder, tmp_path / "one", *extra, processes=1)
-    (together,) = train(emoji_folder, tmp_path / "two", *extra, processes=2)
+def test_two_processes_have_the_loss_curve_of_one(emoji_folder, tmp_path, steps, rel, extra):
+    """To rounding in the first step. Adam then makes more of it where gradients are nearly zero,
+    and penalties by finite differences make ten thousand times as much."""
+    alone = train(emoji_folder, tmp_path / "one", *extra, steps=steps, processes=1)
+    together = train(emoji_folder, tmp_path / "two", *extra, steps=steps, processes=2)
     assert alone.keys() == together.keys()
     for name in alone.keys() - TIMING - OF_OWN_ROWS:
-        # sums in another order, and six steps of Adam that make more of it
-        assert together[name] == pytest.approx(alone[name], rel=2e-3, abs=1e-4), name
+        assert together[name] == pytest.approx(alone[name], rel=rel, abs=1e-5), name
     model = im.load(tmp_path / "two" / "latest.safetensors")
     assert model.sample("rocket").shape == (1, 4, 32, 32)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(emoji_folder, tmp_path):
     with pytest.raises(AssertionError, match="batch is 8; expected a multiple of the 3 processes"):
-        train(emoji_folder, tmp_path / "three", processes=3)
+        train(emoji_folder, tmp_path / "three", steps=1, processes=3)

@@ -33,7 +33,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    metric = FrechetInceptionDistance(_AsGiven(real.shape[1]))
+    metric = FrechetInceptionDistance(_AsGiven(real.shape[1]), sync_on_compute=False)
     metric.update(real.double(), real=True)
     metric.update(generated.double(), real=False)
     return float(metric.compute())
@@ -48,7 +48,7 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")  # that it keeps the features
         metric = KernelInceptionDistance(
-            _AsGiven(real.shape[1]), subsets=KID_SUBSETS, subset_size=size
+            _AsGiven(real.shape[1]), subsets=KID_SUBSETS, subset_size=size, sync_on_compute=False
         )
         metric.update(real.double(), real=True)
         metric.update(generated.double(), real=False)

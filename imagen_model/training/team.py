@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -51,9 +52,7 @@ class Team:
         """The rows of all processes, in order; gradients find their way back."""
         if self.size == 1:
             return x
-        from torch.distributed.nn.functional import all_gather
-
-        return torch.cat(all_gather(x.contiguous()))
+        return _Gather.apply(x, self)
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Every parameter's gradient becomes the mean over processes."""
@@ -88,3 +87,26 @@ class Team:
         """The end of working together."""
         if self.size > 1:
             dist.destroy_process_group()
+
+
+class _Gather(torch.autograd.Function):
+    """All rows forward, the sum of all gradients for the own rows backward.
+
+    torch.distributed.nn has one; with gloo it mixes up gradients that are not contiguous.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, team: Team) -> Tensor:
+        ctx.team = team
+        rows = [
+            torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(team.size)
+        ]
+        dist.all_gather(rows, x.contiguous())
+        return torch.cat(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        total = gradient.contiguous().clone()
+        dist.all_reduce(total)
+        return total[ctx.team.own(len(total))], None
