@@ -93,7 +93,7 @@ def add_routes() -> None:
         try:
             result = await asyncio.to_thread(work, await request.json())
         except (ValueError, KeyError, TypeError) as error:
-            return web.json_response({"error": str(error)}, status=400)
+            return web.json_response({"error": {"message": str(error)}}, status=400)
         return web.json_response(result)
 
     @server.routes.post("/imagen/rate")

@@ -79,3 +79,30 @@ def test_mistakes_are_one_line_on_their_node(server):
         with pytest.raises(StudioError, match=words) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def test_clicks_are_kept_by_the_batch_that_was_shown_and_can_be_taken_back(server):
+    shown = rate(server, 100, "")["ImagenRate"]
+    rate(server, 200, "")  # the graph has gone on
+    said = {"batch": shown["imagen_batch"][0], "clicks": {"up": [0], "pairs": [[1, 2]]}}
+    answer = server.post("/api/imagen/rate", said)
+    assert len(answer["ids"]) == 2 and f"{answer['count']} ratings" in answer["text"]
+    assert server.post("/api/imagen/rate", said) == answer  # once is enough
+    undone = server.post("/api/imagen/forget", {"ids": answer["ids"]})
+    assert undone["count"] == answer["count"] - 2
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"batch": "unknown", "clicks": {"up": [0]}}, "no longer known; run the graph again"),
+        ({"batch": "known", "clicks": {"up": [99]}}, "no picture 99"),
+        ({"batch": "known", "clicks": "love"}, "expected an object"),
+        ({"clicks": {}}, "batch"),
+    ],
+)
+def test_clicks_that_make_no_sense_are_refused(server, said, words):
+    if said.get("batch") == "known":
+        said = {**said, "batch": rate(server, 100, "")["ImagenRate"]["imagen_batch"][0]}
+    with pytest.raises(StudioError, match=words):
+        server.post("/api/imagen/rate", said)

@@ -222,7 +222,7 @@ def merge(networks: Networks, adapter: Adapter, strength: float) -> None:
     for row, block in zip(adapter.shift, generator.blocks, strict=True):
         assert isinstance(block, ModulatedBlock)
         weight = block.modulation.weight
-        block.modulation.bias += weight @ (strength * row.to(weight))
+        block.modulation.bias.add_(weight @ (strength * row.to(weight)))
 
 
 def linear_layers(generator: nn.Module) -> dict[str, nn.Linear]:
