@@ -78,6 +78,15 @@ def test_a_keyword_is_open_where_many_pictures_share_it(generator):
     assert is_open[text < 0].all()
 
 
+def test_the_name_of_a_class_is_open_where_many_pictures_have_it(generator):
+    crowd = [Sample(Path(str(i)), "cat") for i in range(OPEN_FROM)]
+    sampler = CaptionSampler([*crowd, Sample(Path("b"), "black swan", ("cat", "cat"))], ())
+    _, text, is_open = sampler.draw(torch.arange(OPEN_FROM + 1).repeat(50), generator)
+    words = {sampler.texts[i] for i, open_ in zip(text, is_open, strict=True) if open_ and i >= 0}
+    assert words == {"cat", "a cat"}
+    assert sampler.num_sharing[sampler.texts.index("cat")] == OPEN_FROM + 1
+
+
 def test_without_keywords_only_silence_is_open(sampler, generator):
     condition, _, is_open = sampler.draw(torch.ones(DRAWS, dtype=torch.long), generator)
     assert torch.equal(is_open, ~condition.mask.any(dim=1))

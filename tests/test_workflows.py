@@ -14,6 +14,7 @@ import pytest
 from comfyui import SAVED, WORKFLOWS, example, free, saved_pixels
 from PIL import Image
 
+from imagen_model.bundled import bundled_models
 from imagen_model.checkpoint import load_checkpoint, save_checkpoint
 from studio.server import Server, StudioError
 from studio.workflow import load_workflow, set_input, to_prompt
@@ -179,7 +180,7 @@ def test_an_own_model_is_listed_and_draws(server, tiny_checkpoint):
         "required"
     ]["model_name"]
     listed = options["options"] if kind == "COMBO" else kind
-    assert name in listed and listed[0] == "emoji-32-v1"
+    assert name in listed and listed[0] == next(iter(bundled_models()))
     assert len(run_text_to_image(server, model_name=("ImagenLoadModel", name))) == 1
 
 
@@ -222,7 +223,7 @@ def test_model_info_shows_what_the_model_is(server):
     prompt = example(server, "directions")
     (info_id,) = (i for i, n in prompt.items() if n["class_type"] == "ImagenModelInfo")
     (text,) = server.run(prompt)[info_id]["text"]
-    assert text.startswith("emoji-32-v1: 32 px RGBA") and "fluent-3d" in text
+    assert text.startswith(f"{next(iter(bundled_models()))}: 32 px RGBA") and "fluent-3d" in text
 
 
 @pytest.mark.parametrize(

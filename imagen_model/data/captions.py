@@ -100,6 +100,12 @@ def encode_all(
     return EncodedTexts(torch.cat(rows), length.cumsum(0) - length, length, pooled)
 
 
+def _pairs(texts: Tensor, num_samples: int) -> Tensor:
+    """[2, P] (sample, text), each once, from texts [K * num_samples], -1 where there is none."""
+    samples = torch.arange(len(texts)) % num_samples
+    return torch.stack([samples, texts])[:, texts >= 0].unique(dim=1)
+
+
 class Draw(NamedTuple):
     """The words of a batch: conditions, the texts behind them (-1: null), and which are open."""
 
@@ -136,9 +142,8 @@ class CaptionSampler:
         self.style = torch.cat([style_weights(styles, s.style, 1) for s in samples])
         self.texts = list(number)
         # by text, and last, where index -1 finds it, the null condition that all pictures share
-        self.num_sharing = torch.zeros(len(number) + 1, dtype=torch.long)
-        shared = self.keywords[self.keywords >= 0]
-        self.num_sharing.index_add_(0, shared, torch.ones_like(shared))
+        self.words = _pairs(torch.cat([self.text, self.article, *self.keywords.t()]), len(samples))
+        self.num_sharing = self.words[1].bincount(minlength=len(number) + 1)
         self.num_sharing[-1] = max(len(samples), OPEN_FROM)
         self.encoded = None
         if number:

@@ -1,11 +1,11 @@
 """What a caption leaves open, written into z.
 
-Where many real pictures fit one caption ("flag"), matching each of them would teach their blur, and
-a generator that can ignore z will. So there a picture's own code stands in the last numbers of z:
-the principal components of its 8x8 miniature, standardised among the pictures that share the
-keyword, so that they look like the normal numbers of z in use. It is BicycleGAN's conditional
-VAE (1711.11586) with an encoder that is fixed and needs no training. Captions that name one picture
-get plain noise, and the generator learns to ignore it there.
+Where many real pictures fit one caption ("flag", or the name of a class), matching each of them
+would teach their blur, and a generator that can ignore z will. So there a picture's own code stands
+in the last numbers of z: the principal components of its 8x8 miniature, standardised among the
+pictures that share the words, so that they look like the normal numbers of z in use. It is
+BicycleGAN's conditional VAE (1711.11586) with an encoder that is fixed and needs no training.
+Captions that name one picture get plain noise, and the generator learns to ignore it there.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ class PictureCodes:
         variance, axes = torch.linalg.eigh(x.t() @ x / len(x))  # ascending
         axes, variance = axes[:, -num:], variance[-num:]
         self.codes = x @ axes / variance.clamp(min=1e-6).sqrt()
-        rows, columns = (captions.keywords >= 0).nonzero(as_tuple=True)
-        text = captions.keywords[rows, columns]
+        rows, text = captions.words
         count = captions.num_sharing.clamp(min=1)[:, None]
         sums = torch.zeros(len(captions.num_sharing), num)
         squares = sums.clone()
