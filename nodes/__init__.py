@@ -12,10 +12,10 @@ class ImagenExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         register_model_folder()
-        add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_model_folder()  # hosts before on_load existed
+        add_routes()
         return [
             node
             for family in (model, condition, latent, sample, score, grid, dataset, train, feedback)
