@@ -1,6 +1,6 @@
 """Draw the pack's icon and banner: an apple of 12 x 12 pixels that comes out of noise.
 
-    .venv/bin/python tools/make_icon.py
+.venv/bin/python tools/make_icon.py
 """
 
 from __future__ import annotations

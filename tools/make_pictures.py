@@ -68,8 +68,8 @@ def fit_view(page: Page) -> None:
         const top = Math.min(...nodes.map(n => n.pos[1])) - 40
         const right = Math.max(...nodes.map(n => n.pos[0] + n.size[0]))
         const bottom = Math.max(...nodes.map(n => n.pos[1] + n.size[1]))
-        ds.scale = Math.min((w - 160) / (right - left), (h - 220) / (bottom - top))
-        ds.offset = [80 / ds.scale - left, 120 / ds.scale - top]
+        ds.scale = Math.min((w - 160) / (right - left), (h - 260) / (bottom - top))
+        ds.offset = [80 / ds.scale - left, 180 / ds.scale - top]
         app.canvas.setDirty(true, true)
     }""")
     page.wait_for_timeout(500)
