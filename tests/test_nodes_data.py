@@ -89,7 +89,7 @@ def test_an_unknown_folder_is_one_line(server: Server):
 def test_a_sprite_sheet_is_transparent_and_without_gaps(server: Server):
     (sheet,) = saved_pixels(server, server.run(example(server, "sprite_sheet")))
     assert sheet.shape == (128, 128, 4)
-    assert sheet[..., 3].min() == 0 and sheet[..., 3].max() == 255
+    assert sheet[..., 3].min() == 0 and sheet[..., 3].max() > 250  # a model's alpha nears 1
 
 
 def test_a_tile_goes_on_over_its_edges(server: Server):

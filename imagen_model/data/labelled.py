@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -54,8 +55,7 @@ def append_labelled(
     try:
         for picture, caption in zip(pictures, captions, strict=True):
             path = next_file(folder / label_folder(caption))
-            image = to_image(picture)
-            write_atomically(path, lambda p, image=image: image.save(p, format="PNG"))
+            write_atomically(path, partial(to_image(picture).save, format="PNG"))
             written.append(path)
             sample = Sample(path, text=caption.strip(), style=style)
             rows.append({**sample.metadata(folder), "sha256": sha256_of(path)})
@@ -80,7 +80,7 @@ def chosen(samples: list[Sample], limit: int, *, shuffle_seed: int | None = None
     """At most `limit` samples: the first, or with a seed any, which another seed would change."""
     if limit < 1:
         raise ValueError(f"limit is {limit}; expected 1 or more")
-    order = range(len(samples))
+    order = list(range(len(samples)))
     if shuffle_seed is not None:
         generator = torch.Generator().manual_seed(shuffle_seed)
         order = torch.randperm(len(samples), generator=generator).tolist()
