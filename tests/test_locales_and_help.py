@@ -27,6 +27,7 @@ CORE_NODES = {
     "InvertMask",
     "JoinImageWithAlpha",
     "LoadImage",
+    "LossGraphNode",
     "MarkdownNote",
     "Note",
     "PreviewImage",

@@ -16,25 +16,35 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from imagen_model.data.emoji import build_emoji
 from studio.host import ROOT, find_host
 from studio.server import Server, running
-from studio.workflow import load_workflow, to_prompt
+from studio.workflow import load_workflow, set_input, to_prompt
 
 EXAMPLES = ROOT / "example_workflows"
 NODE_PICTURES = ROOT / "nodes" / "web" / "docs" / "images"
 SCREENSHOT = ROOT / "docs" / "images" / "text_to_image.jpg"
 GALLERY = ROOT / "docs" / "gallery"
+EMOJI_SOURCES = ROOT / "tests" / "fixtures" / "emoji_sources"
+TRAINING_MINUTES = 3.0
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 THUMBNAIL_PX = 384
 NOT_RUN = {"train_your_own"}  # on the page: it trains for half an hour on the user's own pictures
 MARGIN_PX = 12
 
 
-def run_all(server: Server, paths: list[Path]) -> None:
-    """Run the examples; a thumbnail is what one saved, on white where it is transparent."""
+def run_all(server: Server, paths: list[Path], pictures: Path) -> None:
+    """Run the examples; a thumbnail is what one saved, on white where it is transparent.
+
+    What trains does so on `pictures`.
+    """
     info = server.get("/object_info")
     for path in paths:
-        outputs = server.run(to_prompt(load_workflow(path), info))
+        prompt = to_prompt(load_workflow(path), info)
+        if any(node["class_type"] == "ImagenTrain" for node in prompt.values()):
+            set_input(prompt, "ImagenTrain", "folder", str(pictures))
+            set_input(prompt, "ImagenTrain", "minutes", TRAINING_MINUTES)
+        outputs = server.run(prompt)
         images = [image for output in outputs.values() for image in output.get("images", [])]
         saved = next(image for image in images if image["type"] == "output")
         drawn = Image.open(server.image_path(saved)).convert("RGBA")
@@ -116,8 +126,10 @@ def main() -> None:
         running(find_host(ROOT / ".venv" / "bin" / "python")) as server,
         sync_playwright() as playwright,
         tempfile.TemporaryDirectory() as profile,
+        tempfile.TemporaryDirectory() as data,
     ):
-        run_all(server, paths)
+        build_emoji(Path(data), resolution=32, source=EMOJI_SOURCES)
+        run_all(server, paths, Path(data))
         browser = playwright.chromium.launch_persistent_context(
             profile,
             executable_path=program,
