@@ -1,7 +1,7 @@
 """Put a trained run into the box: int8 weights, a card that says what was measured, a sample grid.
 
     imagen evaluate --model int8.safetensors --data DATA --json figures.json
-    python tools/bundle_model.py RUN/latest.safetensors --name emoji-32-v1 --data DATA \
+    python tools/bundle_model.py RUN/latest.safetensors --name emoji-32-v2 --data DATA \
         --figures figures.json
 
 Without --figures the model is written unmeasured, to be evaluated in the form that ships.
