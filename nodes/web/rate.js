@@ -5,8 +5,8 @@ import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 
 const VERDICTS = [
-  { mark: "👍", key: "ArrowUp", title: "thumb up (arrow up)", clicks: (i) => ({ up: [i] }) },
-  { mark: "👎", key: "ArrowDown", title: "thumb down (arrow down)", clicks: (i) => ({ down: [i] }) },
+  { mark: "▲", key: "ArrowUp", title: "thumb up (arrow up)", clicks: (i) => ({ up: [i] }) },
+  { mark: "▼", key: "ArrowDown", title: "thumb down (arrow down)", clicks: (i) => ({ down: [i] }) },
   { mark: "★", key: "b", title: "the best of all (b)", clicks: (i) => ({ best: i }) },
 ]
 
@@ -70,7 +70,7 @@ app.registerExtension({
     gallery.append(grid, line)
     const widget = node.addDOMWidget("gallery", "imagen_gallery", gallery, {
       serialize: false,
-      getMinHeight: () => 60,
+      getMinHeight: () => 90,
     })
     widget.serialize = false
     const executed = node.onExecuted
