@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from comfyui import SAVED
+from comfyui import SAVED, saved_pixels
 
 pytestmark = [pytest.mark.browser, pytest.mark.comfyui]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -89,12 +90,24 @@ def test_text_to_image_opens_from_the_browser_and_shows_its_picture_on_the_node(
     page.wait_for_function(f"{shown} === 256")
 
 
-PAD = """(() => {
-    const node = app.graph.nodes.find(n => n.type === 'ImagenDirection' && n.widgets
-        .some(w => w.name === 'pad'))
-    const value = name => node.widgets.find(w => w.name === name).value
+def run_on_page(page, server) -> np.ndarray:
+    """Queue the graph as the Run button does; returns the picture that it saves."""
+    known = set(server.get("/api/history"))
+    page.evaluate("app.queuePrompt(0)")
+    while not (new := set(server.get("/api/history")) - known):
+        page.wait_for_timeout(100)
+    (prompt_id,) = new
+    outputs = server.wait_for(prompt_id)["outputs"]
+    save_id = page.evaluate("String(app.graph.nodes.find(n => n.type === 'SaveImage').id)")
+    (picture,) = saved_pixels(server, {save_id: outputs[save_id]})
+    return picture
+
+
+FIRST = "app.graph.nodes.filter(n => n.type === 'ImagenDirection').sort((a, b) => a.id - b.id)[0]"
+PAD = f"""(() => {{
+    const value = name => {FIRST}.widgets.find(w => w.name === name).value
     return [value('strength'), value('second_strength')]
-})()"""
+}})()"""
 
 
 def test_a_drag_on_the_pad_and_its_keys_move_the_strengths_and_the_picture(page, server):
@@ -104,11 +117,16 @@ def test_a_drag_on_the_pad_and_its_keys_move_the_strengths_and_the_picture(page,
     page.evaluate(
         "app.graph.nodes.find(n => n.type === 'ImagenRandomLatent').widgets[1].value = 'fixed'"
     )
-    shown = "app.graph.nodes.find(n => n.type === 'SaveImage').imgs?.[0]?.src"
-    page.evaluate("app.queuePrompt(0)")
-    page.wait_for_function(shown)
-    before = page.evaluate(shown)
+    before = run_on_page(page, server)
+    page.evaluate(f"""() => {{
+        const node = {FIRST}
+        app.canvas.ds.scale = 1
+        app.canvas.ds.offset = [400 - node.pos[0], 200 - node.pos[1]]
+        app.canvas.setDirty(true, true)
+    }}""")
     pad = page.locator(".imagen-pad").first
+    pad.wait_for(state="visible")
+    page.wait_for_timeout(500)
     area = pad.bounding_box()
     page.mouse.move(area["x"] + area["width"] / 2, area["y"] + area["height"] / 2)
     page.mouse.down()
@@ -120,8 +138,7 @@ def test_a_drag_on_the_pad_and_its_keys_move_the_strengths_and_the_picture(page,
     pad.press("ArrowRight")
     pad.press("Shift+ArrowUp")
     assert page.evaluate(PAD) == [0.1, 0.5]
-    page.evaluate("app.queuePrompt(0)")
-    page.wait_for_function(f"{shown} !== {before!r}")
+    assert (run_on_page(page, server) != before).any()
 
 
 def test_a_saved_workflow_does_not_hold_the_pad(page):

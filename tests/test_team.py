@@ -14,6 +14,7 @@ import imagen_model as im
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 8
+RPGAN = ("--objective", "rpgan", "--gamma", "0.1")
 TIMING = {"seconds", "img_per_sec"}
 OF_OWN_ROWS = {"diversity", "overfit"}  # each process sees its own pictures; the log is the mean
 
@@ -40,8 +41,11 @@ def train(data: Path, run: Path, *extra: str, steps: int, processes: int) -> dic
 
 @pytest.mark.parametrize(
     ("steps", "rel", "extra"),
-    [(1, 1e-5, ()), (6, 1e-3, ()), (1, 1e-3, ("--objective", "rpgan", "--gamma", "0.1"))],
-    ids=["one step", "six steps", "rpgan"],
+    [
+        pytest.param(1, 1e-5, (), id="one step"),
+        pytest.param(6, 1e-3, (), id="six steps", marks=pytest.mark.slow),
+        pytest.param(1, 1e-3, RPGAN, id="rpgan", marks=pytest.mark.slow),
+    ],
 )
 def test_two_processes_have_the_loss_curve_of_one(emoji_folder, tmp_path, steps, rel, extra):
     """To rounding in the first step. Adam then makes more of it where gradients are nearly zero,
@@ -55,6 +59,7 @@ def test_two_processes_have_the_loss_curve_of_one(emoji_folder, tmp_path, steps,
     assert model.sample("rocket").shape == (1, 4, 32, 32)
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused(emoji_folder, tmp_path):
     with pytest.raises(AssertionError, match="batch is 8; expected a multiple of the 3 processes"):
         train(emoji_folder, tmp_path / "three", steps=1, processes=3)

@@ -345,12 +345,11 @@ def estimate(trainer: Trainer) -> dict[str, str]:
     """What a run will take, from ten steps that are tried: for --dry-run, the trainer is spent."""
     t = trainer.training
     rate = trainer.probe()
-    limits = [t.kimg * 1000 / rate] * bool(t.kimg) + [t.minutes * 60] * bool(t.minutes)
-    seconds = min(limits)
-    images = seconds * rate
+    limits = [t.kimg * 1000] * bool(t.kimg) + [t.minutes * 60 * rate] * bool(t.minutes)
+    images = min(limits)
     plan = {
         "speed": f"{rate:.1f} images a second",
-        "time": f"{format_duration(seconds)} for {images / 1000:.1f} kimg, "
+        "time": f"{format_duration(images / rate)} for {images / 1000:.1f} kimg, "
         f"{math.ceil(images / t.batch):,} steps",
         "epochs": f"{images / len(trainer.pictures):.1f}",
     }
