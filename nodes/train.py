@@ -84,6 +84,16 @@ class ImagenTrain(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, init: str):
+        """In place of the core's list check: an older version may have a successor."""
+        try:
+            if init != NONE:
+                model_path(init)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
     def execute(
         cls, folder: str, name: str, minutes: float, preset: str, init: str, resolution: str,
         training_seed: int,

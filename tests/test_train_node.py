@@ -96,6 +96,11 @@ def test_a_model_can_begin_with_another(server, pictures):
     assert [parent["name"] for parent in lineage] == ["parent"]
 
 
+def test_an_init_that_is_gone_is_named(server, pictures):
+    with pytest.raises(StudioError, match="no model gone.safetensors in"):
+        server.run(graph(pictures, "orphan", init="gone.safetensors"))
+
+
 def test_cancel_stops_within_two_seconds_and_keeps_the_model(server, pictures):
     failures: list[StudioError] = []
 
