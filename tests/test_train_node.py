@@ -97,7 +97,7 @@ def test_a_model_can_begin_with_another(server, pictures):
 
 
 def test_an_init_that_is_gone_is_named(server, pictures):
-    with pytest.raises(StudioError, match="no model gone.safetensors in"):
+    with pytest.raises(StudioError, match=r"no model gone\.safetensors in"):
         server.run(graph(pictures, "orphan", init="gone.safetensors"))
 
 
