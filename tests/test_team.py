@@ -12,6 +12,7 @@ import pytest
 
 import imagen_model as im
 
+pytestmark = pytest.mark.slow  # several processes, each with all of torch
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 8
 RPGAN = ("--objective", "rpgan", "--gamma", "0.1")
@@ -43,8 +44,8 @@ def train(data: Path, run: Path, *extra: str, steps: int, processes: int) -> dic
     ("steps", "rel", "extra"),
     [
         pytest.param(1, 1e-5, (), id="one step"),
-        pytest.param(6, 1e-3, (), id="six steps", marks=pytest.mark.slow),
-        pytest.param(1, 1e-3, RPGAN, id="rpgan", marks=pytest.mark.slow),
+        pytest.param(6, 1e-3, (), id="six steps"),
+        pytest.param(1, 1e-3, RPGAN, id="rpgan"),
     ],
 )
 def test_two_processes_have_the_loss_curve_of_one(emoji_folder, tmp_path, steps, rel, extra):
@@ -59,7 +60,6 @@ def test_two_processes_have_the_loss_curve_of_one(emoji_folder, tmp_path, steps,
     assert model.sample("rocket").shape == (1, 4, 32, 32)
 
 
-@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_refused(emoji_folder, tmp_path):
     with pytest.raises(AssertionError, match="batch is 8; expected a multiple of the 3 processes"):
         train(emoji_folder, tmp_path / "three", steps=1, processes=3)

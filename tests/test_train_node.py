@@ -70,7 +70,7 @@ def model_file(server: Server, name: str) -> Path:
 
 
 def test_a_graph_trains_plots_draws_and_lists_its_model(server, pictures):
-    outputs = server.run(graph(pictures, "from graph", plot=True, minutes=0.25))
+    outputs = server.run(graph(pictures, "from graph", plot=True, minutes=0.15))
     assert outputs["2"]["images"]  # core's plot of the losses
     assert len(saved_pixels(server, {"6": outputs["6"]})) == 2
     listed = server.get("/object_info/ImagenLoadModel")["ImagenLoadModel"]["input"]["required"]

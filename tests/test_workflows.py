@@ -68,7 +68,7 @@ def test_every_example_workflow_executes_and_has_a_thumbnail(server, path, emoji
     prompt = example(server, path.stem)
     if any(node["class_type"] == "ImagenTrain" for node in prompt.values()):
         set_input(prompt, "ImagenTrain", "folder", str(emoji_folder))
-        set_input(prompt, "ImagenTrain", "minutes", 0.25)
+        set_input(prompt, "ImagenTrain", "minutes", 0.15)
     pictures = saved_pixels(server, server.run(prompt))
     assert pictures
     assert all(picture.std() > 1 for picture in pictures)  # something is drawn
