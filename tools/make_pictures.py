@@ -38,6 +38,7 @@ def run_all(server: Server, paths: list[Path], pictures: Path) -> None:
 
     What trains does so on `pictures`.
     """
+    shutil.rmtree(server.base / "output" / "imagen_training", ignore_errors=True)  # begin anew
     info = server.get("/object_info")
     for path in paths:
         prompt = to_prompt(load_workflow(path), info)
