@@ -51,6 +51,15 @@ def model_path(name: str) -> Path:
     return find_model(name)
 
 
+def model_is_there(name: str) -> bool | str:
+    """For validate_inputs: True, or what is wrong."""
+    try:
+        model_path(name)
+    except ValueError as error:
+        return str(error)
+    return True
+
+
 @lru_cache(maxsize=256)
 def _styles_of(path: Path, changed: float) -> tuple[str, ...]:
     import json

@@ -5,7 +5,7 @@ import json
 from comfy_api.latest import io, ui
 
 from ..imagen_model import load
-from .host import HostedModel, model_names, model_path
+from .host import HostedModel, model_is_there, model_names, model_path
 from .types import CATEGORY, ImagenModel
 
 
@@ -30,11 +30,7 @@ class ImagenLoadModel(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, model_name: str):
         """In place of the core's list check: an older version may have a successor."""
-        try:
-            model_path(model_name)
-        except ValueError as error:
-            return str(error)
-        return True
+        return model_is_there(model_name)
 
     @classmethod
     def fingerprint_inputs(cls, model_name: str):

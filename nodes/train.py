@@ -9,6 +9,7 @@ from ..imagen_model.config import PRESET_DIMS
 from .host import (
     HostedModel,
     TrainingProgress,
+    model_is_there,
     model_names,
     model_path,
     picture_folder,
@@ -86,12 +87,7 @@ class ImagenTrain(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, init: str):
         """In place of the core's list check: an older version may have a successor."""
-        try:
-            if init != NONE:
-                model_path(init)
-        except ValueError as error:
-            return str(error)
-        return True
+        return init == NONE or model_is_there(init)
 
     @classmethod
     def execute(

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from imagen_model import likeness
 from imagen_model.features import as_rgb, lite0
-from imagen_model.training import pairs
-from imagen_model.training.pairs import feature_contrast, low_resolution_l1
+from imagen_model.likeness import low_resolution_l1
+from imagen_model.training.pairs import feature_contrast
 
 
 def levels(pictures: torch.Tensor) -> list[torch.Tensor]:
@@ -15,7 +16,7 @@ def levels(pictures: torch.Tensor) -> list[torch.Tensor]:
 
 
 def feature_matching(real: list[torch.Tensor], fake: list[torch.Tensor]) -> torch.Tensor:
-    return pairs.feature_matching(real, fake, lite0().pool(real[-1]), lite0().pool(fake[-1]))
+    return likeness.feature_matching(real, fake, lite0().pool(real[-1]), lite0().pool(fake[-1]))
 
 
 def test_equal_pictures_match_perfectly(generator):

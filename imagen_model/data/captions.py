@@ -14,13 +14,12 @@ from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..conditioning import Condition
 from ..conditioning.condition import style_weights
 from ..config import COND_DIM
-from ..files import write_atomically
+from ..files import save_tensors, write_atomically
 from .folder import Sample
 
 P_NULL = 0.05
@@ -59,7 +58,7 @@ class EncodedTexts:
     def save(self, path: Path, texts: list[str]) -> None:
         state = {name: t.cpu().contiguous() for name, t in vars(self).items()}
         key = {"texts": _key_of(texts)}
-        write_atomically(path, lambda new: save_file(state, new, metadata=key))
+        write_atomically(path, lambda new: save_tensors(state, new, key))
 
     @classmethod
     def kept(cls, path: Path, texts: list[str]) -> EncodedTexts | None:

@@ -17,12 +17,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..checkpoint import save_checkpoint, tensors_sha256
 from ..conditioning import Condition
-from ..files import write_atomically
+from ..files import save_tensors, write_atomically
 from ..generator import Generator
 from ..layers import ModulatedBlock
 from ..model import Model
@@ -72,7 +71,7 @@ class Adapter:
             "imagen.adapter": str(FORMAT),
             "imagen.card": json.dumps(self.card, ensure_ascii=False),
         }
-        write_atomically(Path(path), lambda p: save_file(self.tensors(), p, metadata=metadata))
+        write_atomically(Path(path), lambda p: save_tensors(self.tensors(), p, metadata))
 
 
 def load_adapter(path: Path | str) -> Adapter:

@@ -19,6 +19,7 @@ from ..conditioning import Condition
 from ..config import ModelConfig
 from ..discriminator import Judgement
 from ..features import as_rgb, lite0
+from ..likeness import L1_WEIGHT, feature_matching, low_resolution_l1
 from ..networks import Networks
 from .augment import AugmentDraw, random_background
 from .batch import Batch
@@ -33,13 +34,7 @@ from .losses import (
     info_nce,
     lipschitz_penalty,
 )
-from .pairs import (
-    CONTRAST_WEIGHT,
-    L1_WEIGHT,
-    feature_contrast,
-    feature_matching,
-    low_resolution_l1,
-)
+from .pairs import CONTRAST_WEIGHT, feature_contrast
 from .team import Team
 from .unrolled import UnrolledDiscriminator
 

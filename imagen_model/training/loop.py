@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -432,7 +433,7 @@ class Trainer:
         }
         save_checkpoint(self.out / name, self.model, self.ema.module, card)
         if self.publish is not None:
-            save_checkpoint(self.publish, self.model, self.ema.module, card)
+            write_atomically(self.publish, lambda path: shutil.copyfile(self.out / name, path))
 
     @torch.no_grad()
     def preview(self, *, columns: int = GRID_COLUMNS, real: bool = False) -> Image:

@@ -11,17 +11,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..likeness import L1_WEIGHT, feature_matching, low_resolution_l1
 from .losses import info_nce
-
-__all__ = [
-    "CONTRAST_TEMPERATURE",
-    "CONTRAST_WEIGHT",
-    "L1_WEIGHT",
-    "feature_contrast",
-    "feature_matching",
-    "low_resolution_l1",
-]
 
 CONTRAST_WEIGHT = 0.1  # at 0.5, with features centred, its gradient drowned the others
 CONTRAST_TEMPERATURE = 0.1
