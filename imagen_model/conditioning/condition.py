@@ -125,7 +125,7 @@ def combined(a: Condition, b: Condition, weight: float) -> Condition:
         return b if weight else a
     count_a, count_b = (c.mask.sum(dim=1, keepdim=True) for c in (a, b))  # [N, 1] tokens of a row
     length = torch.maximum(count_a, count_b)
-    tokens_a, tokens_b = _stretched(a, count_a, length), _stretched(b, count_b, length)
+    tokens_a, tokens_b = stretched(a, count_a, length), stretched(b, count_b, length)
     tokens = torch.lerp(tokens_a, tokens_b, weight)
     pooled = F.normalize(torch.lerp(a.pooled, b.pooled, weight), dim=1)
     norm_a, norm_b = (c.pooled.norm(dim=1, keepdim=True) for c in (a, b))
@@ -146,7 +146,7 @@ def _decided(both: Tensor, a: Tensor, b: Tensor, open_a: Tensor, open_b: Tensor)
     return torch.where(open_a.view(rows), b, torch.where(open_b.view(rows), a, both))
 
 
-def _stretched(condition: Condition, count: Tensor, length: Tensor) -> Tensor:
+def stretched(condition: Condition, count: Tensor, length: Tensor) -> Tensor:
     """Tokens [N, longest, D]: the first `count` [N, 1] of each row, spread over its `length`."""
     place = torch.arange(max(1, int(length.max())), device=count.device)
     place = (place * count // length.clamp(min=1)).clamp(max=condition.tokens.shape[1] - 1)
