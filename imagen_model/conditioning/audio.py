@@ -1,0 +1,213 @@
+"""Sound -> Condition by a small frozen encoder that maps speech into the text encoder's space.
+
+Log-mel -> two strided convolutions -> a transformer (as Whisper's encoder, 2212.04356, far smaller)
+-> learned slots (slots.py). It was trained on synthetic speech (tools/train_speech_encoder.py), and
+because it ends where the text encoder does, every model that takes text takes sound.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from ..files import WEIGHTS_DIR, checked_sha256, dequantized
+from .condition import Condition, style_weights
+from .slots import TokenSlots
+from .text import text_encoder_hash
+
+logger = logging.getLogger(__name__)
+
+SPEECH_FILE = WEIGHTS_DIR / "speech" / "speech-v1.safetensors"
+MIN_SEC, MAX_SEC = 0.1, 60.0
+RATES_HZ = (2_000, 768_000)
+SILENCE = 1e-4  # the loudest sample of what counts as silence, 80 dB under full scale
+NUM_MELS = 64
+TOP_HZ = 8000.0
+WINDOW_SEC, HOP_SEC = 0.032, 0.010
+RANGE_DB = 50.0  # what is fainter than the loudest moment by more is not seen
+TRIM_DB = 40.0  # and at both ends, by more than this, is cut off
+MIN_FRAMES = 16
+BLOCK = 1024  # frames transformed at a time
+
+Clip = tuple[Tensor, int]  # waveform [C, L] float, and its sample rate in Hz
+
+
+def speech_encoder_hash() -> str:
+    """sha256 of the bundled encoder's file."""
+    return checked_sha256(SPEECH_FILE)
+
+
+def mono(waveform: Tensor, rate: int) -> Tensor:
+    """[C, L] -> [L] fp32 on the CPU: channels averaged, the first MAX_SEC of it.
+
+    ValueError with one line for what can't be heard: no samples, under MIN_SEC, NaN, silence.
+    """
+    if waveform.ndim != 2 or not waveform.numel():
+        raise ValueError(
+            f"the sound is empty (shape {list(waveform.shape)}; expected [channels, samples])"
+        )
+    if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
+        raise ValueError(
+            f"the sample rate is {rate} Hz; expected {RATES_HZ[0]} to {RATES_HZ[1]} Hz"
+        )
+    seconds = waveform.shape[1] / rate
+    if seconds < MIN_SEC:
+        raise ValueError(f"the sound is {seconds:.3f} s long; expected {MIN_SEC} s or more")
+    if seconds > MAX_SEC:
+        logger.warning("a sound is over %d s long; the rest is ignored", MAX_SEC)
+    # cut first: an hour of sound costs no more than a minute of it
+    sound = waveform[:, : round(MAX_SEC * rate)].detach().cpu().float().mean(dim=0)
+    if not sound.isfinite().all():
+        raise ValueError("the sound holds NaN or infinite samples")
+    if float(sound.abs().max()) < SILENCE:
+        raise ValueError("the sound is silent")
+    return sound
+
+
+@lru_cache(maxsize=8)
+def mel_filters(rate: int) -> Tensor:
+    """[bins, NUM_MELS] triangles on the mel scale up to TOP_HZ, for a spectrum at `rate`.
+
+    Filters above a low rate's Nyquist frequency stay empty.
+    """
+    top_mel = 2595 * math.log10(1 + TOP_HZ / 700)
+    edges = 700 * (10 ** (torch.linspace(0, top_mel, NUM_MELS + 2) / 2595) - 1)  # Hz
+    size = _transform_size(_window_size(rate))
+    bins = torch.arange(size // 2 + 1) * (rate / size)  # Hz
+    bins = bins[bins <= TOP_HZ][:, None]
+    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
+    rising, falling = (bins - low) / (middle - low), (high - bins) / (high - middle)
+    return torch.minimum(rising, falling).clamp(min=0)
+
+
+def _window_size(rate: int) -> int:
+    return 2 * round(WINDOW_SEC * rate / 2)
+
+
+def _transform_size(window: int) -> int:
+    """The next power of two: odd primes, which many rates give, are slow to transform."""
+    return 1 << (window - 1).bit_length()
+
+
+def mel_power(sound: Tensor, rate: int) -> Tensor:
+    """[L] -> [T, NUM_MELS] power. Windows are as long in seconds at every rate, so nothing has to
+    be resampled: the same frequencies fall into the same filters."""
+    size, hop = _window_size(rate), max(1, round(HOP_SEC * rate))
+    filters = mel_filters(rate)
+    window, transform = torch.hann_window(size), _transform_size(size)
+    padded = torch.nn.functional.pad(sound, (size // 2, size // 2))
+    blocks = [
+        torch.fft.rfft(frames * window, transform)[:, : len(filters)].abs().square() @ filters
+        for frames in padded.unfold(0, size, hop).split(BLOCK)
+    ]
+    return torch.cat(blocks)
+
+
+def trimmed(power: Tensor) -> Tensor:
+    """[T, NUM_MELS] without the quiet ends, but MIN_FRAMES at least."""
+    loudness = power.sum(dim=1)
+    loud = (loudness > loudness.max() * 10 ** (-TRIM_DB / 10)).nonzero()
+    power = power[int(loud[0]) : int(loud[-1]) + 1]
+    return torch.nn.functional.pad(power, (0, 0, 0, max(0, MIN_FRAMES - len(power))))
+
+
+def levelled(power: Tensor) -> Tensor:
+    """Power [..., T, NUM_MELS] -> what the encoder sees, about [-1, 1], at any loudness."""
+    loudest = power.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-30)
+    decibel = 10 * torch.log10((power / loudest).clamp(min=10 ** (-RANGE_DB / 10)))
+    return 1 + decibel / (RANGE_DB / 2)
+
+
+class AudioEncoder(nn.Module):
+    """Log-mel frames -> the text encoder's tokens and pooled vector. Rows know nothing of another.
+
+    2.2 M parameters; one place a 40 ms.
+    """
+
+    def __init__(self, *, width: int = 192, num_layers: int = 3, num_heads: int = 4) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            [nn.Conv1d(NUM_MELS, 128, 5, 2, 2), nn.Conv1d(128, width, 5, 2, 2)]
+        )
+        self.norms = nn.ModuleList([nn.LayerNorm(128), nn.LayerNorm(width)])
+        layer = nn.TransformerEncoderLayer(
+            width, num_heads, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
+        self.slots = TokenSlots(width, dropout=0.0)
+
+    def frames(self, mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """mel [N, T, NUM_MELS] from `levelled`, mask [N, T] -> [N, L, width] and its mask."""
+        x = mel
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = (x * mask[:, :, None]).transpose(1, 2)  # what pads a batch is what pads a row: 0
+            x = nn.functional.gelu(norm(convolution(x).transpose(1, 2)))
+            mask = mask[:, ::2]
+        return self.layers(x + _places(*x.shape[1:]), src_key_padding_mask=~mask), mask
+
+    def forward(self, mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens [N, K, 384] and pooled [N, 384] of unit length."""
+        return self.slots(*self.frames(mel, mask))
+
+
+@lru_cache(maxsize=64)
+def _places(length: int, width: int) -> Tensor:
+    """[length, width] sines and cosines of the place (1706.03762)."""
+    rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
+    angle = torch.arange(length)[:, None] * rate
+    return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+
+def batch(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """[T, NUM_MELS] each -> mel [N, longest, NUM_MELS] and its mask [N, longest]."""
+    length = torch.tensor([len(row) for row in rows])
+    mel = pad_sequence(list(rows), batch_first=True)
+    return mel, torch.arange(mel.shape[1]) < length[:, None]
+
+
+class SpeechEncoder:
+    """The bundled network with its card (`card`: data, voices, text encoder, figures)."""
+
+    def __init__(self) -> None:
+        speech_encoder_hash()
+        with safe_open(SPEECH_FILE, "pt") as file:
+            self.card = json.loads(file.metadata()["card"])
+            if self.card["text_encoder"] != text_encoder_hash():
+                raise ValueError(
+                    f"{SPEECH_FILE.name} was made for another text encoder "
+                    f"({self.card['text_encoder'][:12]}; bundled is {text_encoder_hash()[:12]})"
+                )
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+            self.network = AudioEncoder().eval().requires_grad_(False)
+            self.network.load_state_dict(dequantized(state))
+
+    @torch.no_grad()
+    def encode(self, clips: Sequence[Clip]) -> tuple[Tensor, Tensor]:
+        """tokens [N, 8, 384] and pooled [N, 384] of unit length, on the CPU; ValueError as mono."""
+        rows = [levelled(trimmed(mel_power(mono(wave, rate), rate))) for wave, rate in clips]
+        return self.network(*batch(rows))
+
+
+@lru_cache(maxsize=1)
+def speech_encoder() -> SpeechEncoder:
+    """The bundled encoder, loaded once a process."""
+    return SpeechEncoder()
+
+
+def encode_audio(clips: Sequence[Clip], *, styles: tuple[str, ...], style: str | None) -> Condition:
+    """One condition row a clip, all in `style` (None: the seed chooses one); ValueError as `mono`
+    for what can't be heard, and for no clips at all."""
+    if not clips:
+        raise ValueError("there is no sound")
+    tokens, pooled = speech_encoder().encode(clips)
+    mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
+    return Condition(tokens, mask, pooled, style_weights(styles, style, len(clips)))

@@ -1,0 +1,30 @@
+"""Sound files -> clips, read by soundfile (libsndfile): WAV, FLAC, OGG, MP3 and more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..conditioning.audio import MAX_SEC, Clip
+
+
+def read_sound(path: Path) -> Clip:
+    """The first MAX_SEC of a file and a little more, as (waveform [C, L], sample rate).
+
+    ValueError with one line where soundfile is missing or can't read the file.
+    """
+    try:
+        import soundfile
+    except ImportError:
+        raise ValueError("reading sound needs soundfile: pip install 'imagen-gan[audio]'") from None
+    if not path.is_file():
+        raise ValueError(f"no sound file {path}")
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            wanted = round((MAX_SEC + 1) * rate)  # over MAX_SEC, so that the encoder says so
+            samples = file.read(wanted, dtype="float32", always_2d=True)  # [L, C]
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} can't be read as sound: {error.error_string}") from None
+    return torch.from_numpy(samples).t(), rate
