@@ -1,5 +1,7 @@
 """Nodes that train."""
 
+import math
+
 import comfy.model_management as management
 import torch
 from comfy_api.latest import io
@@ -118,8 +120,19 @@ class ImagenTrain(io.ComfyNode):
             trainer.publish = target
             progress = TrainingProgress(trainer.preview)
             trainer.run(progress)
-        loss = {"loss": progress.losses or trainer.logged_losses()}
+        loss = {"loss": plottable(progress.losses or trainer.logged_losses())}
         return io.NodeOutput(HostedModel.wrap(load(target)), loss, str(target))
+
+
+def plottable(losses: list[float]) -> list[float]:
+    """At least two numbers that differ: core's plot divides by their range.
+
+    A run of one step, or one that stood still, gets the next number that a float can hold.
+    """
+    losses = losses or [0.0]
+    if min(losses) < max(losses):
+        return losses
+    return [*losses, math.nextafter(losses[-1], math.inf)]
 
 
 NODES = [ImagenTrain]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from comfyui import saved_pixels
+from comfyui import free, saved_pixels
 
 import imagen_model as im
 from studio.server import Server, StudioError
@@ -30,7 +30,7 @@ def pictures(server: Server, emoji_folder: Path) -> str:
 def graph(
     folder: str, name: str, *, minutes: float = 0.02, plot: bool = False, **inputs: object
 ) -> dict:
-    """Train, draw with the model, and plot the losses (core's node needs two)."""
+    """Train, draw with the model, and plot the losses."""
     prompt = {
         "1": {
             "class_type": "ImagenTrain",
@@ -70,7 +70,7 @@ def model_file(server: Server, name: str) -> Path:
 
 
 def test_a_graph_trains_plots_draws_and_lists_its_model(server, pictures):
-    outputs = server.run(graph(pictures, "from graph", plot=True, minutes=0.15))
+    outputs = server.run(graph(pictures, "from graph", plot=True))
     assert outputs["2"]["images"]  # core's plot of the losses
     assert len(saved_pixels(server, {"6": outputs["6"]})) == 2
     listed = server.get("/object_info/ImagenLoadModel")["ImagenLoadModel"]["input"]["required"]
@@ -78,6 +78,13 @@ def test_a_graph_trains_plots_draws_and_lists_its_model(server, pictures):
     model = im.load(model_file(server, "from graph"))
     assert model.styles == ("fluent-3d", "fluent-flat", "noto", "twemoji")
     assert (server.base / "output" / "imagen_training" / "from graph" / "report.html").is_file()
+
+
+def test_a_run_with_nothing_left_to_train_is_plotted_all_the_same(server, pictures):
+    prompt = graph(pictures, "one tick", minutes=0.01, plot=True)
+    for _ in range(2):
+        assert server.run(prompt)["2"]["images"]
+        free(server)
 
 
 def test_more_minutes_go_on_where_the_run_stopped(server, pictures):
