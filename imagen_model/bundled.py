@@ -21,6 +21,21 @@ def bundled_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(MODELS_DIR.glob(f"*{SUFFIX}"))}
 
 
+def bundled_model(name: str) -> Path | None:
+    """The file of a bundled name or of an alias; None where no bundled model is called so.
+
+    A version that is no longer there gives its newest successor, with one warning.
+    """
+    models, known = bundled_models(), ALIASES.get(name, name)
+    if known in models:
+        return models[known]
+    successor = _successor(known, models)
+    if successor is None:
+        return None
+    logger.warning("model %s is no longer bundled; using %s", name, successor)
+    return models[successor]
+
+
 def find_model(name: str) -> Path:
     """The file of a bundled name, of an alias, or of a path.
 
@@ -29,17 +44,12 @@ def find_model(name: str) -> Path:
     """
     if not name.strip():
         raise ValueError(f"no model named; bundled are {', '.join(bundled_models())}")
-    models = bundled_models()
-    known = ALIASES.get(name, name)
-    if known in models:
-        return models[known]
-    path = Path(name)
-    if path.is_file():
+    path, models = Path(name), bundled_models()
+    if ALIASES.get(name, name) not in models and path.is_file():
         return path
-    successor = _successor(known, models)
-    if successor:
-        logger.warning("model %s is no longer bundled; using %s", name, successor)
-        return models[successor]
+    found = bundled_model(name)
+    if found:
+        return found
     if path.suffix == SUFFIX or len(path.parts) > 1:
         raise ValueError(f"no checkpoint {path}")
     names = [*ALIASES, *models]

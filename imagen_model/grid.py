@@ -16,6 +16,7 @@ from torch import Tensor
 from .files import write_atomically
 
 LABEL_PX = 18  # height of a caption on a contact sheet
+MAX_SHEET_PX = 100_000_000  # of a contact sheet: what 2 GB hold, and Pillow opens
 
 
 def straight(pictures: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -49,13 +50,22 @@ def contact_sheet(
 
     RGBA stands on nothing: between the pictures it is transparent. Pixels are enlarged `scale`
     times; `gap` pixels of the sheet stand between pictures. A caption that is too long is cut at
-    its picture's width. ValueError for more captions than pictures.
+    its picture's width. ValueError for more captions than pictures, and for a sheet of more than
+    MAX_SHEET_PX.
     """
     n, c = pictures.shape[:2]
     if len(captions) > n:
         raise ValueError(f"{len(captions)} captions do not fit {n} pictures; expected {n} or fewer")
     if columns < 1 or scale < 1 or gap < 0:
         raise ValueError(f"columns {columns}, scale {scale}, gap {gap}: expected 1, 1, 0 or more")
+    label = LABEL_PX if captions else 0
+    width = columns * (pictures.shape[3] * scale + gap)
+    height = -(-n // columns) * (pictures.shape[2] * scale + label + gap)
+    if width * height > MAX_SHEET_PX:
+        raise ValueError(
+            f"the sheet would have {width} x {height} pixels; expected {MAX_SHEET_PX:,} at most: "
+            "lower scale or gap, or give fewer pictures"
+        )
     cells = pictures.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
     if captions:
         labels = [*captions, *[""] * (n - len(captions))]
@@ -73,7 +83,8 @@ def _label(text: str, width: int) -> Tensor:
     """[LABEL_PX, width] in [-1, 1]: dark text on white."""
     image = Image.new("L", (width, LABEL_PX), 255)
     font = ImageFont.load_default(LABEL_PX * 0.7)
-    ImageDraw.Draw(image).text((2, LABEL_PX / 2), text, fill=0, font=font, anchor="lm")
+    shown = text[:width]  # a character is a pixel wide, or more
+    ImageDraw.Draw(image).text((2, LABEL_PX / 2), shown, fill=0, font=font, anchor="lm")
     return torch.from_numpy(np.array(image)).float() / 127.5 - 1
 
 

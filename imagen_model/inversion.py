@@ -68,7 +68,7 @@ def invert(
         target = as_model_pictures(
             pictures.clone(), resolution=config.resolution, channels=config.channels
         )
-        condition = expand(condition, len(target))
+        condition = expand(networks, condition, len(target))
         condition = condition[torch.arange(len(target), device=condition.pooled.device)]
         total = -(-len(target) // batch_size) * steps
         for begin in range(0, len(target), batch_size):

@@ -111,19 +111,32 @@ def to_w(
     return w
 
 
-def expand(condition: Condition, n: int) -> Condition:
-    """The condition for n latents: one row serves all, otherwise one row each."""
+def expand(networks: Networks, condition: Condition, n: int) -> Condition:
+    """The condition for n pictures: one row serves all, otherwise one row each.
+
+    ValueError for other counts, and for conditions of another model.
+    """
+    config = networks.conditioning.config
+    for what, got, wanted in (
+        ("styles", condition.style.shape[1], len(config.styles)),
+        ("numbers a token", condition.pooled.shape[1], config.dim),
+    ):
+        if got != wanted:
+            raise ValueError(
+                f"the condition is of another model (it has {got} {what}, this model {wanted}); "
+                "encode it with this model"
+            )
     if len(condition) == n:
         return condition
     if len(condition) == 1:
         return condition[torch.zeros(n, dtype=torch.long, device=condition.pooled.device)]
-    raise ValueError(f"{len(condition)} conditions do not fit {n} latents; expected 1 or {n}")
+    raise ValueError(f"{len(condition)} conditions do not fit {n} pictures; expected 1 or {n}")
 
 
 def fitted(networks: Networks, condition: Condition, latent: Latent) -> tuple[Condition, Latent]:
     """As many conditions as latents: where one side has one row, it serves all of the other's.
 
-    ValueError for counts that do not fit, and for latents of another model.
+    ValueError for counts that do not fit, and for conditions or latents of another model.
     """
     config = networks.generator.config
     wanted = (config.z_dim,) if latent.space == "z" else (config.num_blocks, config.dim)
@@ -135,7 +148,7 @@ def fitted(networks: Networks, condition: Condition, latent: Latent) -> tuple[Co
     if len(latent) == 1:
         n = len(condition)
         latent = Latent(latent.space, latent.values.expand(n, *wanted), latent.seeds * n)
-    return expand(condition, len(latent)), latent
+    return expand(networks, condition, len(latent)), latent
 
 
 def settled(networks: Networks, condition: Condition, latent: Latent, rows: slice) -> Condition:

@@ -82,7 +82,7 @@ def score(
     config = discriminator.config
     x = as_model_pictures(pictures, resolution=config.resolution, channels=config.channels)
     if condition is not None:
-        condition = expand(condition, len(x))
+        condition = expand(networks, condition, len(x))
     device = networks.device
     realism, match, maps = [], [], []
     with full_precision():

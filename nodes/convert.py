@@ -22,6 +22,8 @@ def to_image_and_mask(pictures: Tensor, background: str) -> tuple[Tensor, Tensor
         colour = colour.expand(-1, 3, -1, -1)
     if alpha is None:
         alpha = torch.ones_like(colour[:, :1])
+    if background not in BACKGROUNDS:
+        raise ValueError(f"background is {background!r}; expected {', '.join(BACKGROUNDS)}")
     paper = BACKGROUNDS[background]
     if paper is not None:
         colour = colour * alpha + paper * (1 - alpha)
@@ -31,25 +33,29 @@ def to_image_and_mask(pictures: Tensor, background: str) -> tuple[Tensor, Tensor
 def to_pictures(image: Tensor, mask: Tensor | None = None) -> Tensor:
     """IMAGE, with its MASK or its own fourth channel -> library pictures."""
     x = image.permute(0, 3, 1, 2).float()
+    if x.shape[1] not in (1, 3, 4):
+        raise ValueError(f"the image has {x.shape[1]} channels; expected 1, 3 or 4")
     colour, alpha = x[:, :3], x[:, 3:4] if x.shape[1] == 4 else None
     if mask is not None:
-        mask = mask[None] if mask.ndim == 2 else mask
-        if len(mask) not in (1, len(x)):
-            raise ValueError(
-                f"{len(mask)} masks do not fit {len(x)} images; expected 1 or {len(x)}"
-            )
-        alpha = 1 - mask[:, None].float().to(x.device)
+        colour = colour.expand(-1, 3, -1, -1)
+        alpha = 1 - masks_of(mask, image)[:, None].float().to(x.device)
         if alpha.shape[2:] != x.shape[2:]:  # LoadImage without alpha gives a 64x64 mask
             alpha = F.interpolate(alpha, size=x.shape[2:], mode="bilinear")
-        alpha = alpha.expand(len(x), -1, -1, -1)
     if alpha is None:
         return colour * 2 - 1
     return torch.cat([colour * alpha, alpha], dim=1) * 2 - 1
 
 
-def opaque_mask(image: Tensor) -> Tensor:
-    """The MASK of an IMAGE that has none: nothing is transparent."""
-    return image.new_zeros(image.shape[:3])
+def masks_of(mask: Tensor | None, image: Tensor) -> Tensor:
+    """MASK [B, H, W], one for each picture of IMAGE: one serves all, and none is opaque."""
+    if mask is None:
+        return image.new_zeros(image.shape[:3])
+    mask = mask.reshape(-1, *mask.shape[-2:])
+    if len(mask) not in (1, len(image)):
+        raise ValueError(
+            f"{len(mask)} masks do not fit {len(image)} images; expected 1 or {len(image)}"
+        )
+    return mask.expand(len(image), -1, -1)
 
 
 def latent_to_link(latent: Latent) -> dict:

@@ -9,17 +9,21 @@ from comfy_api.latest import io, ui
 from ..imagen_model.data.folder import load_pictures, read_samples
 from ..imagen_model.data.labelled import append_labelled, chosen, folder_state
 from .convert import to_image_and_mask, to_pictures
-from .host import picture_folder, stage_progress, to_intermediate
+from .host import picture_folder, stage_progress, stop_if_cancelled, to_intermediate
 from .types import CATEGORY
 
 MAX_PICTURES = 4096
+MAX_PX = 2**26  # of a batch: 1 GB
 MAX_SEED = 2**53 - 1
 
 
 def output_folder(name: str) -> Path:
     """A folder inside ComfyUI's output directory; ValueError for any other."""
     outputs = Path(folder_paths.get_output_directory()).resolve()
-    path = (outputs / name.strip()).resolve()
+    try:
+        path = (outputs / name.strip()).resolve()
+    except (ValueError, OSError):  # no name of this system
+        path = outputs
     if outputs not in path.parents:
         raise ValueError(f"folder is {name!r}; expected the name of a folder inside {outputs}")
     return path
@@ -75,7 +79,8 @@ class ImagenSaveDataset(io.ComfyNode):
             for picture in to_pictures(batch, masks[min(i, len(masks) - 1)])
         ]
         lines = captions if len(captions) > 1 else captions[0].strip().splitlines() or [""]
-        written = append_labelled(root, pictures, lines, style=style[0].strip())
+        progress = stage_progress("writing")
+        written = append_labelled(root, pictures, lines, style=style[0].strip(), progress=progress)
         count = len(read_samples(root))
         told = f"{len(written)} pictures added to {root}, which holds {count} now"
         return io.NodeOutput(str(root), count, ui=ui.PreviewText(told))
@@ -131,12 +136,18 @@ class ImagenLoadImageFolder(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, **others):
         """Files that have changed are read anew. A linked folder is known only when it runs."""
-        return None if folder is None else folder_state(picture_folder(folder))
+        return None if folder is None else folder_state(picture_folder(folder), stop_if_cancelled)
 
     @classmethod
     def execute(cls, folder: str, resolution: int, limit: int, shuffle_seed: int) -> io.NodeOutput:
         seed = None if shuffle_seed < 0 else shuffle_seed
         samples = chosen(read_samples(picture_folder(folder)), limit, shuffle_seed=seed)
+        most = MAX_PX // resolution**2
+        if len(samples) > most:
+            raise ValueError(
+                f"{len(samples)} pictures of {resolution} x {resolution} are too many at once; "
+                f"expected {most} at most: lower limit or resolution"
+            )
         read = load_pictures(
             samples, resolution=resolution, channels=4, progress=stage_progress("reading")
         )

@@ -178,7 +178,7 @@ class ImagenApplyAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, adapter: str):
+    def validate_inputs(cls, adapter: str = NONE):
         """In place of the core's list check: says where it looked and what is there."""
         try:
             if adapter != NONE:
@@ -188,10 +188,9 @@ class ImagenApplyAdapter(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, adapter: str, strength: float):
+    def fingerprint_inputs(cls, adapter: str = NONE, **others):
         """A file that learning has replaced is loaded anew."""
-        changed = "" if adapter == NONE else adapter_path(adapter).stat().st_mtime_ns
-        return f"{adapter} {strength} {changed}"
+        return None if adapter == NONE else adapter_path(adapter).stat().st_mtime_ns
 
     @classmethod
     def execute(cls, model, adapter: str, strength: float) -> io.NodeOutput:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections import OrderedDict
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import folder_paths
 from ..imagen_model.feedback.clicks import ratings_of
 from ..imagen_model.feedback.reward import enough_for
 from ..imagen_model.feedback.store import Picture, Store, batch_id
-from .host import register_model_folder
+from .host import is_file_name, register_model_folder
 
 ADAPTERS = "imagen_adapters"  # models/imagen_adapters
 MAX_BATCHES = 64
@@ -37,17 +36,18 @@ def adapter_names() -> list[str]:
 def adapter_path(name: str) -> Path:
     """The file of a listed adapter; ValueError says what there is instead."""
     names = adapter_names()
-    if name not in names:
+    path = folder_paths.get_full_path(ADAPTERS, name) if name in names else None
+    if path is None:
         folders = ", ".join(folder_paths.get_folder_paths(ADAPTERS))
         raise ValueError(
             f"no adapter {name} in {folders}; there is: {', '.join(names) or 'nothing'}"
         )
-    return Path(folder_paths.get_full_path_or_raise(ADAPTERS, name))
+    return Path(path)
 
 
 def new_adapter_path(name: str) -> Path:
     """Where an adapter called `name` is written: where the loader lists it."""
-    if not re.fullmatch(r"\w[\w .-]*", name) or name == "none":
+    if not is_file_name(name) or name == "none":
         raise ValueError(f"name is {name!r}; expected letters, digits, spaces, - and _")
     register_model_folder(ADAPTERS)
     return Path(folder_paths.get_folder_paths(ADAPTERS)[0]) / f"{name}.safetensors"

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..imagen_model import contact_sheet
-from .convert import opaque_mask, to_image_and_mask, to_pictures
+from .convert import masks_of, to_image_and_mask, to_pictures
 from .types import CATEGORY
 
 
@@ -61,7 +61,7 @@ class ImagenGrid(io.ComfyNode):
         )
         if mask is None:
             image, _ = to_image_and_mask(sheet[None], "white")
-            return io.NodeOutput(image, opaque_mask(image))
+            return io.NodeOutput(image, masks_of(None, image))
         return io.NodeOutput(*to_image_and_mask(sheet[None], "none"))
 
 

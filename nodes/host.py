@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -19,7 +20,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ..imagen_model import Model, bundled_models, to_image
-from ..imagen_model.bundled import find_model
+from ..imagen_model.bundled import bundled_model
 from ..imagen_model.checkpoint import read_metadata
 
 FOLDER = "imagen"  # models/imagen
@@ -40,15 +41,13 @@ def model_names() -> list[str]:
 
 def model_path(name: str) -> Path:
     """The file behind a name of `model_names`; ValueError says what there is instead."""
-    if name in bundled_models():
-        return bundled_models()[name]
-    if name in folder_paths.get_filename_list(FOLDER):
-        return Path(folder_paths.get_full_path_or_raise(FOLDER, name))
-    if name.endswith(".safetensors"):
+    listed = name in folder_paths.get_filename_list(FOLDER)  # no other file is ever opened
+    own = folder_paths.get_full_path(FOLDER, name) if listed else None
+    path = Path(own) if own else bundled_model(name)
+    if path is None:
         folders = ", ".join(folder_paths.get_folder_paths(FOLDER))
-        own = ", ".join(folder_paths.get_filename_list(FOLDER)) or "nothing"
-        raise ValueError(f"no model {name} in {folders}; there is: {own}")
-    return find_model(name)
+        raise ValueError(f"no model {name} in {folders}; there is: {', '.join(model_names())}")
+    return path
 
 
 def model_is_there(name: str) -> bool | str:
@@ -61,20 +60,22 @@ def model_is_there(name: str) -> bool | str:
 
 
 @lru_cache(maxsize=256)
-def _styles_of(path: Path, changed: float) -> tuple[str, ...]:
-    import json
+def _styles_in(path: Path, changed: float) -> tuple[str, ...]:
+    return tuple(json.loads(read_metadata(path)["imagen.config"])["conditioning"]["styles"])
 
+
+def styles_of(name: str) -> tuple[str, ...]:
+    """The styles of a listed model; none where its file is no model, or is gone."""
     try:
-        config = json.loads(read_metadata(path)["imagen.config"])
-        return tuple(config["conditioning"]["styles"])
-    except (ValueError, KeyError):
+        path = model_path(name)
+        return _styles_in(path, path.stat().st_mtime)
+    except (ValueError, KeyError, TypeError, OSError):
         return ()  # the loader says what is wrong with it
 
 
 def all_styles() -> list[str]:
     """Every style that some listed model knows."""
-    paths = [model_path(name) for name in model_names()]
-    return sorted({style for p in paths for style in _styles_of(p, p.stat().st_mtime)})
+    return sorted({str(style) for name in model_names() for style in styles_of(name)})
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,12 @@ class HostedModel:
         """The model, on its device."""
         management.load_models_gpu([self.patcher])
         return self.model
+
+
+def stop_if_cancelled() -> None:
+    """InterruptedError while a cancelled run is still to be ended by the host itself."""
+    if management.processing_interrupted():
+        raise InterruptedError("cancelled")
 
 
 class NodeProgress:
@@ -129,9 +136,14 @@ def picture_folder(name: str) -> Path:
     return path
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a file can be called so on every system: letters, digits, spaces, -, _ and dots."""
+    return bool(re.fullmatch(r"\w[\w .-]*", name)) and len(name.encode(errors="replace")) <= 100
+
+
 def training_run(name: str) -> tuple[Path, Path]:
     """Where a training run called `name` is written, and the model that it makes."""
-    if not re.fullmatch(r"[\w][\w .-]*", name) or name in bundled_models():
+    if not is_file_name(name) or name in bundled_models():
         raise ValueError(
             f"name is {name!r}; expected letters, digits, spaces, - and _, and no bundled model's"
         )

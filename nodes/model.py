@@ -28,13 +28,16 @@ class ImagenLoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name: str):
+    def validate_inputs(cls, model_name: str | None = None):
         """In place of the core's list check: an older version may have a successor."""
-        return model_is_there(model_name)
+        return model_name is None or model_is_there(model_name)
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str):
-        """A file that training has replaced is loaded anew."""
+    def fingerprint_inputs(cls, model_name: str | None = None):
+        """A file that training has replaced is loaded anew. A linked name is known only when it
+        runs."""
+        if model_name is None:
+            return None
         path = model_path(model_name)
         return f"{path} {path.stat().st_mtime_ns}"
 

@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..imagen_model.feedback.adapter import taste_of
 from ..imagen_model.scoring import map_colours
-from .convert import opaque_mask, to_image_and_mask, to_pictures
+from .convert import masks_of, to_image_and_mask, to_pictures
 from .host import NodeProgress, to_intermediate
 from .types import CATEGORY, ImagenCondition, ImagenModel
 
@@ -61,7 +61,8 @@ class ImagenScore(io.ComfyNode):
     def execute(cls, model, image, mask=None, condition=None) -> io.NodeOutput:
         pictures = to_pictures(image, mask)
         ready = model.ready()
-        scores = ready.score(pictures, condition, progress=NodeProgress(len(pictures)))
+        progress = NodeProgress(len(pictures))
+        scores = ready.score(pictures, condition, progress=progress)
         realism, _ = to_image_and_mask(map_colours(scores.realism_map), "none")
         order = scores.order.tolist()
         ranking = "\n".join(f"{i}: {scores.total[i]:+.3f}" for i in order)
@@ -70,7 +71,7 @@ class ImagenScore(io.ComfyNode):
             order,
             to_intermediate(realism),
             order[0],
-            taste_of(ready, pictures).tolist(),
+            taste_of(ready, pictures, progress=progress).tolist(),
             ui=ui.PreviewText(ranking),
         )
 
@@ -102,13 +103,17 @@ class ImagenPickBest(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: list, order: list, count: list, mask: list | None = None):
+        if len(image) > 1:
+            raise ValueError(f"{len(image)} batches of pictures; expected the one that was scored")
         pictures, chosen = image[0], order[: count[0]]
-        if max(chosen) >= len(pictures):
+        outside = [i for i in order if not 0 <= i < len(pictures)]
+        if outside or len(order) not in (1, len(pictures)):
+            told = f"names picture {outside[0]}" if outside else f"ranks {len(order)} pictures"
             raise ValueError(
-                f"the order names picture {max(chosen)}, and there are {len(pictures)}; "
+                f"the order {told}, and there are {len(pictures)}; "
                 "link the pictures that were scored"
             )
-        masks = mask[0] if mask else opaque_mask(pictures)
+        masks = masks_of(mask[0] if mask else None, pictures)
         return io.NodeOutput(pictures[chosen], masks[chosen])
 
 

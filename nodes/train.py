@@ -21,6 +21,7 @@ from .host import (
 from .types import CATEGORY, ImagenModel
 
 NONE = "none"
+RESOLUTIONS = {"auto": None, "32": 32, "64": 64, "128": 128}
 
 
 class ImagenTrain(io.ComfyNode):
@@ -65,7 +66,7 @@ class ImagenTrain(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "resolution",
-                    options=["auto", "32", "64", "128"],
+                    options=list(RESOLUTIONS),
                     default="auto",
                     tooltip="Pixels a side; auto: 32 for nano, else 64.",
                 ),
@@ -87,7 +88,7 @@ class ImagenTrain(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, init: str):
+    def validate_inputs(cls, init: str = NONE):
         """In place of the core's list check: an older version may have a successor."""
         return init == NONE or model_is_there(init)
 
@@ -98,11 +99,13 @@ class ImagenTrain(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         from ..imagen_model.training.start import Choices, prepare  # heavy
 
+        if resolution not in RESOLUTIONS:
+            raise ValueError(f"resolution is {resolution!r}; expected {', '.join(RESOLUTIONS)}")
         source, (run, target) = picture_folder(folder), training_run(name)
         begins = init != NONE
         choices = Choices(
             preset=None if begins else preset,
-            resolution=None if resolution == "auto" else int(resolution),
+            resolution=RESOLUTIONS[resolution],
             minutes=minutes,
             seed=training_seed,
             init=str(model_path(init)) if begins else None,

@@ -150,3 +150,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         find_host(Path(sys.executable)), base=tmp_path_factory.mktemp("comfyui")
     ) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def host(server: Server, emoji_folder: Path) -> Iterator[Server]:
+    """The server with models of every kind, for the time of one file of tests."""
+    from every_node import furnished
+
+    yield from furnished(server, emoji_folder)

@@ -233,7 +233,7 @@ def test_an_unknown_tile_is_refused(tiny_model):
 
 def test_conditions_and_latents_must_be_as_many(tiny_model):
     condition = tiny_model.encode_text(["a", "b", "c"])
-    with pytest.raises(ValueError, match="3 conditions do not fit 2 latents; expected 1 or 2"):
+    with pytest.raises(ValueError, match="3 conditions do not fit 2 pictures; expected 1 or 2"):
         tiny_model.draw(condition, tiny_model.latent([0, 1]))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..files import sha256_of, write_atomically
 from ..grid import to_image
-from .folder import METADATA, SUFFIXES, Sample
+from .folder import METADATA, SUFFIXES, Progress, Sample
 
 TRAIN = "train"
 UNLABELLED = "unlabelled"
@@ -32,20 +32,26 @@ def label_folder(label: str) -> str:
 
 
 def append_labelled(
-    root: Path, pictures: Sequence[Tensor], captions: Sequence[str], *, style: str = ""
+    root: Path,
+    pictures: Sequence[Tensor],
+    captions: Sequence[str],
+    *,
+    style: str = "",
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Add pictures [C, H, W] in [-1, 1] to the data set `root`; returns their files.
 
     One caption serves all pictures, or one each; it is the label, too. Four channels are
-    premultiplied RGBA, and are written with straight alpha. ValueError for captions that do not
-    fit, and for a folder whose pictures this function has not written.
+    premultiplied RGBA, and are written with straight alpha. `progress` may raise to cancel: then
+    nothing of the batch stays. ValueError for captions that do not fit, and for a folder whose
+    pictures this function has not written.
     """
     if len(captions) not in (1, len(pictures)):
         raise ValueError(
             f"{len(captions)} captions do not fit {len(pictures)} pictures; "
             f"expected 1 or {len(pictures)}"
         )
-    captions = [*captions] * (len(pictures) // len(captions))
+    captions = [_storable(text) for text in captions] * (len(pictures) // len(captions))
     folder = Path(root) / TRAIN
     known = folder / METADATA
     if not known.is_file() and any(p.suffix.lower() in SUFFIXES for p in Path(root).rglob("*")):
@@ -53,12 +59,19 @@ def append_labelled(
     written: list[Path] = []
     rows = []
     try:
+        numbers: dict[Path, int] = {}
         for picture, caption in zip(pictures, captions, strict=True):
-            path = next_file(folder / label_folder(caption))
+            label = folder / label_folder(caption)
+            if label not in numbers:
+                numbers[label] = next_number(label)
+            path = label / f"{numbers[label]:07d}.png"
             write_atomically(path, partial(to_image(picture).save, format="PNG"))
             written.append(path)
-            sample = Sample(path, text=caption.strip(), style=style)
+            numbers[label] += 1
+            sample = Sample(path, text=caption.strip(), style=_storable(style))
             rows.append({**sample.metadata(folder), "sha256": sha256_of(path)})
+            if progress is not None:
+                progress(len(written), len(pictures))
         text = known.read_text(encoding="utf-8") if known.is_file() else ""
         text += "\n" * bool(text and not text.endswith("\n"))
         text += "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -70,10 +83,15 @@ def append_labelled(
     return written
 
 
-def next_file(folder: Path) -> Path:
+def next_number(folder: Path) -> int:
     """The first number that no file of the folder has reached."""
     numbers = [int(p.stem) for p in folder.glob("*.png") if p.stem.isdecimal()]
-    return folder / f"{max(numbers, default=-1) + 1:07d}.png"
+    return max(numbers, default=-1) + 1
+
+
+def _storable(text: str) -> str:
+    """Half of a surrogate pair, which JSON can carry and a file cannot, becomes a question mark."""
+    return text.encode(errors="replace").decode()
 
 
 def chosen(samples: list[Sample], limit: int, *, shuffle_seed: int | None = None) -> list[Sample]:
@@ -87,11 +105,17 @@ def chosen(samples: list[Sample], limit: int, *, shuffle_seed: int | None = None
     return [samples[i] for i in order[:limit]]
 
 
-def folder_state(root: Path) -> str:
-    """Another text whenever a file below `root` has come, gone or changed."""
-    states = [
-        f"{path.relative_to(root).as_posix()} {stat.st_size} {stat.st_mtime_ns}"
-        for path in sorted(Path(root).rglob("*"))
-        if path.is_file() and (stat := path.stat())
-    ]
-    return hashlib.sha256("\n".join(states).encode()).hexdigest()
+def folder_state(root: Path, check: Callable[[], object] = lambda: None) -> str:
+    """Another text whenever a file below `root` has come, gone or changed.
+
+    `check` is called for each file, and may raise to stop.
+    """
+    states = []
+    for path in Path(root).rglob("*"):
+        check()
+        if path.is_file():
+            stat = path.stat()
+            name = path.relative_to(root).as_posix()
+            states.append(f"{name} {stat.st_size} {stat.st_mtime_ns}")
+    text = "\n".join(sorted(states))
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

@@ -122,14 +122,13 @@ class AdaptedModel(Model):
         wanted = 1 + round(abs(self.strength) * (self.adapter.candidates - 1))
         return min(wanted, MAX_CANDIDATES)
 
-    def taste(self, pictures: Tensor) -> Tensor:
+    def taste(self, pictures: Tensor, *, progress: Progress | None = None) -> Tensor:
         """[N] how well the user would like pictures [N, C, H, W] of any size: standard deviations
         over what the base draws on average."""
         config = self.config.generator
         size = {"resolution": config.resolution, "channels": config.channels}
-        return self.adapter.reward(
-            views(as_model_pictures(pictures, **size), frozen_features(self))
-        )
+        pictures = as_model_pictures(pictures, **size)
+        return self.adapter.reward(views(pictures, frozen_features(self), progress=progress))
 
     def draw(
         self,
@@ -162,7 +161,8 @@ class AdaptedModel(Model):
                 )
             )
         stacked = torch.stack(drawn)  # [candidates, N, C, H, W]
-        tastes = self.taste(stacked.flatten(0, 1)).unflatten(0, stacked.shape[:2])
+        tastes = self.taste(stacked.flatten(0, 1), progress=lambda *_: told(0, 0, None))
+        tastes = tastes.unflatten(0, stacked.shape[:2])
         if self.strength < 0:
             tastes = -tastes
         return stacked[tastes.argmax(dim=0), torch.arange(len(latent))]
@@ -173,10 +173,10 @@ class AdaptedModel(Model):
         return torch.equal(latent.values.cpu().float(), self.latent(latent.seeds).values)
 
 
-def taste_of(model: Model, pictures: Tensor) -> Tensor:
+def taste_of(model: Model, pictures: Tensor, *, progress: Progress | None = None) -> Tensor:
     """[N] AdaptedModel.taste; zeros for a model that has no adapter."""
     if isinstance(model, AdaptedModel):
-        return model.taste(pictures)
+        return model.taste(pictures, progress=progress)
     return torch.zeros(len(pictures))
 
 

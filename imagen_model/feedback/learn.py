@@ -12,7 +12,14 @@ from ..generator import Generator
 from ..model import Model
 from .adapter import Adapter, apply_adapter, base_of
 from .recipe import model_hash
-from .reward import SOME, Fit, Reward, fit_reward
+from .reward import (
+    SOME,
+    Fit,
+    Reward,
+    fit_reward,
+    refuse_what_teaches_nothing,
+    settled_ratings,
+)
 from .store import Rating
 from .trial import figures, objections, trial
 from .tune import Pool, Tuner, draw_pool
@@ -43,9 +50,11 @@ def learn(
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
     tell = _Stages(progress)
     base = base_of(model)
+    refuse_what_teaches_nothing(settled_ratings(ratings))  # before anything is drawn
+    _chosen(base, method, len(ratings))
     with torch.inference_mode(False), torch.enable_grad():  # ComfyUI runs nodes without
         pool = draw_pool(base, tell.stage(0, 150))
-        fit = fit_reward(base, ratings, pool.seen)
+        fit = fit_reward(base, ratings, pool.seen, progress=tell.stage(150, 150))
         method = _chosen(base, method, fit.ratings)
         adapter = Adapter(_card(base, method, fit), fit.reward, candidates=CANDIDATES)
         course: dict = {}
@@ -84,7 +93,7 @@ def _tuned(
 ) -> tuple[dict, Adapter]:  # fmt: skip
     reward, judge = fit.reward, None
     if method == "lora":
-        reward, judge = _split(base, ratings, pool, fit)
+        reward, judge = _split(base, ratings, pool, fit, tell.stage(150, 150))
     tuner = Tuner(base, pool, reward, judge, method)
     course = tuner.run(tell.stage(150, 800))
     shift, lora = tuner.result()
@@ -92,15 +101,15 @@ def _tuned(
 
 
 def _split(
-    base: Model, ratings: Sequence[Rating], pool: Pool, fit: Fit
+    base: Model, ratings: Sequence[Rating], pool: Pool, fit: Fit, tell: Progress
 ) -> tuple[Reward, Reward | None]:
     """The reward to follow and one of held-out ratings; all and None where that leaves too few."""
     held = list(ratings[::HELD_EVERY])
     used = [r for i, r in enumerate(ratings) if i % HELD_EVERY]
     try:
         return (
-            fit_reward(base, used, pool.seen).reward,
-            fit_reward(base, held, pool.seen).reward,
+            fit_reward(base, used, pool.seen, progress=tell).reward,
+            fit_reward(base, held, pool.seen, progress=tell).reward,
         )
     except ValueError:
         return fit.reward, None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..conditioning import Condition
 from ..model import Model
-from ..sampling import Latent, fitted
+from ..sampling import Latent, Progress, fitted
 from ..scoring import as_model_pictures
 from .store import Picture
 
@@ -73,13 +73,17 @@ def model_hash(model: Model) -> str:
     return known
 
 
-def redrawn(model: Model, pictures: Sequence[Picture]) -> list[Tensor | None]:
+def redrawn(
+    model: Model, pictures: Sequence[Picture], progress: Progress | None = None
+) -> list[Tensor | None]:
     """The pictures [C, H, W]: as they were kept, else drawn anew; None where neither is possible
     (another model, or an adapter, drew it and its pixels were not kept)."""
     ours = model_hash(model)
     config = model.config.generator
     result: list[Tensor | None] = []
-    for picture in pictures:
+    for done, picture in enumerate(pictures):
+        if progress is not None:
+            progress(done, len(pictures), None)
         if picture.png is not None:
             size = {"resolution": config.resolution, "channels": config.channels}
             result.append(from_png(picture.png, **size))

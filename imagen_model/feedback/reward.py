@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..features import LEVEL_CHANNELS, POOLED_CHANNELS, EfficientNetLite, as_rgb, lite0
 from ..model import Model
-from ..sampling import BATCH, full_precision
+from ..sampling import BATCH, Progress, full_precision
 from .recipe import redrawn
 from .store import Rating
 
@@ -77,13 +77,18 @@ def spread(maps: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def views(pictures: Tensor, network: EfficientNetLite) -> Tensor:
-    """`view` in batches, on the CPU."""
-    device = network.stem.weight.device
+def views(
+    pictures: Tensor, network: EfficientNetLite, *, progress: Progress | None = None
+) -> Tensor:
+    """`view` in batches, on the CPU. `progress` is called after each, and may raise to cancel."""
+    device, parts = network.stem.weight.device, []
     with full_precision():
-        return torch.cat(
-            [view(part.to(device), network)[0].cpu() for part in pictures.split(BATCH)]
-        )
+        for begin in range(0, len(pictures), BATCH):
+            part = pictures[begin : begin + BATCH].to(device)
+            parts.append(view(part, network)[0].cpu())
+            if progress is not None:
+                progress(begin + len(part), len(pictures), None)
+    return torch.cat(parts)
 
 
 @dataclass(frozen=True)
@@ -139,15 +144,17 @@ def projection_of(own: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.block_diag(*parts) / scale[:, None]
 
 
-def fit_reward(model: Model, ratings: Sequence[Rating], own: Tensor) -> Fit:
+def fit_reward(
+    model: Model, ratings: Sequence[Rating], own: Tensor, *, progress: Progress | None = None
+) -> Fit:
     """Fit to the ratings; `own` are views of the model's own pictures.
 
-    The last thumb on a picture counts. ValueError where the ratings teach nothing: too few, all up
-    or all down.
+    The last thumb on a picture counts. `progress` may raise to cancel. ValueError where the ratings
+    teach nothing: too few, all up or all down.
     """
     ratings = settled_ratings(ratings)
     sides = [r.picture for r in ratings] + [r.other for r in ratings if r.other is not None]
-    pictures = dict(zip((p.id for p in sides), redrawn(model, sides), strict=True))
+    pictures = dict(zip((p.id for p in sides), redrawn(model, sides, progress), strict=True))
     usable = [
         r
         for r in ratings
@@ -158,7 +165,8 @@ def fit_reward(model: Model, ratings: Sequence[Rating], own: Tensor) -> Fit:
     ids = [id_ for id_, picture in pictures.items() if picture is not None]
     stack = torch.stack([p for p in pictures.values() if p is not None])
     mean, projection = projection_of(own)
-    seen = (views(stack, frozen_features(model)) - mean) @ projection
+    seen = views(stack, frozen_features(model), progress=progress)
+    seen = (seen - mean) @ projection
     place = {id_: row for row, id_ in enumerate(ids)}
     rows = torch.stack([_row(r, seen, place) for r in usable])
     groups = torch.tensor([0 if r.other is not None else r.value for r in usable])

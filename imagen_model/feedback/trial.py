@@ -41,19 +41,24 @@ class Figures:
 
 
 def figures(base: Model, model: Model, reward: Reward, progress: Report) -> Figures:
-    """Draw with `model`, judge with `base`."""
+    """Draw with `model`, judge with `base`. `progress` may raise to cancel at every batch."""
+
+    def still_wanted(*_: object) -> None:
+        progress(len(rows), len(rows), None)
+
     text = bool(base.config.conditioning.text_encoder)
     prompts = base.encode_text(list(PROMPTS) if text else [""] * len(PROMPTS))
     rows = torch.arange(len(PROMPTS)).repeat_interleave(SEEDS)
     latent = base.latent(range(TRIAL_SEED, TRIAL_SEED + len(rows)))
     drawn = model.draw(prompts[rows], latent, progress=progress)
-    seen = views(drawn, frozen_features(base))
-    ranks = _ranks(base, drawn, prompts, rows) if text else torch.empty(0)
-    return Figures(reward(seen), base.score(drawn).realism, ranks, diversity(seen))
+    seen = views(drawn, frozen_features(base), progress=still_wanted)
+    ranks = _ranks(base, drawn, prompts, rows, still_wanted) if text else torch.empty(0)
+    realism = base.score(drawn, progress=still_wanted).realism
+    return Figures(reward(seen), realism, ranks, diversity(seen))
 
 
 @torch.no_grad()
-def _ranks(base: Model, drawn: Tensor, prompts, rows: Tensor) -> Tensor:
+def _ranks(base: Model, drawn: Tensor, prompts, rows: Tensor, progress: Report) -> Tensor:
     """[N] how many prompts fit each picture better than its own, whatever the style."""
     discriminator, device = base.networks.discriminator, base.device
     condition = prompts.to(device=device)
@@ -72,6 +77,7 @@ def _ranks(base: Model, drawn: Tensor, prompts, rows: Tensor) -> Tensor:
             judged = discriminator(part, levels)
             match = torch.stack([judged.match_matrix(embedded) for embedded in asked])
             parts.append(match.amax(dim=0).cpu())  # [N, prompts], the best style's
+            progress(len(parts), len(parts), None)
     match = torch.cat(parts)
     own = match.gather(1, rows[:, None])
     return (match > own).sum(dim=1).float()
