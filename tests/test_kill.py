@@ -57,7 +57,9 @@ def start(data: Path, run: Path) -> subprocess.Popen:
         cwd=Path(__file__).parent.parent,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    assert child.stdout is not None
+    with child.stdout as said:
+        assert said.readline() == "ready\n"
     return child
 
 
