@@ -1,4 +1,4 @@
-"""The `imagen` command: data, train, sample, score, evaluate, learn, info, convert.
+"""The `imagen` command: data, train, sample, score, evaluate, learn, info, convert, bench.
 
 Exit codes: 0 done, 1 the work failed (one clear line), 2 wrong usage. Everything heavy is imported
 by the command that needs it, so `imagen --help` answers at once.
@@ -68,9 +68,11 @@ def build_parser() -> argparse.ArgumentParser:
         _add_sample, _add_train, _add_score, _add_evaluate, _add_data, _add_info, _add_convert,
     ):  # fmt: skip
         add(commands, common)
+    from . import cli_bench
     from .cli_feedback import add_commands
 
     add_commands(commands, common)
+    cli_bench.add_commands(commands, common)
     return parser
 
 
@@ -323,7 +325,8 @@ def _add_train(commands, common) -> None:
     c.add_argument(
         "--gamma",
         type=float,
-        help="weight of the R1 and R2 penalties (default: none for hinge, adapted for rpgan)",
+        help="fix the weight of the R1 and R2 penalties; nobody needs to: by default it adapts "
+        "itself for rpgan, and the other games have none",
     )
     c.add_argument(
         "--unroll",
@@ -344,6 +347,24 @@ def _add_train(commands, common) -> None:
         help="go on where RUN stopped, with its settings where no others are given",
     )
     c.add_argument("--dry-run", action="store_true", help="say what would be done, and end")
+    c.add_argument(
+        "--accumulate",
+        type=_positive,
+        metavar="K",
+        help="play each batch in K parts: the same training with less memory and a third more "
+        "work (default 1)",
+    )
+    c.add_argument(
+        "--compile",
+        action="store_true",
+        default=None,
+        help="compile the networks first (torch.compile; minutes, for long runs)",
+    )
+    c.add_argument(
+        "--penalty",
+        choices=("finite-difference", "exact"),
+        help="how the penalties are found: probed (default), or exactly, which takes twice as long",
+    )
 
 
 def run_train(args: argparse.Namespace) -> dict:

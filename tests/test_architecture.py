@@ -23,8 +23,8 @@ LAYERS = (
     ("data",),
     ("training",),
     ("feedback",),
-    ("evaluation",),
-    ("cli", "cli_feedback", "__main__", "__init__"),
+    ("evaluation", "bench"),
+    ("cli", "cli_bench", "cli_feedback", "__main__", "__init__"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

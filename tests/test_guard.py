@@ -1,11 +1,13 @@
 """The guard: what counts as trouble, and the way back."""
 
+import json
 import logging
 import math
 
 import pytest
 import torch
 
+import imagen_model as im
 from imagen_model.training.guard import (
     MAX_GAP,
     MAX_RETURNS,
@@ -71,6 +73,21 @@ def test_what_is_remembered_does_not_change_with_the_network(guard, network):
         assert (network.weight == 3).all()
 
 
+def test_a_return_in_vain_is_followed_by_one_further_back(guard, network):
+    def went_wrong() -> str:
+        return [guard.watch(NOT_FINITE) for _ in range(PATIENCE)][-1]
+
+    with torch.no_grad():
+        network.weight.fill_(3.0)  # looked good, and was not
+    guard.remember()
+    assert "the last good state" in went_wrong() and (network.weight == 3).all()
+    assert not guard.is_calm  # nothing good has come of it yet
+    assert "an older good state" in went_wrong() and (network.weight == 1).all()
+    assert guard.watch(GOOD) is None and guard.is_calm
+    guard.remember()
+    assert "the last good state" in went_wrong()
+
+
 def test_divergence_again_and_again_ends_with_advice(guard):
     for _ in range(MAX_RETURNS * PATIENCE + PATIENCE - 1):
         guard.watch(NOT_FINITE)
@@ -122,8 +139,33 @@ def test_a_run_that_is_stopped_in_trouble_saves_its_last_good_state(trainer):
     assert all(p.isfinite().all() for p in again.networks.parameters())
 
 
-def test_pictures_that_look_alike_raise_an_alarm(trainer, monkeypatch, caplog):
-    monkeypatch.setattr("imagen_model.training.loop.LOW_DIVERSITY", 100.0)
+COLLAPSED = {"pairs_weight": 0.0, "info_nce_weight": 0.0, "adversarial_weight": 1.0}
+
+
+def test_a_run_that_collapses_raises_the_alarm(trainer, caplog):
+    """Every z, caption and style gives one picture; augmentation makes even those differ."""
+    t = trainer(kimg=0.048, tick_kimg=0.016, lr=1e-4, augment_p=0.8, **COLLAPSED)
+    with torch.no_grad():
+        t.networks.generator.mapping.out.weight.zero_()
+        for block in t.networks.generator.blocks:
+            block.cross.out.weight.zero_()
     with caplog.at_level(logging.WARNING):
-        trainer(kimg=0.048, tick_kimg=0.016).run()
+        t.run()
     assert any("look alike" in message for message in caplog.messages)
+    last = json.loads((t.out / "stats.jsonl").read_text().splitlines()[-1])
+    assert last["diversity"] < 0.1
+
+
+def test_a_learning_rate_that_explodes_ends_in_a_usable_model(trainer, caplog):
+    rpgan = {"objective": "rpgan", "r1_gamma": 1.0, "r2_gamma": 1.0, "auto_gamma": True}
+    t = trainer(kimg=0.2, tick_kimg=0.016, warmup_kimg=0.0, lr=0.5, **rpgan)
+    with caplog.at_level(logging.WARNING):
+        t.run()
+    assert any("back to the last good state" in message for message in caplog.messages)
+    assert t.guard.lr_scale < 1 and t.progress.cur_nimg == 200
+    pictures = im.load(t.out / "latest.safetensors").sample("rocket", seeds=range(8))
+    assert pictures.isfinite().all()
+    again = trainer(kimg=0.208, lr=0.001, lr_end=0.001, **rpgan)
+    assert again.resume()
+    log = again.step()  # and it can be trained on
+    assert all(value.isfinite() for value in log.values())

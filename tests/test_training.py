@@ -172,7 +172,7 @@ def test_rpgan_with_penalties_runs(trainer, features, penalty):
         tick_kimg=0.032,
     )
     t.run()
-    (line,) = stats(t.out)
+    line = stats(t.out)[-1]
     assert line["r1_penalty"] > 0
     assert line["r2_penalty"] > 0
     assert all(math.isfinite(value) for value in line.values())
@@ -243,7 +243,7 @@ def test_pretraining_needs_no_words(emoji_pictures, tmp_path):
         card={},
     )
     t.run()
-    (line,) = stats(t.out)
+    line = stats(t.out)[-1]
     assert math.isfinite(line["g_loss"])
     assert "feature_matching" not in line
     assert (t.out / "samples" / "000000.png").is_file()
@@ -303,6 +303,12 @@ def test_figures_that_take_long_are_left_out(trainer):
     t.metrics = measure
     t.run()
     assert [line["kimg"] for line in stats(t.out) if "kid_lite1" in line] == [0.008, 0.04]
+
+
+def test_the_shortest_run_has_two_points_to_plot(trainer):
+    t = trainer(kimg=0.032, tick_kimg=2.0)
+    t.run()
+    assert [line["kimg"] for line in stats(t.out)] == [0.016, 0.032]
 
 
 def test_the_end_of_a_run_is_logged_between_ticks_too(trainer):
@@ -725,6 +731,9 @@ def test_rpgan_has_penalties_unless_told_otherwise(prepared):
     assert prepared(objective="rpgan", gamma=0.0).training.r2_gamma == 0.0
     training = prepared().training
     assert (training.r1_gamma, training.auto_gamma) == (0.0, False)
+    prepared(kimg=0.008).run()  # hinge; what goes on as another game gets that game's
+    training = prepared(resume=True, objective="rpgan").training
+    assert (training.r1_gamma, training.auto_gamma) == (1.0, True)
 
 
 def test_preset_dcgan_is_the_article_s_loop(prepared):

@@ -54,6 +54,8 @@ class TrainingConfig:
     tick_kimg: float = 2.0
     snapshot_kimg: float = 20.0
     keep_snapshots: int = 0  # the newest so many stay; 0: all
+    accumulate: int = 1  # parts that a batch is played in: less memory, the same gradients
+    compile: bool = False  # the networks by torch.compile, where there is a compiler
 
     def __post_init__(self) -> None:
         def check(ok: bool, name: str, expected: str) -> None:
@@ -76,6 +78,11 @@ class TrainingConfig:
         check(self.penalty in PENALTIES, "penalty", " or ".join(PENALTIES))
         check(self.lipschitz_weight >= 0, "lipschitz_weight", "0 or more")
         check(self.keep_snapshots >= 0, "keep_snapshots", "0 or more")
+        check(1 <= self.accumulate <= self.batch, "accumulate", f"1 to the batch ({self.batch})")
+        if self.unrolled_steps and self.accumulate > 1:
+            raise ValueError(
+                "a look ahead needs the whole batch: unroll and accumulate exclude each other"
+            )
         if not (self.kimg or self.minutes):
             raise ValueError("nothing says when to stop: give kimg or minutes")
 

@@ -3,13 +3,19 @@
 One forward pass of the generator serves both networks, and the frozen features of real and fake are
 computed once: they feed the discriminator's heads and the pairs' term alike. The shape of the game
 is Projected GAN's (2111.01007) or R3GAN's (2501.05441), by `objective`.
+
+A batch may be played in parts whose gradients add up to the whole batch's (`accumulate`). Terms
+that compare the pictures of a batch still see all of it, as in GradCache (2101.06983): every part
+is drawn once without gradients, and in each part's turn its own pictures, with gradients, stand
+among the others.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -22,7 +28,8 @@ from ..features import as_rgb, lite0
 from ..likeness import L1_WEIGHT, feature_matching, low_resolution_l1
 from ..networks import Networks
 from .augment import AugmentDraw, random_background
-from .batch import Batch
+from .batch import Batch, Chance
+from .compiled import compile_networks
 from .config import TrainingConfig
 from .controls import Controls, overfit
 from .guard import relative_diversity
@@ -56,7 +63,10 @@ class Game:
         self.team = team
         self.networks, self.model, self.training = networks, model, training
         self.device, self.rng = device, rng
-        self.lite0 = lite0() if device.type == "cpu" else copy.deepcopy(lite0()).to(device)
+        shared = device.type == "cpu" and not training.compile
+        self.lite0 = lite0() if shared else copy.deepcopy(lite0()).to(device)
+        if training.compile:
+            compile_networks(networks, self.lite0, training)
         self.optimizers = {"g": self._generator_optimizer(), "d": self._discriminator_optimizer()}
         self.controls = Controls(training.augment_p)
 
@@ -83,47 +93,84 @@ class Game:
 
     def play(
         self,
-        draw: Callable[[], Tensor],
+        draw: Callable[[slice], Tensor],
         real: Tensor,
         condition: Condition,
         *,
         has_words: bool,
         generator_learns: bool = True,
     ) -> dict[str, Tensor]:
-        """Both steps; returns scalars for the log. `draw` makes the pictures for `condition`."""
-        batch = self._batch(draw, real, condition, has_words)
+        """Both steps; returns scalars for the log. `draw(rows)` makes pictures for `condition`."""
+        chance = self._chance(real.shape)
+        size = len(real) // self.training.accumulate
+        parts = [slice(begin, begin + size) for begin in range(0, len(real), size)]
+        again = draw if len(parts) > 1 else None  # the generator's part draws with gradients
+        with torch.no_grad() if again else contextlib.nullcontext():
+            batches = [
+                self._batch(draw, real, condition, chance, has_words, rows) for rows in parts
+            ]
         with cached():  # one power iteration of spectral norm a step: all calls see one network
-            log, real_judged = self._discriminator_step(batch)
+            log, judged = self._discriminator_step(batches, condition)
         if generator_learns:
-            log |= self._generator_step(batch, real_judged)
-        log["diversity"] = relative_diversity(batch.real, batch.fake.detach())
+            # a look ahead puts other weights in, which a cache would hide
+            with contextlib.nullcontext() if self.training.unrolled_steps else cached():
+                log |= self._generator_step(batches, judged, condition, again)
+        log["diversity"] = relative_diversity(real, torch.cat([batch.plain for batch in batches]))
         return self.team.average(log)
 
-    def _batch(
-        self, draw: Callable[[], Tensor], real: Tensor, condition: Condition, has_words: bool
-    ) -> Batch:
-        count, own = self.training.batch, self.team.own(self.training.batch)
+    def _chance(self, shape: torch.Size) -> Chance:
+        """This process's rows of the step's random numbers, drawn for the whole team's batch."""
+        t, own = self.training, self.team.own(self.training.batch)
         augment = AugmentDraw.sample(
-            count, self.controls.augment_p, generator=self.rng, device=self.device
-        )[own]
-        background = random_background(count, self.rng, self.device)[own]
+            t.batch, self.controls.augment_p, generator=self.rng, device=self.device
+        )
+        background = random_background(t.batch, self.rng, self.device)
+        noise = {}
+        if t.penalty != "exact":
+            for name, gamma in (("r1_penalty", t.r1_gamma), ("r2_penalty", t.r2_gamma)):
+                if gamma:
+                    noise[name] = torch.randn((t.batch, *shape[1:]), generator=self.rng)
+        if t.objective == "wgan-gp":
+            noise["between"] = torch.rand(t.batch, 1, 1, 1, generator=self.rng)
+        return Chance(augment, background, {k: v.to(self.device) for k, v in noise.items()})[own]
+
+    def _batch(
+        self,
+        draw: Callable[[slice], Tensor],
+        real: Tensor,
+        condition: Condition,
+        chance: Chance,
+        has_words: bool,
+        rows: slice,
+    ) -> Batch:
+        chance = chance[rows]
         with self._autocast():
-            fake = draw()
-            real, fake = augment(real), augment(fake)
+            real = chance.augment(real[rows])
             with torch.no_grad():
-                real_levels = self._features(real, background)
-            fake_levels = self._features(fake, background)
-        real_levels = [level.float() for level in real_levels]
-        fake_levels = [level.float() for level in fake_levels]
+                levels = [level.float() for level in self._features(real, chance.background)]
+        drawn, drawn_levels, plain = self._drawn(draw, rows, chance)
         return Batch(
             real.float(),
-            fake.float(),
-            real_levels,
-            fake_levels,
-            condition,
+            drawn,
+            levels,
+            drawn_levels,
+            condition[rows],
             has_words,
-            background,
+            chance,
+            plain,
+            rows,
         )
+
+    def _drawn(
+        self, draw: Callable[[slice], Tensor], rows: slice, chance: Chance
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Pictures as the discriminator sees them, with lite0's levels; and before augmentation,
+        which makes even equal pictures differ."""
+        with self._autocast():
+            plain = draw(rows)
+            fake = chance.augment(plain)
+            levels = self._features(fake, chance.background)
+        return fake.float(), [level.float() for level in levels], plain.detach().float()
 
     def _features(self, pictures: Tensor, background: Tensor) -> list[Tensor]:
         """lite0's levels where something looks at them."""
@@ -136,61 +183,106 @@ class Game:
             return torch.autocast("cuda", dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
+    def _own_rows(self, every: Tensor, rows: slice) -> Tensor:
+        """A part's rows of the whole; without a slice where they are one, whose gradients would
+        add up in another order."""
+        return every if self.training.accumulate == 1 else every[rows]
+
+    def _among(self, kept: Tensor | None, own: Tensor, rows: slice) -> Tensor:
+        """All rows of the team's batch: this part's `own`, and of the other parts what was kept."""
+        if kept is not None:
+            own = torch.cat([kept[: rows.start], own, kept[rows.stop :]])
+        return self.team.gather(own)
+
     # -- the discriminator ------------------------------------------------------------------------
 
-    def _discriminator_step(self, batch: Batch) -> tuple[dict[str, Tensor], Judgement]:
-        t, discriminator = self.training, self.networks.discriminator
-        d_loss, _ = OBJECTIVES[t.objective]
+    def _discriminator_step(
+        self, batches: Sequence[Batch], condition: Condition
+    ) -> tuple[dict[str, Tensor], list[Judgement]]:
+        """A step on all parts; returns what it said of the real pictures, by part."""
+        discriminator = self.networks.discriminator
         discriminator.requires_grad_(True)
         if discriminator.config.features:
             discriminator.mixer.requires_grad_(False)
+        kept = None
+        if len(batches) > 1 and self.training.info_nce_weight:
+            # with gradients, which are dropped: the cached weights must keep theirs
+            judged = [discriminator(b.real, b.real_levels).embedding.detach() for b in batches]
+            kept = torch.cat(judged)
+        seen: list[tuple[dict[str, Tensor], Judgement, Judgement]] = []
+        norm = self._descend(
+            "d", (self._discriminator_loss(b, condition, kept, seen) for b in batches)
+        )
+        logs, real_judged, fake_judged = zip(*seen, strict=True)
+        log = _mean(logs) | {"d_grad_norm": norm}
+        real, fake = (torch.cat([j.realism() for j in side]) for side in (real_judged, fake_judged))
+        log |= {"real_logits": real.mean(), "fake_logits": fake.mean()}
+        log["overfit"] = overfit(real, fake)
+        return log, list(real_judged)
+
+    def _discriminator_loss(
+        self, batch: Batch, condition: Condition, kept: Tensor | None, seen: list
+    ) -> Tensor:
+        """Of one part; `condition` is of all parts. The log and both judgements go into `seen`."""
+        t, discriminator, chance = self.training, self.networks.discriminator, batch.chance
+        d_loss, _ = OBJECTIVES[t.objective]
         real, real_levels = batch.real, batch.real_levels
         fake, fake_levels = batch.fake.detach(), [level.detach() for level in batch.fake_levels]
         if t.penalty == "exact":
             if t.r1_gamma:
-                real, real_levels = self._requiring_grad(real, batch.background)
+                real, real_levels = self._requiring_grad(real, chance.background)
             if t.r2_gamma:
-                fake, fake_levels = self._requiring_grad(fake, batch.background)
+                fake, fake_levels = self._requiring_grad(fake, chance.background)
         real_judged = discriminator(real, real_levels)
         fake_judged = discriminator(fake, fake_levels)
-        cond = discriminator.embed_condition(batch.condition.pooled, batch.condition.style)
+        every_cond = discriminator.embed_condition(condition.pooled, condition.style)
+        cond = self._own_rows(every_cond, batch.rows)
         real_logits, fake_logits = real_judged.logits(cond), fake_judged.logits(cond)
         loss = over_heads(d_loss, real_logits, fake_logits)
         log = {"d_loss": loss.detach()}
         if t.wrong_caption_weight and batch.has_words:
             # a real picture under its neighbour's caption counts as fake; only the heads pay
-            wrong = real_judged.logits(self._rolled(cond))
+            rolled = self._own_rows(self._rolled(every_cond), batch.rows)
+            wrong = real_judged.logits(rolled)
             loss = loss + t.wrong_caption_weight * over_heads(d_loss, real_logits, wrong)
         if t.info_nce_weight:
-            nce = self._caption_nce(real_judged, cond)
-            loss = loss + t.info_nce_weight * nce
+            nce = self._caption_nce(real_judged, cond, every_cond, kept, batch.rows)
+            loss = loss + t.accumulate * t.info_nce_weight * nce
             log["d_info_nce"] = nce.detach()
         for name, gamma, pictures, logits in (
             ("r1_penalty", t.r1_gamma, real, real_logits),
             ("r2_penalty", t.r2_gamma, fake, fake_logits),
         ):
             if gamma:
-                penalty = self._slope(pictures, logits, cond, batch.background)
+                if t.penalty == "exact":
+                    penalty = gradient_penalty(_sum_over_heads(logits), pictures)
+                else:
+                    penalty = self._slope(pictures, logits, cond, chance, name)
                 loss = loss + gamma * self.controls.gamma_scale / 2 * penalty
                 log[name] = penalty.detach()
         if t.objective == "wgan-gp":
-            penalty = self._lipschitz(real, fake, cond, batch.background)
+            penalty = self._lipschitz(real, fake, cond, chance)
             loss = loss + t.lipschitz_weight * penalty
             log["lipschitz_penalty"] = penalty.detach()
-        log["d_grad_norm"] = self._descend("d", loss)
-        real_realism, fake_realism = real_judged.realism().detach(), fake_judged.realism().detach()
-        log["real_logits"], log["fake_logits"] = real_realism.mean(), fake_realism.mean()
-        log["overfit"] = overfit(real_realism, fake_realism)
-        return log, real_judged.detach()
+        seen.append((log, real_judged.detach(), fake_judged.detach()))
+        return loss
 
     def _rolled(self, cond: Tensor) -> Tensor:
         """[N, heads, embed_dim] every picture's neighbour's condition, across processes."""
         return self.team.gather(cond).roll(1, dims=0)[self.team.own(self.training.batch)]
 
-    def _caption_nce(self, judged: Judgement, cond: Tensor) -> Tensor:
-        gather = self.team.gather
-        everything = Judgement(judged.patch_logits, gather(judged.embedding))
-        return info_nce(everything.match_matrix(gather(cond)))
+    def _caption_nce(
+        self,
+        judged: Judgement,
+        cond: Tensor,
+        every_cond: Tensor,
+        kept: Tensor | None,
+        rows: slice,
+    ) -> Tensor:
+        """InfoNCE over the whole batch; gradients go through `rows` of it."""
+        others = None if kept is None else every_cond.detach()
+        everything = Judgement(judged.patch_logits, self._among(kept, judged.embedding, rows))
+        return info_nce(everything.match_matrix(self._among(others, cond, rows)))
 
     def _requiring_grad(self, pictures: Tensor, background: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Pictures that require grad, with features that come from them where there are any."""
@@ -198,34 +290,75 @@ class Game:
         return pictures, self._features(pictures, background)
 
     def _slope(
-        self, pictures: Tensor, logits: tuple[Tensor, ...], cond: Tensor, background: Tensor
+        self, pictures: Tensor, logits: tuple[Tensor, ...], cond: Tensor, chance: Chance, name: str
     ) -> Tensor:
-        """E |grad D|^2 at `pictures`, which have `logits`: exact or probed, as `penalty` says."""
-        if self.training.penalty == "exact":
-            return gradient_penalty(_sum_over_heads(logits), pictures)
-        whole = (self.training.batch, *pictures.shape[1:])
-        noise = torch.randn(whole, generator=self.rng)[self.team.own(self.training.batch)]
-        moved = pictures.detach() + PROBE_STEP * noise.to(pictures)
+        """E |grad D|^2 at `pictures`, which have `logits`, probed with the noise called `name`."""
+        moved = pictures.detach() + PROBE_STEP * chance.noise[name]
         with torch.no_grad():  # only the discriminator's weights need the gradient
-            levels = self._features(moved, background)
+            levels = self._features(moved, chance.background)
         moved_logits = self.networks.discriminator(moved, levels).logits(cond)
         return finite_difference_penalty(_sum_over_heads(logits), _sum_over_heads(moved_logits))
 
-    def _lipschitz(self, real: Tensor, fake: Tensor, cond: Tensor, background: Tensor) -> Tensor:
-        count = self.training.batch
-        between = torch.rand(count, 1, 1, 1, generator=self.rng)[self.team.own(count)]
-        mixed, levels = self._requiring_grad(torch.lerp(real, fake, between.to(real)), background)
+    def _lipschitz(self, real: Tensor, fake: Tensor, cond: Tensor, chance: Chance) -> Tensor:
+        mixed = torch.lerp(real, fake, chance.noise["between"])
+        mixed, levels = self._requiring_grad(mixed, chance.background)
         logits = self.networks.discriminator(mixed, levels).logits(cond)
         return lipschitz_penalty(_sum_over_heads(logits), mixed)
 
     # -- the generator ----------------------------------------------------------------------------
 
-    def _generator_step(self, batch: Batch, real_judged: Judgement) -> dict[str, Tensor]:
-        t, discriminator = self.training, self.networks.discriminator
+    def _generator_step(
+        self,
+        batches: Sequence[Batch],
+        real_judged: Sequence[Judgement],
+        condition: Condition,
+        draw: Callable[[slice], Tensor] | None,
+    ) -> dict[str, Tensor]:
+        """A step on all parts; with `draw` each part is drawn again, with gradients."""
+        self.networks.discriminator.requires_grad_(False)
+        kept = self._kept(batches) if draw else {}
+        logs: list[dict[str, Tensor]] = []
+        norm = self._descend(
+            "g",
+            (
+                self._generator_loss(self._redrawn(batch, draw), judged, condition, kept, logs)
+                for batch, judged in zip(batches, real_judged, strict=True)
+            ),
+            clip=self.training.clip,
+        )
+        return _mean(logs) | {"g_grad_norm": norm}
+
+    def _kept(self, batches: Sequence[Batch]) -> dict[str, Tensor]:
+        """What terms over the whole batch need of each part while another has its turn."""
+        kept, discriminator = {}, self.networks.discriminator
+        if self.training.info_nce_weight:
+            judged = [discriminator(b.fake, b.fake_levels).embedding for b in batches]
+            kept["embedding"] = torch.cat(judged)
+        if self.training.pairs_weight:
+            kept["real"] = torch.cat([self.lite0.pool(b.real_levels[-1]) for b in batches])
+            kept["fake"] = torch.cat([self.lite0.pool(b.fake_levels[-1]) for b in batches])
+        return kept
+
+    def _redrawn(self, batch: Batch, draw: Callable[[slice], Tensor] | None) -> Batch:
+        if draw is None:
+            return batch
+        fake, levels, _ = self._drawn(draw, batch.rows, batch.chance)
+        return replace(batch, fake=fake, fake_levels=levels)
+
+    def _generator_loss(
+        self,
+        batch: Batch,
+        real_judged: Judgement,
+        condition: Condition,
+        kept: dict[str, Tensor],
+        logs: list,
+    ) -> Tensor:
+        """Of one part, whose log is appended to `logs`; `condition` is of all parts."""
+        t, discriminator, rows = self.training, self.networks.discriminator, batch.rows
         _, g_loss = OBJECTIVES[t.objective]
-        discriminator.requires_grad_(False)
         judged = discriminator(batch.fake, batch.fake_levels)
-        cond = discriminator.embed_condition(batch.condition.pooled, batch.condition.style)
+        every_cond = discriminator.embed_condition(condition.pooled, condition.style)
+        cond = self._own_rows(every_cond, rows)
         if t.unrolled_steps:
             real_logits, fake_logits = self._unrolled().logits(batch)
         else:
@@ -234,21 +367,23 @@ class Game:
         loss = t.adversarial_weight * adversarial
         log = {"g_loss": adversarial.detach()}
         if t.info_nce_weight:
-            nce = self._caption_nce(judged, cond)
-            loss = loss + t.info_nce_weight * t.adversarial_weight * nce
+            nce = self._caption_nce(judged, cond, every_cond, kept.get("embedding"), rows)
+            loss = loss + t.accumulate * t.info_nce_weight * t.adversarial_weight * nce
             log["g_info_nce"] = nce.detach()
         if t.pairs_weight:
             levels = batch.real_levels, batch.fake_levels
-            pooled = self.lite0.pool(levels[0][-1]), self.lite0.pool(levels[1][-1])
-            matching = feature_matching(*levels, *pooled)
-            contrast = feature_contrast(*map(self.team.gather, pooled))
+            real, fake = self.lite0.pool(levels[0][-1]), self.lite0.pool(levels[1][-1])
+            matching = feature_matching(*levels, real, fake)
+            contrast = feature_contrast(
+                self._among(kept.get("real"), real, rows), self._among(kept.get("fake"), fake, rows)
+            )
             l1 = low_resolution_l1(batch.real, batch.fake)
-            pairs = matching + CONTRAST_WEIGHT * contrast + L1_WEIGHT * l1
+            pairs = matching + t.accumulate * CONTRAST_WEIGHT * contrast + L1_WEIGHT * l1
             loss = loss + t.pairs_weight * pairs
             log |= {"feature_matching": matching.detach(), "feature_contrast": contrast.detach()}
             log["l1"] = l1.detach()
-        log["g_grad_norm"] = self._descend("g", loss, clip=t.clip)
-        return log
+        logs.append(log)
+        return loss
 
     def _unrolled(self) -> UnrolledDiscriminator:
         d_loss, _ = OBJECTIVES[self.training.objective]
@@ -259,11 +394,15 @@ class Game:
             steps=self.training.unrolled_steps,
         )
 
-    def _descend(self, name: str, loss: Tensor, *, clip: float | None = None) -> Tensor:
-        """One step of an optimiser; returns its gradient's norm. Not finite: nothing changes."""
-        optimizer = self.optimizers[name]
+    def _descend(self, name: str, losses: Iterable[Tensor], *, clip: float | None = None) -> Tensor:
+        """One step of an optimiser down the mean of the parts' losses; returns its gradient's
+        norm. Not finite: nothing changes."""
+        optimizer, parts = self.optimizers[name], self.training.accumulate
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        for loss in losses:
+            # spectral norm's share of the graph, which is cached, serves the next part as well
+            (loss / parts).backward(retain_graph=parts > 1)
+            del loss  # and with it the rest of this part's graph
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.team.average_gradients(parameters)
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -277,6 +416,11 @@ class Game:
 def over_heads(loss: Callable, real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> Tensor:
     """The mean over heads of a loss of patch logits."""
     return torch.stack([loss(r, f) for r, f in zip(real, fake, strict=True)]).mean()
+
+
+def _mean(logs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Of every name over the parts of a batch."""
+    return {name: torch.stack([log[name] for log in logs]).mean() for name in logs[0]}
 
 
 def _sum_over_heads(logits: tuple[Tensor, ...]) -> Tensor:

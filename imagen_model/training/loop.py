@@ -143,6 +143,11 @@ class Trainer:
             raise ValueError(
                 f"batch is {training.batch}; expected a multiple of the {self.team.size} processes"
             )
+        if training.batch // self.team.size % training.accumulate:
+            raise ValueError(
+                f"batch is {training.batch}; expected a multiple of the {self.team.size} processes "
+                f"times the {training.accumulate} parts of --accumulate"
+            )
         self.game = Game(
             self.networks, model, training, device=device, rng=self.rng, team=self.team
         )
@@ -198,7 +203,7 @@ class Trainer:
         z, condition = self._latents(index, words)[own], words.condition[own]
         drawing = self.ema.module if self.judging else self.networks
         log = self.game.play(
-            lambda: drawing.generate(z, condition),
+            lambda rows: drawing.generate(z[rows], condition[rows]),
             real,
             condition,
             has_words=bool(words.condition.mask.any()),
@@ -284,7 +289,8 @@ class Trainer:
                 shows = _crossed(before, self.progress.cur_nimg, t.snapshot_kimg)
                 if shows or ends:
                     self._measure(whatever_it_takes=ends)
-                if ends or _crossed(before, self.progress.cur_nimg, t.tick_kimg):
+                first = self.tick_start[0] == 0 and self.progress.fraction >= 0.5
+                if ends or first or _crossed(before, self.progress.cur_nimg, t.tick_kimg):
                     self._tick()
                 if shows:
                     self._show()

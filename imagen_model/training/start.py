@@ -60,6 +60,9 @@ class Choices:
     keep: int | None = None
     unroll: int | None = None  # steps of the discriminator that the generator looks ahead
     save_memory: bool | None = None
+    accumulate: int | None = None  # parts that a batch is played in
+    compile: bool | None = None
+    penalty: str | None = None  # how R1 and R2 are found
 
 
 @dataclass(frozen=True)
@@ -196,9 +199,10 @@ def _trained_model(init: str | None) -> Origin | None:
 def _settings(model: ModelConfig, choices: Choices, origin: Origin | None) -> dict[str, Any]:
     """A TrainingConfig's fields: what the preset chooses, or the run that goes on has, and what was
     asked for instead."""
-    continues = origin is not None and origin.training is not None
-    if origin is not None and origin.training is not None:
-        settings: dict[str, Any] = dict(origin.training)
+    saved = origin.training if origin else None
+    continues = saved is not None
+    if saved is not None:
+        settings: dict[str, Any] = dict(saved)
     elif model.architecture == DCGAN:
         settings = dict(DCGAN_SETTINGS)
     else:
@@ -215,12 +219,15 @@ def _settings(model: ModelConfig, choices: Choices, origin: Origin | None) -> di
         "keep_snapshots": choices.keep,
         "unrolled_steps": choices.unroll,
         "recompute_blocks": choices.save_memory,
+        "accumulate": choices.accumulate,
+        "compile": choices.compile,
+        "penalty": choices.penalty,
     }
     settings |= {name: value for name, value in asked.items() if value is not None}
     if choices.kimg or choices.minutes or not continues:
         settings |= {"kimg": choices.kimg, "minutes": choices.minutes}
     gamma = choices.gamma
-    if gamma is None and not continues:
+    if gamma is None and (saved is None or saved["objective"] != settings["objective"]):
         gamma = RPGAN_GAMMA if settings["objective"] == "rpgan" else 0.0
     if gamma is not None:
         auto = choices.gamma is None and gamma > 0
