@@ -9,6 +9,7 @@ is random: the same picture gives the same latent, whatever else is in the batch
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,7 +19,6 @@ from .features import EfficientNetLite, as_rgb
 from .likeness import L1_WEIGHT, feature_matching, low_resolution_l1
 from .networks import Networks
 from .sampling import (
-    BATCH,
     Latent,
     Progress,
     average_w,
@@ -37,6 +37,7 @@ START_PSI = 0.5  # candidates are drawn half-way to the average
 LEARNING_RATE = 0.2  # how far a step goes, in units of w's own spread
 PULL = 0.01  # weight of the squared distance to the average, in the same units
 PREVIEW_EVERY = 5  # steps
+BATCH = 16  # pictures at once: a step on a CPU takes less than a second, and can be cancelled
 
 
 def invert(
@@ -53,7 +54,7 @@ def invert(
 
     One condition serves all, or one each. Where it leaves the style open, the latent's seed is one
     that chooses the nearest style. `progress` is called after each step, with the newest pictures
-    every few of them, and may raise to cancel.
+    every few of them, and while a start is looked for; it may raise to cancel.
     """
     if not 1 <= steps <= MAX_STEPS:
         raise ValueError(f"steps is {steps}; expected 1 to {MAX_STEPS}")
@@ -71,9 +72,15 @@ def invert(
         condition = expand(networks, condition, len(target))
         condition = condition[torch.arange(len(target), device=condition.pooled.device)]
         total = -(-len(target) // batch_size) * steps
+
+        def still_starting() -> None:
+            if progress is not None:
+                progress(len(found) * steps, total, None)
+
         for begin in range(0, len(target), batch_size):
             rows = slice(begin, begin + batch_size)
-            search = Search(networks, lite0, target[rows].to(networks.device), condition[rows])
+            part = target[rows].to(networks.device)
+            search = Search(networks, lite0, part, condition[rows], still_starting)
             for step in range(steps):
                 drawn = search.step(1 - step / steps)
                 if progress is not None:
@@ -93,10 +100,11 @@ class Search:
         lite0: EfficientNetLite | None,
         target: Tensor,
         condition: Condition,
+        check: Callable[[], object],
     ) -> None:
         self.synthesis, self.lite0, self.target = networks.generator.synthesis, lite0, target
         with torch.no_grad():
-            self.start, self.seeds = nearest_candidate(networks, target, condition)
+            self.start, self.seeds = nearest_candidate(networks, target, condition, check)
             latent = Latent("w", self.start, tuple(self.seeds))
             condition = settled(networks, condition, latent, slice(None))
             self.tokens, self.mask, _ = networks.conditioning(condition)
@@ -142,14 +150,18 @@ class Search:
 
 
 def nearest_candidate(
-    networks: Networks, target: Tensor, condition: Condition
+    networks: Networks, target: Tensor, condition: Condition, check: Callable[[], object]
 ) -> tuple[Tensor, list[int]]:
-    """w [N, num_blocks, dim] and seeds of the candidates that draw the most similar pictures."""
+    """w [N, num_blocks, dim] and seeds of the candidates that draw the most similar pictures.
+
+    `check` is called before each candidate, and may raise to stop.
+    """
     config, n = networks.generator.config, len(target)
     nearest = target.new_full((n,), torch.inf)
     start = target.new_zeros(n, config.num_blocks, config.dim)
     seeds = torch.zeros(n, dtype=torch.long, device=target.device)
     for seed in range(CANDIDATES):
+        check()
         z = random_latent([seed], config.z_dim).values.expand(n, -1)
         settled_condition = settled(networks, condition, Latent("z", z, (seed,) * n), slice(None))
         w = to_w(networks, z.to(target), settled_condition, truncation_psi=START_PSI)

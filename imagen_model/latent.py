@@ -15,7 +15,7 @@ from torch import Tensor
 from .conditioning import Condition
 from .generator import Generator
 from .networks import Networks
-from .sampling import BATCH, Latent, fitted, full_precision, settled, to_w
+from .sampling import BATCH, Latent, Progress, fitted, full_precision, settled, to_w
 
 CURVES = ("slerp", "linear")
 MAX_FRAMES = 4096
@@ -24,12 +24,17 @@ MIN_ANGLE = 1e-4  # radians between two points, under which a great circle is a 
 
 @torch.no_grad()
 def into_w(
-    networks: Networks, condition: Condition, latent: Latent, *, truncation_psi: float = 1.0
+    networks: Networks,
+    condition: Condition,
+    latent: Latent,
+    *,
+    truncation_psi: float = 1.0,
+    progress: Progress | None = None,
 ) -> Latent:
     """z latents with their conditions -> w latents, drawn towards the condition's average picture.
 
     One condition serves all latents, or one each. Latents that are in w already are drawn towards
-    the average by the same factor.
+    the average by the same factor. `progress` is called after each batch, and may raise to cancel.
     """
     condition, latent = fitted(networks, condition, latent)
     device, parts = networks.device, []
@@ -39,6 +44,8 @@ def into_w(
             point = latent.values[rows].to(device=device, dtype=torch.float32)
             cond = settled(networks, condition[rows], latent, rows)
             parts.append(to_w(networks, point, cond, truncation_psi=truncation_psi).cpu())
+            if progress is not None:
+                progress(begin + len(point), len(latent), None)
     return Latent("w", torch.cat(parts), latent.seeds)
 
 

@@ -66,7 +66,7 @@ def test_batches_after_the_first_are_inverted_too(tiny_model, condition, picture
     )
     second = invert(*parts, pictures[1:], **settings)
     assert torch.equal(both.values[1:], second.values)
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [*dict.fromkeys(seen)] == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 def test_an_open_style_is_the_nearest_one(tiny_model):
@@ -109,7 +109,8 @@ def test_progress_shows_pictures_and_can_cancel(tiny_model, condition, pictures)
 
     with pytest.raises(KeyboardInterrupt):
         tiny_model.invert(pictures, condition, steps=100, progress=progress)
-    assert [(done, total) for done, total, _ in calls] == [(i, 100) for i in range(1, 8)]
+    told = dict.fromkeys((done, total) for done, total, _ in calls)  # 0 while it looks for a start
+    assert [*told] == [(i, 100) for i in range(8)]
     shown = [newest for _, _, newest in calls if newest is not None]
     assert [x.shape for x in shown] == [pictures.shape] * 2
     assert not torch.equal(shown[0], shown[1])

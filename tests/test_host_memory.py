@@ -1,0 +1,79 @@
+"""Many runs in a row, and what ComfyUI does with the models' memory."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from comfyui import free, saved_pixels
+from every_node import graph, models, needed, node
+
+from studio.server import Server
+
+pytestmark = pytest.mark.comfyui
+logger = logging.getLogger(__name__)
+RUNS, WARM = 200, 20
+MAX_GROWTH_MB = 50
+
+
+def resident_mb(server: Server) -> float:
+    """Resident memory of the server's process."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
+
+
+def best_of_two(server: Server, model: str, seed: int) -> dict:
+    """Draw two, score them, show the better one."""
+    nodes = graph(server, model=model)
+    nodes["latent"]["inputs"]["seed"] = seed
+    nodes["show"] = node(server, "PreviewImage", images=["best", 0])
+    return needed(nodes, "show")
+
+
+def started(server: Server, prompt_id: str) -> int:
+    """When a finished prompt began, in milliseconds; asserts that it went well."""
+    status = server.get(f"/api/history/{prompt_id}")[prompt_id]["status"]
+    assert status["status_str"] == "success"
+    return dict(status["messages"])["execution_start"]["timestamp"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_200_queued_prompts_run_in_order_and_memory_stays_flat(host):
+    kinds = [*models()]
+    queued = [host.queue(best_of_two(host, kinds[i % len(kinds)], 5000 + i)) for i in range(RUNS)]
+    host.wait_for(queued[WARM - 1])
+    warm = resident_mb(host)
+    peak = warm
+    while not host.get(f"/api/history/{queued[-1]}"):
+        peak = max(peak, resident_mb(host))
+        time.sleep(0.5)
+    end = resident_mb(host)
+    logger.info("%d runs: %.0f MB; then up to %.0f; %d: %.0f", WARM, warm, peak, RUNS, end)
+    times = [started(host, prompt_id) for prompt_id in queued]
+    assert times == sorted(times) and len(set(queued)) == RUNS
+    assert end - warm < MAX_GROWTH_MB
+
+
+def test_the_same_run_again_executes_no_node(host):
+    prompt = best_of_two(host, "rgba", 4000)
+    first = host.run(prompt)
+    entry = host.wait_for(host.queue(prompt))
+    assert set(dict(entry["status"]["messages"])["execution_cached"]["nodes"]) == set(prompt)
+    assert entry["outputs"]["show"] == first["show"]
+
+
+def test_an_unloaded_model_draws_the_same_when_it_is_needed_again(host):
+    prompt = best_of_two(host, "rgba", 4001)
+    first = saved_pixels(host, host.run(prompt))
+    host.post("/api/free", {"unload_models": True})  # the results stay
+    prompt["latent"]["inputs"]["seed"] = 4002
+    assert len(saved_pixels(host, host.run(prompt))) == 1
+    free(host)
+    prompt["latent"]["inputs"]["seed"] = 4001
+    again = saved_pixels(host, host.run(prompt))
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
