@@ -78,9 +78,18 @@ class Model:
         """One point z a seed."""
         return random_latent(seeds, self.config.generator.z_dim)
 
-    def into_w(self, condition: Condition, latent: Latent, *, truncation: float = 1.0) -> Latent:
+    def into_w(
+        self,
+        condition: Condition,
+        latent: Latent,
+        *,
+        truncation: float = 1.0,
+        progress: Progress | None = None,
+    ) -> Latent:
         """Latents in w, where they can be mixed and moved (latent.py)."""
-        return into_w(self.networks, condition, latent, truncation_psi=truncation)
+        return into_w(
+            self.networks, condition, latent, truncation_psi=truncation, progress=progress
+        )
 
     def invert(
         self,

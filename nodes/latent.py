@@ -79,8 +79,11 @@ class ImagenTruncate(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, condition, latent: dict, truncation: float) -> io.NodeOutput:
-        points = model.ready().into_w(condition, link_to_latent(latent), truncation=truncation)
-        return io.NodeOutput(latent_to_link(points))
+        points = link_to_latent(latent)
+        moved = model.ready().into_w(
+            condition, points, truncation=truncation, progress=NodeProgress(len(points))
+        )
+        return io.NodeOutput(latent_to_link(moved))
 
 
 class ImagenMixLatents(io.ComfyNode):
