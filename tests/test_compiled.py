@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from imagen_model.training.compiled import why_not
+from imagen_model.training.compiled import why_not, worth_compiling
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler's own
 needs_compiler = pytest.mark.skipif(
@@ -30,24 +30,32 @@ def test_without_a_compiler_a_line_says_so_and_training_goes_on(trainer, caplog)
 
 
 @needs_compiler
+def test_a_cpu_compiles_the_generator_s_blocks_and_nothing_else(trainer):
+    t = trainer(compile=True)
+    compiled = [n for n, m in t.networks.named_modules() if m._compiled_call_impl is not None]
+    assert compiled == [f"generator.blocks.{i}" for i in range(3)]
+    assert t.networks.state_dict().keys() == trainer().networks.state_dict().keys()
+    assert all(m._compiled_call_impl is None for m in t.ema.module.modules())
+
+
 @pytest.mark.parametrize(
-    ("settings", "compiled"),
+    ("settings", "expected"),
     [
-        ({}, [True, True, True]),
-        (EXACT, [True, False, False]),
-        (EXACT | {"penalty": "finite-difference"}, [True, True, True]),
-        ({"objective": "wgan-gp"}, [True, False, False]),
-        ({"unrolled_steps": 1}, [True, False, True]),
+        ({}, {"tail", "lite0", "trunk"}),
+        (EXACT, {"tail"}),
+        (EXACT | {"penalty": "finite-difference"}, {"tail", "lite0", "trunk"}),
+        ({"objective": "wgan-gp"}, {"tail"}),
+        ({"unrolled_steps": 1}, {"tail", "lite0"}),
     ],
     ids=["hinge", "exact", "finite differences", "wgan-gp", "a look ahead"],
 )
-def test_what_is_differentiated_twice_is_not_compiled(trainer, settings, compiled):
-    t = trainer(**settings, compile=True)
-    parts = (t.networks.generator.blocks[0], t.networks.discriminator.trunk, t.game.lite0)
-    assert [part._compiled_call_impl is not None for part in parts] == compiled
-    plain = trainer()
-    assert t.networks.state_dict().keys() == plain.networks.state_dict().keys()
-    assert plain.game.lite0._compiled_call_impl is None  # the one that all of a process share
+def test_a_gpu_compiles_convolutions_but_what_is_differentiated_twice(trainer, settings, expected):
+    t = trainer(**settings)
+    generator, trunk = t.networks.generator, t.networks.discriminator.trunk
+    named = {"tail": generator.tail, "lite0": t.game.lite0, "trunk": trunk}
+    parts = worth_compiling(t.networks, t.game.lite0, t.training, torch.device("cuda"))
+    assert parts[:3] == list(generator.blocks)
+    assert {name for name, part in named.items() if part in parts[3:]} == expected
 
 
 @needs_compiler

@@ -1,8 +1,9 @@
 """The networks by torch.compile, where this machine has a compiler.
 
-Compiled are the generator's blocks (one by one: they are alike, so the first one's code serves all)
-and its tail, the discriminator's trunk and lite0. The discriminator's heads stay as they are: the
-cache of spectral norm, which game.py opens and closes, is not the compiler's to see.
+Compiled are the generator's blocks, one by one: they are alike, so the first one's code serves all.
+On a GPU also the convolutions: its tail, the discriminator's trunk and lite0; on a CPU they are
+faster as they are (docs/experiments.md). The discriminator's heads stay as they are: the cache of
+spectral norm, which game.py opens and closes, is not the compiler's to see.
 What is differentiated twice (exact penalties, a look ahead) stays as well: torch cannot compile it.
 Weights keep their names and places, so checkpoints do not know of any of this.
 """
@@ -28,23 +29,33 @@ logger = logging.getLogger(__name__)
 def compile_networks(networks: Networks, lite0: nn.Module, training: TrainingConfig) -> bool:
     """In place; compiling itself happens in the first steps. Where this machine cannot, one line
     says why, nothing changes, and False is returned."""
-    reason = why_not(networks.device)
+    parts = worth_compiling(networks, lite0, training, networks.device)
+    reason = why_not(networks.device) if parts else "preset dcgan has nothing that gains by it"
     if reason is not None:
         logger.warning("training without --compile: %s", reason)
         return False
-    exact = training.penalty == "exact" and bool(training.r1_gamma or training.r2_gamma)
-    twice = exact or training.objective == "wgan-gp"
-    generator, discriminator = networks.generator, networks.discriminator
-    parts: list[nn.Module] = [generator]
-    if isinstance(generator, Generator):
-        parts = [*generator.blocks, generator.tail]
-    if not twice:
-        parts.append(lite0)
-    if isinstance(discriminator, Discriminator) and not (twice or training.unrolled_steps):
-        parts.append(discriminator.trunk)
     for part in parts:
         part.compile()
     return True
+
+
+def worth_compiling(
+    networks: Networks, lite0: nn.Module, training: TrainingConfig, device: torch.device
+) -> list[nn.Module]:
+    generator, discriminator = networks.generator, networks.discriminator
+    if not isinstance(generator, Generator) or not isinstance(discriminator, Discriminator):
+        return []
+    parts: list[nn.Module] = list(generator.blocks)
+    if device.type == "cpu":
+        return parts
+    exact = training.penalty == "exact" and bool(training.r1_gamma or training.r2_gamma)
+    twice = exact or training.objective == "wgan-gp"
+    parts.append(generator.tail)
+    if not twice:
+        parts.append(lite0)
+    if not (twice or training.unrolled_steps):
+        parts.append(discriminator.trunk)
+    return parts
 
 
 def why_not(device: torch.device) -> str | None:
