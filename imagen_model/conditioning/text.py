@@ -115,7 +115,7 @@ class TextEncoder:
         An empty text gives a null row. A text over MAX_TOKENS word pieces is cut there, with one
         warning.
         """
-        texts = [text[:MAX_CHARACTERS].strip() for text in texts]
+        texts = [text[:MAX_CHARACTERS].encode(errors="replace").decode().strip() for text in texts]
         encodings = self.tokenizer.encode_batch(texts)
         if any(encoding.overflowing for encoding in encodings):
             logger.warning("a prompt is over %d word pieces; the rest is ignored", MAX_TOKENS)
