@@ -32,9 +32,9 @@ from imagen_model.feedback.reward import (
     Reward,
     contradictions,
     enough_for,
+    eye_of,
     fit_logistic,
     fit_reward,
-    frozen_features,
     newton,
     views,
 )
@@ -83,7 +83,7 @@ def rated(model: im.Model, count: int, taste=filled, *, keep: bool = True) -> li
 def own(tiny_model) -> Tensor:
     """Views of pictures that the tiny model draws."""
     drawn = tiny_model.sample(CAPTIONS, seeds=range(12))
-    return views(drawn, frozen_features(tiny_model))
+    return views(drawn, eye_of(tiny_model))
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_a_reward_of_few_ratings_knows_new_pictures(tiny_model, own):
     fit = fit_reward(tiny_model, rated(tiny_model, 24), own)
     assert (fit.thumbs, fit.pairs) == (12, 12) and fit.accuracy > 0.6
     new = tiny_model.sample(["sun", "dog", "tree"], seeds=range(900, 920))
-    liked = fit.reward(views(new, frozen_features(tiny_model)))
+    liked = fit.reward(views(new, eye_of(tiny_model)))
     assert torch.corrcoef(torch.stack([liked, filled(new)]))[0, 1] > 0.5
     torch.testing.assert_close(fit.reward(own).std(), torch.tensor(1.0))
 
@@ -366,7 +366,7 @@ def test_tuning_starts_at_the_frozen_generator_and_raises_the_reward(
     monkeypatch.setattr(tune, "MAX_DIVERSITY_LOSS", 1.0)  # an untrained model has hardly any
     pool = tune.draw_pool(tiny_model, lambda *_: None)
     tuner = tune.Tuner(tiny_model, pool, reward, None, kind)
-    seen = tuner.network
+    seen = tuner.eye
     rows = torch.arange(8)
     with torch.no_grad():
         drawn, _ = tuner.draw(rows)

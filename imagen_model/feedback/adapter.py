@@ -29,7 +29,7 @@ from ..networks import Networks
 from ..sampling import SEED_RANGE, Latent, Progress, fitted
 from ..scoring import as_model_pictures
 from .recipe import model_hash
-from .reward import Reward, frozen_features, views
+from .reward import Reward, eye_of, views
 
 FORMAT = 1
 STRIDE = 0x9E3779B97F4A7C15  # between the seeds of one picture's candidates
@@ -128,7 +128,7 @@ class AdaptedModel(Model):
         config = self.config.generator
         size = {"resolution": config.resolution, "channels": config.channels}
         pictures = as_model_pictures(pictures, **size)
-        return self.adapter.reward(views(pictures, frozen_features(self), progress=progress))
+        return self.adapter.reward(views(pictures, eye_of(self), progress=progress))
 
     def draw(
         self,

@@ -3,9 +3,10 @@
 A thumb says P(up) = s(r(x) + b), a pair P(a over b) = s(r(a) - r(b)) (Bradley and Terry, 1952),
 with s the sigmoid and r linear in few features of the picture over white: the main components of
 lite0's pooled features (what is shown) and of the means and spreads of its first two levels (how it
-is drawn), and plain statistics (colour, contrast, size). The components are those of the model's
-own pictures, which need no ratings; so fifteen ratings are enough to begin with. The fit is
-Newton's method on a convex problem, for all left-out ratings at once.
+is drawn), plain statistics (colour, contrast, size), and the discriminator's word on styles. The
+components are those of the model's own pictures, which need no ratings; so fifteen ratings are
+enough to begin with. The fit is Newton's method on a convex problem, for all left-out ratings at
+once.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..features import LEVEL_CHANNELS, POOLED_CHANNELS, EfficientNetLite, as_rgb, lite0
 from ..model import Model
+from ..networks import Networks
 from ..sampling import BATCH, Progress, full_precision
 from .recipe import redrawn
 from .store import Rating
@@ -40,21 +42,51 @@ MAX_FOLDS = 64
 OVERFIT = 0.3  # accuracy on the ratings it saw, over that on ratings it did not
 
 
-def frozen_features(model: Model) -> EfficientNetLite:
-    """lite0, on the model's device."""
-    if model.lite0 is not None:
-        return model.lite0
-    return copy.deepcopy(lite0()).to(model.device)
+class Eye(nn.Module):
+    """What the reward sees of pictures, by networks that stay as they are.
+
+    lite0's features, plain statistics, and how well the discriminator finds each style to fit: a
+    taste in styles is the commonest, and shows in nothing else as plainly.
+    """
+
+    def __init__(self, features: EfficientNetLite, networks: Networks) -> None:
+        super().__init__()
+        self.lite0, self.discriminator = features, networks.discriminator
+        self.num_styles = len(networks.conditioning.config.styles)
+        self.dim = networks.conditioning.config.dim
+
+    @property
+    def device(self) -> torch.device:
+        return self.lite0.stem.weight.device
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Pictures [N, C, H, W] -> [N, F], and lite0's levels for others' use."""
+        rgb = as_rgb(pictures)  # over white
+        levels = self.lite0(rgb)
+        low = [
+            part
+            for level in levels[:LOW_LEVELS]
+            for part in (level.mean(dim=(2, 3)), spread(level))
+        ]
+        parts = [self.lite0.pool(levels[-1]), *low, statistics(pictures, rgb)]
+        if self.num_styles > 1:
+            parts.append(self.styles(pictures, levels))
+        return torch.cat(parts, dim=1), levels
+
+    def styles(self, pictures: Tensor, levels: list[Tensor]) -> Tensor:
+        """[N, S] how well each style fits, over what any does."""
+        every = torch.eye(self.num_styles, device=self.device)
+        asked = self.discriminator.embed_condition(every.new_zeros(len(every), self.dim), every)
+        fits = self.discriminator(pictures, levels).match_matrix(asked)
+        return fits - fits.mean(dim=1, keepdim=True)
 
 
-def view(pictures: Tensor, network: EfficientNetLite) -> tuple[Tensor, list[Tensor]]:
-    """What the reward sees of pictures [N, C, H, W], [N, F], and lite0's levels for others' use."""
-    rgb = as_rgb(pictures)  # over white
-    levels = network(rgb)
-    low = [
-        part for level in levels[:LOW_LEVELS] for part in (level.mean(dim=(2, 3)), spread(level))
-    ]
-    return torch.cat([network.pool(levels[-1]), *low, statistics(pictures, rgb)], dim=1), levels
+def eye_of(model: Model) -> Eye:
+    """The eye for a model's pictures, on its device."""
+    features = model.lite0
+    if features is None:
+        features = copy.deepcopy(lite0()).to(model.device)
+    return Eye(features, model.networks)
 
 
 def content(seen: Tensor) -> Tensor:
@@ -77,15 +109,13 @@ def spread(maps: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def views(
-    pictures: Tensor, network: EfficientNetLite, *, progress: Progress | None = None
-) -> Tensor:
-    """`view` in batches, on the CPU. `progress` is called after each, and may raise to cancel."""
-    device, parts = network.stem.weight.device, []
+def views(pictures: Tensor, eye: Eye, *, progress: Progress | None = None) -> Tensor:
+    """[N, F] on the CPU, in batches. `progress` is called after each, and may raise to cancel."""
+    parts = []
     with full_precision():
         for begin in range(0, len(pictures), BATCH):
-            part = pictures[begin : begin + BATCH].to(device)
-            parts.append(view(part, network)[0].cpu())
+            part = pictures[begin : begin + BATCH].to(eye.device)
+            parts.append(eye(part)[0].cpu())
             if progress is not None:
                 progress(begin + len(part), len(pictures), None)
     return torch.cat(parts)
@@ -133,7 +163,7 @@ def projection_of(own: Tensor) -> tuple[Tensor, Tensor]:
     mean = own.mean(dim=0)
     scale = own.std(dim=0).clamp(min=1e-3)
     parts = []
-    sizes, counts = zip(*PARTS, strict=True)
+    sizes, counts = zip(*PARTS, (own.shape[1] - sum(size for size, _ in PARTS), None), strict=True)
     for part, count in zip(((own - mean) / scale).split(sizes, dim=1), counts, strict=True):
         if count is None:
             parts.append(torch.eye(part.shape[1]))
@@ -165,7 +195,7 @@ def fit_reward(
     ids = [id_ for id_, picture in pictures.items() if picture is not None]
     stack = torch.stack([p for p in pictures.values() if p is not None])
     mean, projection = projection_of(own)
-    seen = views(stack, frozen_features(model), progress=progress)
+    seen = views(stack, eye_of(model), progress=progress)
     seen = (seen - mean) @ projection
     place = {id_: row for row, id_ in enumerate(ids)}
     rows = torch.stack([_row(r, seen, place) for r in usable])

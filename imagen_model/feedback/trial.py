@@ -14,7 +14,7 @@ from ..model import Model
 from ..sampling import BATCH, full_precision
 from ..scoring import as_model_pictures
 from .prompts import PROMPTS
-from .reward import Reward, frozen_features, views
+from .reward import Reward, eye_of, views
 from .tune import diversity
 
 TRIAL_SEED = 1 << 41  # the first seed: neither the pool's nor what people type
@@ -51,7 +51,7 @@ def figures(base: Model, model: Model, reward: Reward, progress: Report) -> Figu
     rows = torch.arange(len(PROMPTS)).repeat_interleave(SEEDS)
     latent = base.latent(range(TRIAL_SEED, TRIAL_SEED + len(rows)))
     drawn = model.draw(prompts[rows], latent, progress=progress)
-    seen = views(drawn, frozen_features(base), progress=still_wanted)
+    seen = views(drawn, eye_of(base), progress=still_wanted)
     ranks = _ranks(base, drawn, prompts, rows, still_wanted) if text else torch.empty(0)
     realism = base.score(drawn, progress=still_wanted).realism
     return Figures(reward(seen), realism, ranks, diversity(seen))

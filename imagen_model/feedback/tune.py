@@ -27,7 +27,7 @@ from ..networks import Networks
 from ..sampling import BATCH, full_precision
 from .adapter import linear_layers
 from .prompts import PROMPTS
-from .reward import Reward, content, frozen_features, view
+from .reward import Reward, content, eye_of
 
 GROUP = 6  # pictures of one prompt and style, which are ranked among themselves
 POOL_SEED = 1 << 40  # the pool's first seed: not what people type
@@ -49,7 +49,7 @@ class Pool:
 
     z: Tensor  # [N, z_dim]
     condition: Condition  # [N], styles settled
-    seen: Tensor  # [N, F] see reward.view
+    seen: Tensor  # [N, F] see reward.Eye
     logits: Tensor  # [N] realism and match
 
     def goals(self, reward: Reward) -> Tensor:
@@ -81,13 +81,13 @@ def draw_pool(model: Model, progress: Callable[[int, int, Tensor | None], object
     condition = prompts[torch.arange(len(prompts)).repeat_interleave(GROUP)]
     z = model.latent(range(POOL_SEED, POOL_SEED + len(condition))).values
     condition = condition.with_style(settle_styles(condition.style, z))
-    network, seen, logits = frozen_features(model), [], []
+    eye, seen, logits = eye_of(model), [], []
     with full_precision():
         for begin in range(0, len(z), BATCH):
             rows = slice(begin, begin + BATCH)
             cond = condition[rows].to(device=model.device)
             drawn = model.networks.generate(z[rows].to(model.device), cond)
-            part, levels = view(drawn, network)
+            part, levels = eye(drawn)
             seen.append(part.cpu())
             logits.append(judged(model.networks, drawn, levels, cond).cpu())
             progress(min(begin + BATCH, len(z)), len(z), drawn.cpu())
@@ -126,7 +126,7 @@ class Tuner:
     ) -> None:
         assert kind in STEPS and isinstance(model.networks.generator, Generator)
         self.pool, self.reward, self.judge, self.kind = pool, reward, judge, kind
-        self.network = copy.deepcopy(frozen_features(model))  # a host may load in inference mode
+        self.eye = copy.deepcopy(eye_of(model))  # a host may load in inference mode
         self.networks = copy.deepcopy(model.networks).requires_grad_(False).eval()
         config = model.networks.generator.config
         self.shift = nn.Parameter(torch.zeros(config.num_blocks, config.dim, device=model.device))
@@ -204,7 +204,7 @@ class Tuner:
         rows = self.used[chosen]
         with full_precision(), parametrize.cached():
             drawn, condition = self.draw(rows)
-            seen, levels = view(drawn, self.network)
+            seen, levels = self.eye(drawn)
             logits = judged(self.networks, drawn, levels, condition)
             loss = self.loss(seen, logits, rows)
             self.optimizer.zero_grad(set_to_none=True)
@@ -225,7 +225,7 @@ class Tuner:
         """Figures of the held-out part of the pool."""
         with full_precision(), parametrize.cached():
             drawn, _ = self.draw(self.held)
-            seen, _ = view(drawn, self.network)
+            seen, _ = self.eye(drawn)
         judge = self.judge or self.reward
         return {
             "reward": float(self.reward(seen).mean()),
