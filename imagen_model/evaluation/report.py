@@ -1,134 +1,236 @@
 """`imagen evaluate`: the figures of one model on one prepared data set, as a dictionary.
 
-Everything is drawn from fixed seeds, so two runs on one machine print the same figures.
+Everything is drawn from fixed seeds, so two runs on one machine print the same figures, but for
+`speed` and `seconds`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.folder import PictureSet, load_pictures, read_samples
+from ..data.folder import PictureSet, Sample
 from ..model import Model
-from .distances import frechet_distance, kernel_distance
+from .clouds import compare_clouds
 from .extractor import Lite1
-from .neighbours import density_and_coverage, mean_pairwise_distance, memorisation_ratio
+from .judge import ConceptJudge
+from .modalities import image_retrieval
+from .neighbours import mean_pairwise_distance, nearest, nearest_distance
+from .pairs import (
+    all_pixels,
+    base_pictures,
+    concept_of,
+    condition_of,
+    draw_pairs,
+    has_text,
+    refuse_overlap,
+    subset,
+)
+from .random_features import RandomConvolutions
 from .retrieval import retrieve
+from .sheet import draw_sheet
+from .speed import measure_speed
+from .verdicts import flags
 
 SEEDS = 4  # pictures drawn for each held-out pair
 STYLE_PROMPTS = ("red apple", "cat face", "rocket")
 KEYWORDS = ("flag", "animal")
-MAX_CLOUD = 4000  # pictures a side where two clouds of features are compared
 Stage = Callable[[str], object]
 
 
-def evaluate(model: Model, data: Path, *, stage: Stage = lambda text: None) -> dict:
-    """Measure `model` on the test split of `data` (made by `imagen data`); keys as documented.
+class NearestPair(NamedTuple):
+    """A drawn picture of a held-out pair, and the training picture nearest to it."""
+
+    pair: int
+    train: int
+    distance: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The pictures behind the figures, for page.py."""
+
+    test: PictureSet
+    train: PictureSet
+    drawn: Tensor  # [pairs, SEEDS, C, H, W] of the held-out pairs
+    nearest: list[NearestPair]  # the nearest first
+    prompts: list[str]
+    sheet: Tensor  # picture i shows prompt i with seed i
+
+
+def evaluate(
+    model: Model, data: Path, *, html: Path | None = None, stage: Stage = lambda text: None
+) -> dict:
+    """Measure `model` on the test split of `data` (made by `imagen data`); keys as documented in
+    docs/evaluation.md. `html` is where a page with pictures goes.
 
     ValueError where the data has no usable test split, or where the model was trained on it.
     """
+    figures, evidence = measure(model, data, stage=stage)
+    if html is not None:
+        from .page import write_page
+
+        write_page(html, figures, evidence)
+    return figures
+
+
+def measure(model: Model, data: Path, *, stage: Stage = lambda text: None) -> tuple[dict, Evidence]:
+    """The figures, and the pictures that they come from."""
     started = time.monotonic()
     stage("reading pictures")
-    test = _base_pictures(model, data, "test")
-    train = _base_pictures(model, data, "train")
-    _refuse_overlap(test, train)
+    test = base_pictures(model, data, "test")
+    train = base_pictures(model, data, "train")
+    twins = refuse_overlap(test, train)
+    speed = measure_speed(model)
     stage("features of real pictures")
     lite1 = Lite1()
-    test_features = lite1(_pixels(test))
-    train_pooled = lite1.pooled(_pixels(train))
+    test_features = lite1(all_pixels(test))
+    train_pooled = lite1.pooled(all_pixels(train))
     train_features = F.normalize(train_pooled, dim=1)
-    concepts = {s.base for s in test.samples}
-    kin = [i for i, s in enumerate(train.samples) if s.base in concepts]
+    train_random = RandomConvolutions().pooled(all_pixels(train))
 
     stage(f"drawing {len(test)} held-out pairs, {SEEDS} seeds each")
-    drawn = torch.stack([_draw_pairs(model, test, seed) for seed in range(SEEDS)], dim=1)
+    drawn = _draw_seeds(model, test)
     queries = lite1(drawn.flatten(0, 1)).unflatten(0, (len(test), SEEDS))
-    names = [s.base for s in test.samples]
-    styles = [s.style for s in test.samples]
-    text = retrieve(queries, names, styles, test_features, names, styles).summary()
-    text["ceiling"] = _ceiling(test, train, kin, train_features[kin], test_features)
-
+    by_modality, more = {}, {}
+    if has_text(model):
+        names = [concept_of(s) for s in test.samples]
+        styles = [s.style for s in test.samples]
+        text = retrieve(queries, names, styles, test_features, names, styles).summary()
+        text["ceiling"] = _ceiling(test.samples, test_features, train.samples, train_features)
+        by_modality["text"] = text
+        stage("pictures as prompts")
+        image = image_retrieval(
+            model, test, train, lite1, test_features, train_features, seeds=SEEDS
+        )
+        if image is not None:
+            by_modality["image"] = image
+        stage("trained pairs, for comparison")
+        more["composition"] = _composition(model, lite1, test, train, train_features, text)
+        stage("a second judge")
+        judged = _second_judge(test, train, drawn)
+        if judged is not None:
+            more["retrieval_judge"] = judged
+        stage("what seeds change")
+        more["variety"] = _variety(model, lite1, test, train, test_features, train_features)
     stage("the discriminator's judgement")
-    judged = _judge(model, test, drawn[:, 0])
-    stage("what seeds change")
-    variety = _variety(model, lite1, test, train, test_features, train_features)
-    stage("distance from the real pictures")
-    clouds = _clouds(model, lite1, train, train_pooled)
-    return {
+    more["discriminator"] = _discriminator(model, test, drawn[:, 0])
+    clouds = compare_clouds(model, lite1, train, train_pooled, train_random, stage=stage)
+    stage("64 prompts")
+    prompts, sheet = draw_sheet(model, train.samples)
+
+    distance, index = nearest(queries[:, 0], train_features)
+    real_distance = nearest_distance(test_features, train_features).mean()
+    order = distance.argsort().tolist()
+    pairs = [NearestPair(i, int(index[i]), float(distance[i])) for i in order]
+    figures = {
         "model": model.name,
         "extractor": lite1.name,
-        "retrieval": {"text": text},
-        "discriminator": judged,
-        "variety": variety,
-        **clouds,
-        "memorisation_ratio": memorisation_ratio(queries[:, 0], test_features, train_features),
-        "diversity": clouds["diversity"] | {"among_seeds": mean_pairwise_distance(queries)},
+        "retrieval": by_modality,
+        **more,
+        **clouds.figures,
+        "intervals": clouds.intervals,
+        "memorisation_ratio": float(distance.mean() / real_distance),
+        "memorisation_ratio_trained": float(clouds.to_training / real_distance),
+        "identical_to_training": twins,
+        "diversity": clouds.diversity | {"among_seeds": mean_pairwise_distance(queries)},
+        "sheet": {"prompts": prompts, "seeds": [0, len(prompts) - 1]},
+        "speed": speed,
         "samples": int(drawn.shape[0] * drawn.shape[1]),
         "seconds": round(time.monotonic() - started, 1),
     }
+    figures["flags"] = flags(figures)
+    return figures, Evidence(test, train, drawn, pairs, prompts, sheet)
 
 
-def _base_pictures(model: Model, data: Path, split: str) -> PictureSet:
-    """Emoji without skin tones; for other data everything that has a caption."""
-    samples = [s for s in read_samples(data, split=split) if s.hexcode == s.base and s.text]
-    if not samples:
-        raise ValueError(f"{data} has no captioned pictures in its {split} split")
-    config = model.config.generator
-    return load_pictures(samples, resolution=config.resolution, channels=config.channels)
-
-
-def _refuse_overlap(test: PictureSet, train: PictureSet) -> None:
-    seen = {(s.base, s.style) for s in train.samples if s.base}
-    both = [s.text for s in test.samples if (s.base, s.style) in seen]
-    if both:
-        raise ValueError(f"{len(both)} test pairs are in the training split too ({both[0]})")
-
-
-def _pixels(pictures: PictureSet) -> Tensor:
-    return pictures.batch(torch.arange(len(pictures)))
-
-
-def _condition(model: Model, pictures: PictureSet):
-    """Caption and style of each picture."""
-    condition = model.encode_text([s.text for s in pictures.samples])
-    style = torch.zeros(len(pictures), len(model.styles))
-    for row, sample in zip(style, pictures.samples, strict=True):
-        if sample.style in model.styles:
-            row[model.styles.index(sample.style)] = 1
-    return condition.with_style(style)
-
-
-def _draw_pairs(model: Model, pictures: PictureSet, seed: int) -> Tensor:
-    """One picture for each held-out pair; pair i takes seed 1000 * i + seed."""
-    seeds = [1000 * i + seed for i in range(len(pictures))]
-    return model.draw(_condition(model, pictures), model.latent(seeds))
+def _draw_seeds(model: Model, pictures: PictureSet) -> Tensor:
+    """[N, SEEDS, C, H, W]"""
+    return torch.stack([draw_pairs(model, pictures, seed) for seed in range(SEEDS)], dim=1)
 
 
 def _ceiling(
-    test: PictureSet, train: PictureSet, kin: list[int], kin_features: Tensor, test_features: Tensor
-) -> float:
-    """R@1 of real pictures of the same concept in other styles."""
+    gallery: list[Sample], features: Tensor, train: list[Sample], train_features: Tensor
+) -> float | None:
+    """R@1 of real pictures of the same concept in other styles; None where there are none."""
     place: dict[str, list[int]] = {}
-    for row, i in enumerate(kin):
-        place.setdefault(train.samples[i].base, []).append(row)
-    queries, names, styles = [], [], []
+    for i, sample in enumerate(train):
+        place.setdefault(concept_of(sample), []).append(i)
+    asked, rows = [], []
+    for sample in gallery:
+        for i in place.get(concept_of(sample), []):
+            if train[i] is not sample and (train[i].style != sample.style or not sample.style):
+                asked.append(sample)
+                rows.append(i)
+    if not rows:
+        return None
+    names, styles = [concept_of(s) for s in asked], [s.style for s in asked]
+    gallery_names, gallery_styles = [concept_of(s) for s in gallery], [s.style for s in gallery]
+    queries = train_features[rows][:, None]
+    return retrieve(queries, names, styles, features, gallery_names, gallery_styles).recall(1)
+
+
+def _composition(
+    model: Model,
+    lite1: Lite1,
+    test: PictureSet,
+    train: PictureSet,
+    train_features: Tensor,
+    held_out: dict,
+) -> dict:
+    """R@1 of pairs that training has seen, in galleries as large as those of the held-out pairs.
+
+    A model that composes concept and style does as well on pairs that it has never seen.
+    """
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
+    wanted = dict.fromkeys({s.style for s in test.samples}, 0)
     for sample in test.samples:
-        for row in place.get(sample.base, []):
-            queries.append(kin_features[row])
-            names.append(sample.base)
-            styles.append(sample.style)
-    if not queries:
-        return float("nan")
-    gallery_names = [s.base for s in test.samples]
-    gallery_styles = [s.style for s in test.samples]
-    stacked = torch.stack(queries)[:, None]
-    return retrieve(stacked, names, styles, test_features, gallery_names, gallery_styles).recall(1)
+        wanted[sample.style] += 1
+    taken, seen = [], set()
+    for i in order:
+        sample = train.samples[i]
+        key = (concept_of(sample), sample.style)
+        if wanted.get(sample.style, 0) and key not in seen:
+            wanted[sample.style] -= 1
+            seen.add(key)
+            taken.append(i)
+    index = torch.tensor(taken)
+    trained = subset(train, index)
+    queries = lite1(_draw_seeds(model, trained).flatten(0, 1)).unflatten(0, (len(taken), SEEDS))
+    names, styles = [concept_of(s) for s in trained.samples], [s.style for s in trained.samples]
+    gallery = train_features[index]
+    result = retrieve(queries, names, styles, gallery, names, styles).summary()
+    result["ceiling"] = _ceiling(trained.samples, gallery, train.samples, train_features)
+    ratio = held_out["r1"] / result["r1"] if result["r1"] else None
+    return {"held_out_r1": held_out["r1"], "trained": result, "held_out_over_trained": ratio}
+
+
+def _second_judge(test: PictureSet, train: PictureSet, drawn: Tensor) -> dict | None:
+    """Retrieval as the concept judge sees it, among held-out concepts of the style; None where
+    training shows none of them."""
+    judge = ConceptJudge(all_pixels(train), train.samples)
+    known = [i for i, s in enumerate(test.samples) if concept_of(s) in judge]
+    if not known:
+        return None
+    names = [concept_of(test.samples[i]) for i in known]
+    styles = [test.samples[i].style for i in known]
+    gallery = judge.concepts(names)
+
+    def asked(pictures: Tensor):  # [N, S, C, H, W]
+        repeated = [style for style in styles for _ in range(pictures.shape[1])]
+        found = judge(pictures.flatten(0, 1), repeated).unflatten(0, pictures.shape[:2])
+        return retrieve(found, names, styles, gallery, names, styles)
+
+    result = asked(drawn[known]).summary()
+    result["ceiling"] = asked(test.batch(torch.tensor(known))[:, None]).recall(1)
+    return result
 
 
 def auc(positive: Tensor, negative: Tensor) -> float:
@@ -137,18 +239,18 @@ def auc(positive: Tensor, negative: Tensor) -> float:
     return float((difference > 0).float().mean() + 0.5 * (difference == 0).float().mean())
 
 
-def _judge(model: Model, test: PictureSet, drawn: Tensor) -> dict:
-    condition = _condition(model, test)
-    real = model.score(_pixels(test), condition)
+def _discriminator(model: Model, test: PictureSet, drawn: Tensor) -> dict:
+    condition = condition_of(model, test)
+    real = model.score(all_pixels(test), condition)
     fake = model.score(drawn, condition)
-    order = torch.arange(len(test)).roll(len(test) // 3)  # another concept, often another style
-    shuffled = condition[order].with_style(condition.style)
-    wrong = model.score(_pixels(test), shuffled)
-    assert real.match is not None and wrong.match is not None
-    return {
-        "auc_real_over_generated": auc(real.realism, fake.realism),
-        "auc_right_over_shuffled_caption": auc(real.match, wrong.match),
-    }
+    result = {"auc_real_over_generated": auc(real.realism, fake.realism)}
+    if has_text(model):
+        order = torch.arange(len(test)).roll(len(test) // 3)  # another concept, often another style
+        shuffled = condition[order].with_style(condition.style)
+        wrong = model.score(all_pixels(test), shuffled)
+        assert real.match is not None and wrong.match is not None
+        result["auc_right_over_shuffled_caption"] = auc(real.match, wrong.match)
+    return result
 
 
 def _variety(
@@ -165,40 +267,12 @@ def _variety(
     samples = test.samples + train.samples
     result: dict = {"styles_of_64_seeds": {}, "concepts_of_16_seeds": {}}
     for prompt in STYLE_PROMPTS if model.styles else ():
-        nearest = (lite1(model.sample(prompt, seeds=range(64))) @ reals.t()).argmax(dim=1)
-        found, counts = np.unique([samples[i].style for i in nearest], return_counts=True)
+        found = (lite1(model.sample(prompt, seeds=range(64))) @ reals.t()).argmax(dim=1)
+        shown, counts = np.unique([samples[i].style for i in found], return_counts=True)
         result["styles_of_64_seeds"][prompt] = dict(
-            zip(found.tolist(), counts.tolist(), strict=True)
+            zip(shown.tolist(), counts.tolist(), strict=True)
         )
     for keyword in KEYWORDS:
-        nearest = (lite1(model.sample(keyword, seeds=range(16))) @ reals.t()).argmax(dim=1)
-        result["concepts_of_16_seeds"][keyword] = len({samples[i].base for i in nearest})
+        found = (lite1(model.sample(keyword, seeds=range(16))) @ reals.t()).argmax(dim=1)
+        result["concepts_of_16_seeds"][keyword] = len({concept_of(samples[i]) for i in found})
     return result
-
-
-def _clouds(model: Model, lite1: Lite1, train: PictureSet, train_pooled: Tensor) -> dict:
-    """Generated pictures against real ones of the same kind, as clouds of features.
-
-    One random half of the real pictures lends its captions and styles, the other half is what the
-    drawn ones are compared with; the floor is the distance between the two halves.
-    """
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    count = min(len(train) // 2, MAX_CLOUD)
-    asked, real = order[:count], order[count : 2 * count]
-    lenders = PictureSet([train.samples[i] for i in asked.tolist()], train.pixels[asked])
-    drawn = lite1.pooled(_draw_pairs(model, lenders, 0))
-    floor, reference = train_pooled[asked], train_pooled[real]
-    near = density_and_coverage(F.normalize(reference, dim=1), F.normalize(drawn, dim=1))
-    spread = mean_pairwise_distance(F.normalize(drawn, dim=1))
-    return {
-        "fd_lite1": frechet_distance(reference, drawn),
-        "fd_lite1_floor": frechet_distance(reference, floor),
-        "kid_lite1": kernel_distance(reference, drawn),
-        "density": near.density,
-        "coverage": near.coverage,
-        "diversity": {
-            "among_pictures": spread,
-            "among_real_pictures": mean_pairwise_distance(F.normalize(floor, dim=1)),
-        },
-        "cloud": count,
-    }

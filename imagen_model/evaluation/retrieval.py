@@ -22,7 +22,7 @@ class Retrieval:
     """Ranks of the right concept, 0 = nearest: [pairs, seeds]."""
 
     ranks: np.ndarray
-    gallery_sizes: np.ndarray  # [pairs]
+    gallery_sizes: np.ndarray  # [pairs] pictures for one that shows the concept
 
     def recall(self, k: int) -> float:
         return float((self.ranks < k).mean())
@@ -57,24 +57,27 @@ def retrieve(
 ) -> Retrieval:  # fmt: skip
     """queries [pairs, seeds, F] and gallery [G, F], both of unit length.
 
-    A query whose concept its style's gallery lacks is left out.
+    A query whose concept its style's gallery lacks is left out. Where several pictures of the
+    gallery show it, the nearest of them counts.
     """
     ranks, sizes = [], []
     for style in sorted(set(gallery_styles)):
         columns = [j for j, s in enumerate(gallery_styles) if s == style]
-        place = {gallery_concepts[j]: i for i, j in enumerate(columns)}
+        there = {gallery_concepts[j] for j in columns}
         rows = [
             i
             for i, (s, c) in enumerate(zip(query_styles, query_concepts, strict=True))
-            if s == style and c in place
+            if s == style and c in there
         ]
         if not rows:
             continue
         similarity = queries[rows] @ gallery[columns].t()  # [rows, seeds, columns]
-        right = torch.tensor([place[query_concepts[i]] for i in rows])
-        own = similarity.gather(2, right[:, None, None].expand(-1, similarity.shape[1], 1))
+        right = torch.tensor(
+            [[gallery_concepts[j] == query_concepts[i] for j in columns] for i in rows]
+        )
+        own = similarity.masked_fill(~right[:, None], -torch.inf).amax(dim=2, keepdim=True)
         ranks.append((similarity > own).sum(dim=2))
-        sizes += [len(columns)] * len(rows)
+        sizes += (len(columns) / right.sum(dim=1)).tolist()
     if not ranks:
         raise ValueError("no query has its concept in the gallery; is this the data of the model?")
     return Retrieval(torch.cat(ranks).numpy(), np.array(sizes))
