@@ -6,6 +6,7 @@ const REACH = 3 // strengths from -REACH to REACH; the widgets take more
 const STEP = 0.1
 const LARGE_STEP = 0.5
 const SIZE = 140 // px
+const TELL_MS = 150 // while dragging, how often the frontend hears of it
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }
 
 function rounded(value) {
@@ -57,12 +58,21 @@ app.registerExtension({
       node.graph?.setDirtyCanvas(true, true)
     }
 
+    // A change that the frontend hears of can be undone, is kept, and runs with "Run (On Change)".
+    let toldAt = 0
+    const tell = () => {
+      toldAt = performance.now()
+      app.canvas?.emitBeforeChange?.()
+      app.canvas?.emitAfterChange?.()
+    }
+
     let dragging = false
     const follow = (event) => {
       const area = element.getBoundingClientRect()
       const x = ((event.clientX - area.left) / area.width) * 2 - 1
       const y = 1 - ((event.clientY - area.top) / area.height) * 2
       move(x * REACH, y * REACH)
+      if (performance.now() - toldAt > TELL_MS) tell()
     }
     element.onpointerdown = (event) => {
       dragging = true
@@ -71,7 +81,10 @@ app.registerExtension({
       follow(event)
     }
     element.onpointermove = (event) => dragging && follow(event)
-    element.onpointerup = element.onpointercancel = () => (dragging = false)
+    element.onpointerup = element.onpointercancel = () => {
+      dragging = false
+      tell()
+    }
     element.onkeydown = (event) => {
       const way = KEYS[event.key]
       if (!way && event.key !== "Home") return
@@ -80,6 +93,7 @@ app.registerExtension({
       const step = event.shiftKey ? LARGE_STEP : STEP
       if (way) move(across.value + way[0] * step, up.value + way[1] * step)
       else move(0, 0)
+      tell()
     }
 
     for (const widget of [across, up]) {
