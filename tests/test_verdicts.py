@@ -67,6 +67,16 @@ class Painter:
         styles = style_weights(STYLES, style, n)
         return Condition(torch.zeros(n, 1, 384), mask, torch.stack(rows), styles)
 
+    def encode_image(self, pictures):
+        """The concept whose look, in one of the styles, is nearest."""
+        looks = (PATTERNS[:, None] + TINTS).clamp(-1, 1).flatten(2)  # [72, 3, 48]
+        seen = F.adaptive_avg_pool2d(pictures, 4).flatten(1)
+        far = torch.cdist(seen[None], looks.transpose(0, 1)).amin(dim=0)  # [N, 72]
+        return self.encode_text([NAMES[i] for i in far.argmin(dim=1)])
+
+    def encode_audio(self, clips):
+        return self.encode_text([text for text, _ in clips])
+
     def latent(self, seeds):
         return random_latent(list(seeds), 4)
 
@@ -113,6 +123,18 @@ class Deaf(Painter):
         return super().paint((concept + 1 + seed * 7) % CONCEPTS, style, seed)
 
 
+class Unhearing(Painter):
+    """Reads and sees, but takes every sound for the same word."""
+
+    def encode_audio(self, clips):
+        return self.encode_text([NAMES[0]] * len(clips))
+
+
+class Blind(Painter):
+    def encode_image(self, pictures):
+        return self.encode_text([NAMES[0]] * len(pictures))
+
+
 class Noisy(Painter):
     def paint(self, concept, style, seed):
         return picture(concept, style, 1_000_000 + seed, noise=1.5)
@@ -150,14 +172,16 @@ def data(tmp_path_factory):
 def judged(data, monkeypatch):
     """A painter's figures."""
     monkeypatch.setattr(report, "Lite1", Thumbnails)
-    monkeypatch.setattr(report, "image_retrieval", lambda *args, **kwargs: None)
+    monkeypatch.setattr(report, "held_out_speech", lambda texts: [(text, 0) for text in texts])
     return lambda painter, **options: evaluate(painter, data, **options)
 
 
 def test_a_painter_without_fault_is_not_flagged(judged):
     found = judged(Painter())
     assert found["flags"] == {}
-    assert found["retrieval"]["text"]["r1"] > 0.95
+    assert found["retrieval"].keys() == {"text", "image", "audio"}
+    for asked in found["retrieval"].values():
+        assert asked["r1"] > 0.95 and asked["ceiling"] > 0.5 > asked["chance"]
     assert found["retrieval_judge"]["r1"] > 0.9
     assert 0.9 < found["memorisation_ratio"] < 1.15
     assert found["coverage"] > 0.8 * found["coverage_real"]
@@ -165,7 +189,7 @@ def test_a_painter_without_fault_is_not_flagged(judged):
 
 def test_a_collapsed_one_is_flagged_by_its_variety(judged):
     found = judged(Collapsed())
-    assert {"alike", "seeds", "prompt"} <= found["flags"].keys()
+    assert {"alike", "seeds", "prompt", "prompt_image", "prompt_audio"} <= found["flags"].keys()
     assert found["flags"]["alike"].startswith("pictures look alike: coverage 0.")
     assert found["diversity"]["among_pictures"] < 0.01
     assert found["coverage"] < 0.3
@@ -182,12 +206,30 @@ def test_a_copyist_is_flagged_by_its_memorisation_alone(judged):
 def test_one_that_ignores_the_prompt_is_flagged_by_retrieval(judged):
     """It draws pairs that training saw, so the distance to training is small, too."""
     found = judged(Deaf())
-    assert found["flags"].keys() == {"prompt", "copies"}
+    assert found["flags"].keys() == {"prompt", "prompt_image", "prompt_audio", "copies"}
     assert found["coverage"] > 0.8 * found["coverage_real"]
     text = found["retrieval"]["text"]
     assert text["r1_interval"][0] <= text["chance"] == pytest.approx(1 / 24)
     assert found["retrieval_judge"]["r1"] < 0.3  # the second judge agrees
     assert found["composition"]["trained"]["r1"] < 0.3
+
+
+@pytest.mark.parametrize(("painter", "prompt"), [(Blind, "image"), (Unhearing, "audio")])
+def test_one_that_ignores_another_modality_is_flagged_by_that_alone(judged, painter, prompt):
+    found = judged(painter())
+    assert found["flags"].keys() == {f"prompt_{prompt}"}
+    assert found["retrieval"][prompt]["r1"] < 0.1 < 0.95 < found["retrieval"]["text"]["r1"]
+
+
+def test_without_a_synthesiser_the_figure_is_left_out_and_the_line_says_why(judged, monkeypatch):
+    def nothing(texts):
+        raise ValueError("speech synthesis needs espeak-ng")
+
+    monkeypatch.setattr(report, "held_out_speech", nothing)
+    said = []
+    found = judged(Painter(), stage=said.append)
+    assert found["retrieval"].keys() == {"text", "image"}
+    assert "no spoken prompts: speech synthesis needs espeak-ng" in said
 
 
 def test_a_noisy_one_is_flagged_by_its_density_alone(judged):

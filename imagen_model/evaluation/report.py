@@ -7,7 +7,7 @@ Everything is drawn from fixed seeds, so two runs on one machine print the same 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from ..model import Model
 from .clouds import compare_clouds
 from .extractor import Lite1
 from .judge import ConceptJudge
-from .modalities import image_retrieval
+from .modalities import audio_retrieval, image_retrieval
 from .neighbours import mean_pairwise_distance, nearest, nearest_distance
 from .pairs import (
     all_pixels,
@@ -37,10 +37,12 @@ from .pairs import (
 from .random_features import RandomConvolutions
 from .retrieval import retrieve
 from .sheet import draw_sheet
+from .speech import held_out_speech
 from .speed import measure_speed
 from .verdicts import flags
 
 SEEDS = 4  # pictures drawn for each held-out pair
+SPOKEN = 120  # held-out pairs that are asked for by voice, too
 STYLE_PROMPTS = ("red apple", "cat face", "rocket")
 KEYWORDS = ("flag", "animal")
 Stage = Callable[[str], object]
@@ -105,7 +107,7 @@ def measure(model: Model, data: Path, *, stage: Stage = lambda text: None) -> tu
         names = [concept_of(s) for s in test.samples]
         styles = [s.style for s in test.samples]
         text = retrieve(queries, names, styles, test_features, names, styles).summary()
-        text["ceiling"] = _ceiling(test.samples, test_features, train.samples, train_features)
+        text["ceiling"] = _ceiling(test.samples, test, test_features, train, train_features)
         by_modality["text"] = text
         stage("pictures as prompts")
         image = image_retrieval(
@@ -113,6 +115,9 @@ def measure(model: Model, data: Path, *, stage: Stage = lambda text: None) -> tu
         )
         if image is not None:
             by_modality["image"] = image
+        audio = _spoken(model, lite1, test, train, test_features, train_features, stage)
+        if audio is not None:
+            by_modality["audio"] = audio
         stage("trained pairs, for comparison")
         more["composition"] = _composition(model, lite1, test, train, train_features, text)
         stage("a second judge")
@@ -157,24 +162,56 @@ def _draw_seeds(model: Model, pictures: PictureSet) -> Tensor:
 
 
 def _ceiling(
-    gallery: list[Sample], features: Tensor, train: list[Sample], train_features: Tensor
+    asked: Sequence[Sample],
+    gallery: PictureSet,
+    features: Tensor,
+    train: PictureSet,
+    train_features: Tensor,
 ) -> float | None:
-    """R@1 of real pictures of the same concept in other styles; None where there are none."""
+    """R@1 of real pictures of the asked concepts in other styles; None where there are none."""
     place: dict[str, list[int]] = {}
-    for i, sample in enumerate(train):
+    for i, sample in enumerate(train.samples):
         place.setdefault(concept_of(sample), []).append(i)
-    asked, rows = [], []
-    for sample in gallery:
+    shown, rows = [], []
+    for sample in asked:
         for i in place.get(concept_of(sample), []):
-            if train[i] is not sample and (train[i].style != sample.style or not sample.style):
-                asked.append(sample)
+            other = train.samples[i]
+            if other is not sample and (other.style != sample.style or not sample.style):
+                shown.append(sample)
                 rows.append(i)
     if not rows:
         return None
-    names, styles = [concept_of(s) for s in asked], [s.style for s in asked]
-    gallery_names, gallery_styles = [concept_of(s) for s in gallery], [s.style for s in gallery]
     queries = train_features[rows][:, None]
-    return retrieve(queries, names, styles, features, gallery_names, gallery_styles).recall(1)
+    return retrieve(
+        queries,
+        [concept_of(s) for s in shown],
+        [s.style for s in shown],
+        features,
+        [concept_of(s) for s in gallery.samples],
+        [s.style for s in gallery.samples],
+    ).recall(1)
+
+
+def _spoken(
+    model: Model,
+    lite1: Lite1,
+    test: PictureSet,
+    train: PictureSet,
+    test_features: Tensor,
+    train_features: Tensor,
+    stage: Stage,
+) -> dict | None:
+    """Retrieval of names said by voices that the recogniser was not trained on; None, and a line,
+    where there is nothing to say them with."""
+    asked = test.samples[:: -(-len(test) // SPOKEN)]
+    try:
+        clips = held_out_speech([s.text for s in asked])
+    except ValueError as error:
+        stage(f"no spoken prompts: {error}")
+        return None
+    stage("spoken prompts")
+    found = audio_retrieval(model, clips, asked, lite1, test, test_features, seeds=SEEDS)
+    return found | {"ceiling": _ceiling(asked, test, test_features, train, train_features)}
 
 
 def _composition(
@@ -207,7 +244,7 @@ def _composition(
     names, styles = [concept_of(s) for s in trained.samples], [s.style for s in trained.samples]
     gallery = train_features[index]
     result = retrieve(queries, names, styles, gallery, names, styles).summary()
-    result["ceiling"] = _ceiling(trained.samples, gallery, train.samples, train_features)
+    result["ceiling"] = _ceiling(trained.samples, trained, gallery, train, train_features)
     ratio = held_out["r1"] / result["r1"] if result["r1"] else None
     return {"held_out_r1": held_out["r1"], "trained": result, "held_out_over_trained": ratio}
 
