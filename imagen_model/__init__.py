@@ -8,8 +8,10 @@ Pictures are NCHW float in [-1, 1]; four channels are premultiplied RGBA. This p
 of ComfyUI; the nodes are beside it.
 """
 
+from .audio_walk import Reactions, Sound, listen
 from .bundled import bundled_models
 from .conditioning import Condition, combined
+from .conditioning.audio import hear
 from .grid import contact_sheet, picture_grid, straight, to_image
 from .latent import mixed, moved, moved_along, walk
 from .model import Model, load
@@ -22,10 +24,14 @@ __all__ = [
     "Condition",
     "Latent",
     "Model",
+    "Reactions",
     "Scores",
+    "Sound",
     "bundled_models",
     "combined",
     "contact_sheet",
+    "hear",
+    "listen",
     "load",
     "mixed",
     "moved",

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 DESCRIPTION = """\
@@ -135,6 +136,14 @@ def _add_sample(commands, common) -> None:
     c.add_argument(
         "--prompt", action="append", metavar="TEXT", help="what to draw; repeat for several"
     )
+    c.add_argument(
+        "--image", action="append", type=Path, metavar="FILE",
+        help="a picture of what to draw, transparent or not; repeat for several",
+    )  # fmt: skip
+    c.add_argument(
+        "--audio", action="append", type=Path, metavar="FILE",
+        help="a recording of someone saying in English what to draw; repeat for several",
+    )  # fmt: skip
     c.add_argument("--style", help="one of the model's styles; without it each seed takes one")
     c.add_argument("--seed", type=int, default=0, help="the first seed (default 0)")
     c.add_argument(
@@ -163,9 +172,8 @@ def run_sample(args: argparse.Namespace) -> dict:
     if args.out.suffix and args.out.suffix.lower() != ".png":
         raise ValueError(f"--out is {args.out}; expected a .png file or a folder")
     model = _adapted(_load(args), args)
-    prompts = args.prompt or [""]
     seeds = [(args.seed + i) % (1 << 64) for i in range(args.num)]
-    condition = model.encode_text(prompts, style=args.style)  # loads the text encoder
+    condition, prompts = _asked(model, args)  # loads the encoders
     started = time.perf_counter()
     pictures = _drawn(model, condition, seeds, args)
     seconds = time.perf_counter() - started
@@ -183,6 +191,35 @@ def run_sample(args: argparse.Namespace) -> dict:
         "ms_per_image": per_image,
         "device": str(model.device),
     }
+
+
+def _asked(model, args: argparse.Namespace):
+    """What to draw, and a name for each row. Modalities have equal shares in a row; one prompt, or
+    one file, goes with all of another modality's."""
+    from .conditioning import combined
+
+    parts = []  # (condition, names)
+    if args.prompt or not (args.image or args.audio):
+        texts = args.prompt or [""]
+        parts.append((model.encode_text(texts, style=args.style), texts))
+    if args.image:
+        from .conditioning.image import INPUT_PX
+
+        pictures = _read_pictures(args.image, resolution=INPUT_PX, channels=4)
+        condition = model.encode_image(pictures, style=args.style)
+        parts.append((condition, [path.name for path in args.image]))
+    if args.audio:
+        from .data.sound import read_sound
+
+        clips = [read_sound(path) for path in args.audio]
+        condition = model.encode_audio(clips, style=args.style)
+        parts.append((condition, [path.name for path in args.audio]))
+    condition, names = parts[0]
+    for i, (other, theirs) in enumerate(parts[1:], start=1):
+        condition = combined(condition, other, 1 / (i + 1))
+        columns = (n * len(condition) if len(n) == 1 else n for n in (names, theirs))
+        names = [" + ".join(row) for row in zip(*columns, strict=True)]
+    return condition, names
 
 
 def _adapted(model, args: argparse.Namespace):
@@ -224,6 +261,20 @@ def _write_pictures(pictures, prompts, seeds, model, args) -> list[Path]:
     return paths
 
 
+def _read_pictures(paths: list[Path], *, resolution: int, channels: int):
+    """Picture files as one batch [N, channels, resolution, resolution] in [-1, 1]."""
+    import numpy as np
+    import torch
+
+    from .data.folder import premultiplied, read_picture
+
+    arrays = [
+        premultiplied(read_picture(path, resolution=resolution, channels=channels))
+        for path in paths
+    ]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 # -- score ----------------------------------------------------------------------------------------
 
 
@@ -238,18 +289,9 @@ def _add_score(commands, common) -> None:
 
 
 def run_score(args: argparse.Namespace) -> dict:
-    import numpy as np
-    import torch
-
-    from .data.folder import premultiplied, read_picture
-
     model = _load(args)
     channels = model.config.generator.channels
-    arrays = [
-        premultiplied(read_picture(path, resolution=model.resolution, channels=channels))
-        for path in args.images
-    ]
-    pictures = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pictures = _read_pictures(args.images, resolution=model.resolution, channels=channels)
     condition = None
     if args.prompt is not None:
         condition = model.encode_text(args.prompt, style=args.style)
@@ -272,17 +314,21 @@ def run_score(args: argparse.Namespace) -> dict:
 def _add_evaluate(commands, common) -> None:
     c = _command(
         commands, common, "evaluate", run_evaluate,
-        "Measure a model on held-out pictures: prompt retrieval, the discriminator, variety.",
+        "Measure a model on held-out pictures: distances, prompt retrieval, copying, variety, speed.",
     )  # fmt: skip
     _model_options(c)
     c.add_argument("--data", type=Path, required=True, help="a folder made by `imagen data`")
+    c.add_argument("--html", type=Path, metavar="FILE", help="also write a page with pictures")
 
 
 def run_evaluate(args: argparse.Namespace) -> dict:
     from .evaluation import evaluate
 
-    result = evaluate(_load(args), args.data, stage=lambda text: print(text, file=sys.stderr))
+    stage = partial(print, file=sys.stderr, flush=True)
+    result = evaluate(_load(args), args.data, html=args.html, stage=stage)
     print(json.dumps(result, indent=1))
+    for line in result["flags"].values() or ["none of the checks found something wrong"]:
+        stage(line)
     return result
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from .attributes import attribute_directions
 from .bundled import find_model
 from .checkpoint import load_checkpoint
 from .conditioning import Condition
@@ -20,6 +22,10 @@ from .networks import Networks
 from .sampling import Latent, Progress, draw, random_latent
 from .scoring import Scores, score
 
+if TYPE_CHECKING:
+    from .audio_walk import Reactions, Sound
+    from .conditioning.audio import Clip
+
 
 class Model:
     """Configuration, card and networks of one checkpoint."""
@@ -29,6 +35,7 @@ class Model:
         self.lite0 = _own_lite0(name, card) if config.discriminator.features else None
         judge = card.get("judge", {"real": 0.0, "generated": 0.0})
         self._midpoint = (judge["real"] + judge["generated"]) / 2
+        self._attributes: dict[str, Tensor] = {}  # measured when first asked for
 
     @property
     def device(self) -> torch.device:
@@ -50,29 +57,70 @@ class Model:
         return self
 
     def encode_text(self, texts: Sequence[str] | str, *, style: str | None = None) -> Condition:
-        """One condition row a text. Empty text asks for anything; style None lets the seed choose.
+        """One condition row a text. Empty text asks for anything; with style None a text that names
+        one of the styles chooses it, and else the seed.
 
-        ValueError for a style or a text encoder that the model does not know.
+        `(apple:1.3)` weighs words, and what is not English is read word by word
+        (conditioning/prompt.py). ValueError for a style or a text encoder that the model does not
+        know, and for weights that are not from 0 to 3.
         """
-        from .conditioning.text import encode_text, text_encoder_hash
+        from .conditioning.text import encode_text
 
         texts = [texts] if isinstance(texts, str) else list(texts)
-        trained_with = self.config.conditioning.text_encoder
         if any(text.strip() for text in texts):
-            if not trained_with:
-                raise ValueError(
-                    f"model {self.name} was trained without text; give an empty prompt"
-                )
-            if trained_with != text_encoder_hash():
-                raise ValueError(
-                    f"model {self.name} was trained with another text encoder "
-                    f"({trained_with[:12]}; bundled is {text_encoder_hash()[:12]})"
-                )
+            self._refuse_without_text("give an empty prompt")
             return encode_text(texts, styles=self.styles, style=style)
         from .conditioning.condition import style_weights
 
         null = Condition.null(len(texts), self.config.conditioning)
         return null.with_style(style_weights(self.styles, style, len(texts)))
+
+    def how_read(self, texts: Sequence[str] | str, *, style: str | None = None) -> str:
+        """What `encode_text` makes of prompts that are not English, for people: the English of each
+        and the words that it does not know, or nothing. ValueError for bad weights."""
+        from .conditioning.prompt import how_read, read_prompts
+
+        texts = [texts] if isinstance(texts, str) else texts
+        return how_read(read_prompts(texts, styles=self.styles, style=style))
+
+    def encode_image(self, pictures: Tensor, *, style: str | None = None) -> Condition:
+        """What pictures [N, C, H, W] in [-1, 1] of any size show, as one condition row each.
+
+        Four channels are premultiplied RGBA. style None lets the seed choose. ValueError for a
+        style that the model does not know, for a model without the bundled text encoder, and for
+        what is no picture (conditioning/image.py).
+        """
+        from .conditioning.image import encode_image
+
+        self._refuse_without_text("it takes no pictures")
+        return encode_image(pictures, styles=self.styles, style=style)
+
+    def encode_audio(self, clips: Sequence[Clip], *, style: str | None = None) -> Condition:
+        """What is said in clips (waveform [C, L] float, sample rate in Hz), a condition row each.
+
+        English speech; any rate and number of channels, 0.1 to 60 s (of a longer clip the first
+        60 count, with a warning). style None lets the seed choose. ValueError for a style that the
+        model does not know, for a model without the bundled text encoder, and for silence, NaN or
+        too short a clip (conditioning/audio.py).
+        """
+        from .conditioning.audio import encode_audio
+
+        self._refuse_without_text("it takes no sound")
+        return encode_audio(clips, styles=self.styles, style=style)
+
+    def _refuse_without_text(self, hint: str) -> None:
+        """ValueError unless the model was trained with the bundled text encoder, into whose space
+        the encoders of pictures and sound lead as well."""
+        from .conditioning.text import text_encoder_hash
+
+        trained_with = self.config.conditioning.text_encoder
+        if not trained_with:
+            raise ValueError(f"model {self.name} was trained without text; {hint}")
+        if trained_with != text_encoder_hash():
+            raise ValueError(
+                f"model {self.name} was trained with another text encoder "
+                f"({trained_with[:12]}; bundled is {text_encoder_hash()[:12]})"
+            )
 
     def latent(self, seeds: Sequence[int]) -> Latent:
         """One point z a seed."""
@@ -104,12 +152,26 @@ class Model:
             self.networks, self.lite0, pictures, condition, steps=steps, progress=progress
         )
 
-    def direction(self, index: int) -> Tensor:
-        """[dim] the direction in w that changes the picture most (index 0), second most, ..."""
+    def direction(self, which: int | str, *, progress: Progress | None = None) -> Tensor:
+        """[dim] a direction in w: a number, 0 changes the picture most; or a name of ATTRIBUTES.
+
+        A name's first use measures pictures for seconds; `progress` may raise to cancel. ValueError
+        for a direction that the model has not.
+        """
+        if isinstance(which, str):
+            return self._attribute_direction(which, progress)
         found = directions(self.networks)
-        if not 0 <= index < len(found):
-            raise ValueError(f"direction {index}; this model has 0 to {len(found) - 1}")
-        return found[index]
+        if not 0 <= which < len(found):
+            raise ValueError(f"direction {which}; this model has 0 to {len(found) - 1}")
+        return found[which]
+
+    def _attribute_direction(self, name: str, progress: Progress | None) -> Tensor:
+        if not self._attributes:
+            self._attributes = attribute_directions(self.networks, progress=progress)
+        if name not in self._attributes:
+            known = ", ".join(self._attributes)
+            raise ValueError(f"direction {name!r}; this model has the names {known}")
+        return self._attributes[name]
 
     def summary(self) -> str:
         """What a person wants to know of the model, a line each."""
@@ -148,6 +210,29 @@ class Model:
             latent,
             truncation_psi=truncation,
             tile=tile,
+            progress=progress,
+        )
+
+    def audio_walk(
+        self,
+        condition: Condition,
+        latent: Latent,
+        sound: Sound,
+        reactions: Reactions | None = None,
+        *,
+        truncation: float = 1.0,
+        progress: Progress | None = None,
+    ) -> Iterator[Tensor]:
+        """The frames of a film to a sound that `listen` heard, batch by batch (audio_walk.py)."""
+        from .audio_walk import audio_walk
+
+        return audio_walk(
+            self.networks,
+            condition,
+            latent,
+            sound,
+            reactions,
+            truncation_psi=truncation,
             progress=progress,
         )
 

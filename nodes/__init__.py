@@ -2,9 +2,13 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import condition, dataset, feedback, grid, latent, model, sample, score, train
+from . import audio, condition, dataset, feedback, grid, latent, model, sample, score, train
 from .feedback_host import add_routes
 from .host import register_model_folder
+
+FAMILIES = (
+    model, condition, latent, sample, score, grid, audio, dataset, train, feedback,
+)  # fmt: skip
 
 
 class ImagenExtension(ComfyExtension):
@@ -16,8 +20,4 @@ class ImagenExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_model_folder()  # hosts before on_load existed
         add_routes()
-        return [
-            node
-            for family in (model, condition, latent, sample, score, grid, dataset, train, feedback)
-            for node in family.NODES
-        ]
+        return [node for family in FAMILIES for node in family.NODES]

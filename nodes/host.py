@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management as management
 import comfy.utils
@@ -117,6 +118,21 @@ class NodeProgress:
         if pictures is not None and done < total:  # the last ones are about to be shown anyway
             preview = ("PNG", to_image(pictures[-1]), 256)
         self.bar.update_absolute(done, total, preview)
+
+
+_told: set[str] = set()  # nodes that show a text
+
+
+def tell(node_id: str | None, text: str) -> None:
+    """Show a text on a node of the page that runs it; "" takes back what was shown before."""
+    from server import PromptServer
+
+    server: Any = getattr(PromptServer, "instance", None)
+    page = getattr(server, "client_id", None)  # None: nobody is looking, as in runs by the API
+    if page is None or node_id is None or not (text or node_id in _told):
+        return
+    _told.add(node_id)
+    server.send_progress_text(text or "read as written", node_id, page)
 
 
 def to_intermediate(x: Tensor) -> Tensor:

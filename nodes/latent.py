@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..imagen_model import mixed, moved_along, walk
+from ..imagen_model.attributes import ATTRIBUTES
 from ..imagen_model.latent import CURVES
 from .convert import latent_to_link, link_to_latent, to_pictures
 from .host import NodeProgress
@@ -10,6 +11,7 @@ from .types import CATEGORY, ImagenCondition, ImagenLatent, ImagenModel
 
 MAX_SEED = 2**64 - 1
 MAX_BATCH = 4096
+BY_NUMBER = "by number"
 
 
 class ImagenRandomLatent(io.ComfyNode):
@@ -158,7 +160,7 @@ class ImagenDirection(io.ComfyNode):
             node_id="ImagenDirection",
             display_name="Imagen Direction",
             category=CATEGORY,
-            description="Moves latents along one of the model's own directions of change.",
+            description="Moves latents along directions, by number or by what they change.",
             inputs=[
                 ImagenModel.Input("model", tooltip="The model that will draw."),
                 ImagenCondition.Input(
@@ -197,6 +199,20 @@ class ImagenDirection(io.ComfyNode):
                     optional=True,
                     tooltip="How far along the second direction; 0: not at all.",
                 ),
+                io.Combo.Input(
+                    "attribute",
+                    options=[BY_NUMBER, *ATTRIBUTES],
+                    default=BY_NUMBER,
+                    optional=True,
+                    tooltip="Instead of the number: what to change, and little else.",
+                ),
+                io.Combo.Input(
+                    "second_attribute",
+                    options=[BY_NUMBER, *ATTRIBUTES],
+                    default=BY_NUMBER,
+                    optional=True,
+                    tooltip="The same for the second direction: up and down on the pad.",
+                ),
             ],
             outputs=[
                 ImagenLatent.Output(display_name="latent", tooltip="The moved latents, in w.")
@@ -206,12 +222,19 @@ class ImagenDirection(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, condition, latent: dict, direction: int, strength: float,
-        second_direction: int = 1, second_strength: float = 0.0,
+        second_direction: int = 1, second_strength: float = 0.0, attribute: str = BY_NUMBER,
+        second_attribute: str = BY_NUMBER,
     ) -> io.NodeOutput:  # fmt: skip
         ready = model.ready()
         points = ready.into_w(condition, link_to_latent(latent))
-        steps = ((direction, strength), (second_direction, second_strength))
-        ways = [(ready.direction(index), how_far) for index, how_far in steps]
+        first = direction if attribute == BY_NUMBER else attribute
+        second = second_direction if second_attribute == BY_NUMBER else second_attribute
+        progress = NodeProgress(1)
+        ways = [
+            (ready.direction(way, progress=progress), far)
+            for way, far in ((first, strength), (second, second_strength))
+            if far
+        ]
         return io.NodeOutput(latent_to_link(moved_along(points, ways)))
 
 

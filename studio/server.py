@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
 import subprocess
 import time
@@ -15,9 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .host import Host, StudioError, base_directory
+from .host import ROOT, Host, StudioError, base_directory
 
 START_SEC = 180.0
+EXAMPLE_INPUTS = ROOT / "example_workflows" / "inputs"  # what example workflows load
 
 
 def free_port() -> int:
@@ -35,6 +37,7 @@ class Server:
         self.address = f"http://127.0.0.1:{self.port}"
         self.client_id = uuid.uuid4().hex
         self.log = self.base / "user" / "studio.log"
+        shutil.copytree(EXAMPLE_INPUTS, self.base / "input", dirs_exist_ok=True)
         command = [
             str(host.python), "main.py", "--listen", "127.0.0.1", "--port", str(self.port),
             "--base-directory", str(self.base), "--disable-api-nodes", "--disable-auto-launch",

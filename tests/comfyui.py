@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image
 
@@ -25,7 +26,15 @@ def example(server: Server, name: str) -> dict:
 def saved_pixels(server: Server, outputs: dict[str, dict]) -> list[np.ndarray]:
     """The pictures that a run saved or previewed, in the order of its nodes."""
     images = [image for key in sorted(outputs) for image in outputs[key].get("images", [])]
-    return [np.asarray(Image.open(server.image_path(image))) for image in images]
+    return [pixels_of(server.image_path(image)) for image in images]
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    """A picture, or the first frame of a film."""
+    if path.suffix != ".mp4":
+        return np.asarray(Image.open(path))
+    with av.open(path) as film:
+        return next(film.decode(video=0)).to_ndarray(format="rgb24")
 
 
 def free(server: Server) -> None:

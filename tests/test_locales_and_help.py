@@ -18,6 +18,9 @@ LOCALES = ROOT / "locales"
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 
 CORE_NODES = {
+    "CLIPTextEncode",
+    "CheckpointLoaderSimple",
+    "CreateVideo",
     "EmptyImage",
     "ImageBatch",
     "ImageCompositeMasked",
@@ -26,15 +29,21 @@ CORE_NODES = {
     "ImageScaleBy",
     "InvertMask",
     "JoinImageWithAlpha",
+    "KSampler",
+    "LoadAudio",
     "LoadImage",
     "LossGraphNode",
     "MarkdownNote",
     "Note",
+    "PreviewAny",
     "PreviewImage",
     "PrimitiveStringMultiline",
     "RepeatImageBatch",
     "SaveAnimatedWEBP",
     "SaveImage",
+    "SaveVideo",
+    "VAEDecode",
+    "VAEEncode",
 }
 KEPT_IN_CHINESE = {"Imagen GAN", "Latent"}  # core's translation says Latent, too
 CJK = re.compile("[\u4e00-\u9fff]")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from comfyui import SAVED, WORKFLOWS, example, free, saved_pixels
+from every_node import needed
 from PIL import Image
 
 from imagen_model.bundled import bundled_models
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.comfyui
 NODES = {
     "ImagenLoadModel",
     "ImagenEncodeText",
+    "ImagenEncodeAudio",
     "ImagenRandomLatent",
     "ImagenSample",
     "ImagenScore",
@@ -41,7 +43,12 @@ NODES = {
     "ImagenCombineConditions",
     "ImagenSaveDataset",
     "ImagenLoadImageFolder",
+    "ImagenEncodeImage",
+    "ImagenAudioWalk",
 }
+
+NEEDS_A_CHECKPOINT = "diffusion_refine"
+RUNNABLE = [path for path in WORKFLOWS if path.stem != NEEDS_A_CHECKPOINT]
 
 
 def run_text_to_image(server: Server, **inputs: tuple[str, object]) -> list[np.ndarray]:
@@ -62,7 +69,7 @@ def test_all_nodes_are_registered_with_core_types(server):
     assert order == ["model", "condition", "latent", "truncation", "background", "tile"]
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
 def test_every_example_workflow_executes_and_has_a_thumbnail(server, path, emoji_folder):
     assert path.with_suffix(".jpg").is_file()
     prompt = example(server, path.stem)
@@ -72,6 +79,16 @@ def test_every_example_workflow_executes_and_has_a_thumbnail(server, path, emoji
     pictures = saved_pixels(server, server.run(prompt))
     assert pictures
     assert all(picture.std() > 1 for picture in pictures)  # something is drawn
+
+
+def test_diffusion_refine_lacks_nothing_but_a_checkpoint_and_draws_its_draft_without(server):
+    prompt = example(server, NEEDS_A_CHECKPOINT)
+    refused = r"Some outputs were refused; CheckpointLoaderSimple: Value not in list \(ckpt_name: "
+    with pytest.raises(StudioError, match=refused) as caught:
+        server.queue(prompt)
+    assert ";" not in str(caught.value).partition("; ")[2]  # one error in all
+    (draft,) = saved_pixels(server, server.run(needed(prompt, "6")))
+    assert draft.shape == (512, 512, 3) and draft.std() > 1
 
 
 @pytest.mark.parametrize("path", SAVED, ids=lambda path: f"{path.parent.name}-{path.stem}")

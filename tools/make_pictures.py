@@ -9,17 +9,21 @@ a Chromium.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import tempfile
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
+import av
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from imagen_model.data.emoji import build_emoji
 from studio.host import ROOT, find_host
 from studio.server import Server, running
-from studio.workflow import load_workflow, set_input, to_prompt
+from studio.workflow import load_workflow, to_prompt
 
 EXAMPLES = ROOT / "example_workflows"
 NODE_PICTURES = ROOT / "nodes" / "web" / "docs" / "images"
@@ -29,26 +33,26 @@ EMOJI_SOURCES = ROOT / "tests" / "fixtures" / "emoji_sources"
 TRAINING_MINUTES = 2.0
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 THUMBNAIL_PX = 384
-NOT_RUN = {"train_your_own"}  # on the page: it trains for half an hour on the user's own pictures
+PICTURE_FOLDER = "my-pictures"  # in ComfyUI's input directory, as train_your_own has it
+NEEDS = "CheckpointLoaderSimple"  # what hangs on it is not run: the pack brings no checkpoint
+VIEW = {"width": 1600, "height": 800}
+SCALE = 0.8  # of screenshots; under 0.6 the frontend leaves texts out
 MARGIN_PX = 12
+FILM_FRAME = 60
 
 
-def run_all(server: Server, paths: list[Path], pictures: Path) -> None:
-    """Run the examples; a thumbnail is what one saved, on white where it is transparent.
-
-    What trains does so on `pictures`.
-    """
-    shutil.rmtree(server.base / "output" / "imagen_training", ignore_errors=True)  # begin anew
+def run_all(server: Server, paths: list[Path]) -> None:
+    """Run the examples; a thumbnail is what one saved, on white where it is transparent."""
     info = server.get("/object_info")
     for path in paths:
         prompt = to_prompt(load_workflow(path), info)
-        if any(node["class_type"] == "ImagenTrain" for node in prompt.values()):
-            set_input(prompt, "ImagenTrain", "folder", str(pictures))
-            set_input(prompt, "ImagenTrain", "minutes", TRAINING_MINUTES)
-        outputs = server.run(prompt)
+        for node in prompt.values():
+            if node["class_type"] == "ImagenTrain":
+                node["inputs"]["minutes"] = TRAINING_MINUTES
+        outputs = server.run(without_checkpoint(prompt))
         images = [image for output in outputs.values() for image in output.get("images", [])]
-        saved = next(image for image in images if image["type"] == "output")
-        drawn = Image.open(server.image_path(saved)).convert("RGBA")
+        saved = min(images, key=lambda image: image["type"] != "output")  # else a preview
+        drawn = opened(server.image_path(saved)).convert("RGBA")
         picture = Image.new("RGBA", drawn.size, "white")
         picture.alpha_composite(drawn)
         picture = picture.convert("RGB")
@@ -57,33 +61,101 @@ def run_all(server: Server, paths: list[Path], pictures: Path) -> None:
         print(path.with_suffix(".jpg"))
 
 
+def without_checkpoint(prompt: dict) -> dict:
+    """The prompt without what needs a checkpoint."""
+    gone = {key for key, node in prompt.items() if node["class_type"] == NEEDS}
+    while more := {
+        key
+        for key, node in prompt.items()
+        if key not in gone and any(is_link(v) and v[0] in gone for v in node["inputs"].values())
+    }:
+        gone |= more
+    return {key: node for key, node in prompt.items() if key not in gone}
+
+
+def is_link(value: object) -> bool:
+    return isinstance(value, list)
+
+
+def opened(path: Path) -> Image.Image:
+    """A picture, or the frame of a film that comes after a few seconds."""
+    if path.suffix != ".mp4":
+        return Image.open(path)
+    with av.open(path) as film:
+        return next(islice(film.decode(video=0), FILM_FRAME, None)).to_image()
+
+
+@contextlib.contextmanager
+def to_train_on(folder: Path) -> Iterator[None]:
+    """A folder of pictures for as long as the block lasts."""
+    with tempfile.TemporaryDirectory() as data:
+        build_emoji(Path(data) / "emoji", resolution=32, source=EMOJI_SOURCES)
+        shutil.copytree(Path(data) / "emoji" / "train", folder, dirs_exist_ok=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder)
+
+
 def open_example(page: Page, server: Server, name: str) -> None:
+    page.set_viewport_size(VIEW)
     page.goto(f"{server.address}/?template={name}&source=imagen-gan")
     page.wait_for_function("window.app?.graph?.nodes.length > 2")
+    page.evaluate("app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
     page.wait_for_timeout(2000)
+    for button in page.locator("button:has(.pi-times):visible").all()[:1]:
+        if page.get_by_text("Introducing Nodes 2.0").is_visible():
+            button.click()  # the banner
 
 
 def run_on_page(page: Page, server: Server) -> None:
-    """Press Run and wait until the nodes show their pictures."""
+    """Press Run and wait until the nodes show their pictures.
+
+    Trains as `run_all` did, so that ComfyUI need not do so again; where a checkpoint is missing,
+    the picture that would be saved is left out.
+    """
     done = len(server.get("/api/history"))
+    page.evaluate(
+        """([minutes, needs]) => {
+            const ours = type => app.graph.nodes.filter(n => n.type === type)
+            for (const node of ours("ImagenTrain"))
+                node.widgets.find(w => w.name === "minutes").value = minutes
+            if (ours(needs).length) for (const node of ours("SaveImage")) node.mode = 2
+        }""",
+        [TRAINING_MINUTES, NEEDS],
+    )
     page.evaluate("app.queuePrompt(0)")
     while len(server.get("/api/history")) == done:
         page.wait_for_timeout(200)
+    page.evaluate("app.graph.nodes.forEach(n => { if (n.mode === 2) n.mode = 0 })")
     page.wait_for_timeout(2000)
 
 
 def fit_view(page: Page) -> None:
-    page.evaluate("""() => {
-        const nodes = app.graph.nodes, ds = app.canvas.ds, w = innerWidth, h = innerHeight
+    """Make the window as large as the graph needs."""
+    left, top, width, height = page.evaluate("""() => {
+        const nodes = app.graph.nodes
         const left = Math.min(...nodes.map(n => n.pos[0]))
         const top = Math.min(...nodes.map(n => n.pos[1])) - 40
         const right = Math.max(...nodes.map(n => n.pos[0] + n.size[0]))
         const bottom = Math.max(...nodes.map(n => n.pos[1] + n.size[1]))
-        ds.scale = Math.min((w - 160) / (right - left), (h - 260) / (bottom - top))
-        ds.offset = [80 / ds.scale - left, 180 / ds.scale - top]
-        app.canvas.setDirty(true, true)
+        return [left, top, right - left, bottom - top]
     }""")
-    page.wait_for_timeout(500)
+    page.set_viewport_size(
+        {
+            "width": max(VIEW["width"], round(width * SCALE) + 160),
+            "height": max(VIEW["height"], round(height * SCALE) + 200),
+        }
+    )
+    page.evaluate(
+        """([left, top, scale]) => {
+            app.canvas.ds.scale = scale
+            app.canvas.ds.offset = [80 / scale - left, 110 / scale - top]
+            app.canvas.setDirty(true, true)
+        }""",
+        [left, top, SCALE],
+    )
+    page.wait_for_timeout(1000)
 
 
 def picture_nodes(page: Page, done: set[str]) -> None:
@@ -127,15 +199,15 @@ def main() -> None:
         running(find_host(ROOT / ".venv" / "bin" / "python")) as server,
         sync_playwright() as playwright,
         tempfile.TemporaryDirectory() as profile,
-        tempfile.TemporaryDirectory() as data,
+        to_train_on(server.base / "input" / PICTURE_FOLDER),
     ):
-        build_emoji(Path(data), resolution=32, source=EMOJI_SOURCES)
-        run_all(server, paths, Path(data))
+        shutil.rmtree(server.base / "output" / "imagen_training", ignore_errors=True)  # begin anew
+        run_all(server, paths)
         browser = playwright.chromium.launch_persistent_context(
             profile,
             executable_path=program,
             args=FLAGS,
-            viewport={"width": 1600, "height": 800},
+            viewport=VIEW,
         )
         page = browser.new_page()
         page.set_default_timeout(120_000)
@@ -144,8 +216,7 @@ def main() -> None:
         for path in paths:
             open_example(page, server, path.stem)
             picture_nodes(page, done)
-            if path.stem not in NOT_RUN:
-                run_on_page(page, server)
+            run_on_page(page, server)
             fit_view(page)
             screenshot = GALLERY / f"{path.stem}.jpg"
             page.screenshot(path=screenshot, type="jpeg", quality=80)

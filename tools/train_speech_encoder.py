@@ -1,11 +1,11 @@
-"""Train the bundled speech encoder (imagen_model/conditioning/audio.py) on synthetic speech.
+"""Train the bundled recogniser of speech (imagen_model/conditioning/audio.py) on synthetic speech.
 
     imagen data emoji --out data/emoji-32 --resolution 32
-    python tools/train_speech_encoder.py --data data/emoji-32 --out runs/speech --steps 2000
+    python tools/train_speech_encoder.py --data data/emoji-32 --out runs/speech --bundle
 
 Every caption and keyword of the training split is spoken by espeak-ng in many voices (kept under
-data/speech as log-mel), and the encoder learns what MiniLM says of the words. Stopped, it goes on
-where it last wrote. `--bundle` writes the weights that the package ships. Run by a maintainer.
+data/speech as log-mel), and the recogniser learns their phonemes. Stopped, it goes on where it last
+wrote. `--bundle` writes the weights that the package ships. Run once by a maintainer.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import random
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,22 +24,20 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from imagen_model.conditioning.audio import (
     HOP_SEC,
     NUM_MELS,
     SPEECH_FILE,
-    AudioEncoder,
+    Recogniser,
     batch,
     levelled,
     mel_power,
     trimmed,
 )
-from imagen_model.conditioning.condition import stretched
-from imagen_model.conditioning.slots import NUM_SLOTS
-from imagen_model.conditioning.text import text_encoder_hash
-from imagen_model.data.captions import EncodedTexts, encode_all
+from imagen_model.conditioning.lexicon import Entry, Lexicon
+from imagen_model.conditioning.text import text_encoder
 from imagen_model.data.espeak import HELD_OUT_VOICES, VOICES, Voice, espeak, varied
 from imagen_model.data.folder import read_samples
 from imagen_model.files import quantized, sha256_of, write_atomically
@@ -46,20 +45,22 @@ from imagen_model.files import quantized, sha256_of, write_atomically
 TAKES = {"caption": 8, "keyword": 3, "tone": 1}  # how often each text is spoken
 P_ARTICLE = 0.25  # "a red apple" is to mean "red apple"
 GROUP = 16  # batches sorted by length together
-WARM_UP = 100  # steps
+# Nats that an entry of the lexicon has to be better by; chosen on voices of the training.
+COSTS = {"caption": 6.0, "article": 6.0, "keyword": 8.0, "word": 12.0, "common": 16.0}
+FIRST_WORD = 1996  # in MiniLM's vocabulary: "the"
+COMMON_WORDS = 10_000
+WARM_UP = 50  # steps
 FLOOR = 1e-12
-SCALE_MAX = 100.0  # of the similarities in the softmax
 
 
 @dataclass
 class Corpus:
-    """Clips end to end: clip i says text[i], its log power is flat[start[i]:][:length[i]]."""
+    """Clips end to end: clip i says said[i], its log power is flat[start[i]:][:length[i]]."""
 
-    texts: list[str]
+    said: list[str]
     flat: Tensor  # fp16 [frames, NUM_MELS]
     start: Tensor
     length: Tensor
-    text: Tensor
 
     def power(self, i: int) -> Tensor:
         begin, count = int(self.start[i]), int(self.length[i])
@@ -101,11 +102,10 @@ def synthesise(kinds: dict[str, str], folder: Path, seed: int) -> Corpus:
         parts.append(load_file(path))
     length = torch.cat([part["length"] for part in parts])
     return Corpus(
-        texts,
+        [text for spoken in takes.values() for _, text in spoken],
         torch.cat([part["flat"] for part in parts]),
         length.cumsum(0) - length,
         length,
-        torch.cat([part["text"] for part in parts]),
     )
 
 
@@ -119,6 +119,11 @@ def _said(name: str, spoken: list[tuple[int, str]]) -> dict[str, Tensor]:
         "length": torch.tensor([len(row) for row in rows]),
         "text": torch.tensor([i for i, _ in spoken]),
     }
+
+
+def pronounced(text: str) -> str:
+    """Phonemes, a letter each: IPA without stress, length and spaces."""
+    return "".join(c for c in espeak().phonemes(text) if c not in " ː")
 
 
 def heard(text: str, voice: Voice) -> Tensor:
@@ -169,30 +174,45 @@ def disturbed(power: Tensor, mask: Tensor) -> Tensor:
     return power * mask[:, :, None]
 
 
+def lexicon_of(kinds: dict[str, str], phonemes: str) -> list[Entry]:
+    """What can be heard: captions, keywords, their words, articles and common English words.
+
+    Of words that sound alike the first stays.
+    """
+    texts = {t: COSTS[kind] for t, kind in kinds.items() if kind != "tone"}
+    for tone in ("light", "medium-light", "medium", "medium-dark", "dark"):
+        texts.setdefault(f"{tone} skin tone", COSTS["caption"])
+    for word in ("a", "an", "the"):
+        texts[word] = COSTS["article"]
+    for text in list(texts):
+        for word in re.findall(r"[^\s:,()“”]+", text):
+            texts.setdefault(word, COSTS["word"])
+    pieces = sorted(text_encoder().tokenizer.get_vocab().items(), key=lambda item: item[1])
+    common = [
+        w for w, i in pieces if i >= FIRST_WORD and w.isascii() and w.isalpha() and len(w) > 1
+    ]
+    for word in common[:COMMON_WORDS]:  # the vocabulary is sorted by how common a word is
+        texts.setdefault(word, COSTS["common"])
+    entries: dict[str, Entry] = {}
+    for text, cost in texts.items():
+        sounds = pronounced(text)
+        if sounds and set(sounds) <= set(phonemes):
+            entries.setdefault(sounds, Entry(text, sounds, cost))
+    return list(entries.values())
+
+
 class Trainer:
-    """The encoder, what helps it learn, and the texts that it is to know."""
+    """The recogniser and how it learns: CTC, the sum over all ways to place the phonemes."""
 
     def __init__(self, corpus: Corpus, args: argparse.Namespace) -> None:
         self.corpus, self.args = corpus, args
         torch.manual_seed(args.seed)
-        kept = args.speech / "texts.safetensors"
-        encoded = EncodedTexts.kept(kept, corpus.texts) or encode_all(corpus.texts)
-        encoded.save(kept, corpus.texts)
-        rows = encoded.rows(torch.arange(len(corpus.texts)), torch.zeros(len(corpus.texts), 0))
-        count = rows.mask.sum(dim=1, keepdim=True)
-        self.pooled = encoded.pooled
-        self.tokens = stretched(rows, count, torch.full_like(count, NUM_SLOTS))  # [U, K, D]
-        self.spread = float(self.tokens.var(dim=0).mean())
-        sounds = [espeak().phonemes(t).replace(" ", "").replace("ː", "") for t in corpus.texts]
-        letters = {c: i + 1 for i, c in enumerate(sorted(set("".join(sounds))))}
-        self.phonemes = [torch.tensor([letters[c] for c in s], dtype=torch.long) for s in sounds]
-        self.encoder = AudioEncoder()
-        # Heads that only training needs: what sound each place is (CTC), how sharp the softmax.
-        self.helper = nn.ModuleDict({"phonemes": nn.Linear(192, len(letters) + 1)})
-        self.log_scale = nn.Parameter(torch.tensor(20.0).log())
-        parameters = [*self.encoder.parameters(), *self.helper.parameters(), self.log_scale]
+        sounds = [pronounced(text) for text in corpus.said]
+        self.phonemes = "".join(sorted(set("".join(sounds))))
+        self.labels = [torch.tensor([self.phonemes.index(c) + 1 for c in s]) for s in sounds]
+        self.network = Recogniser(len(self.phonemes))
         self.optimizer = torch.optim.AdamW(
-            parameters, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01
+            self.network.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01
         )
         self.step = 0
 
@@ -200,51 +220,37 @@ class Trainer:
         """The clips of a step: GROUP batches are drawn together and sorted by length."""
         size = self.args.batch
         chance = torch.Generator().manual_seed(self.args.seed * 1_000_003 + step // GROUP)
-        drawn = torch.randint(len(self.corpus.text), (size * GROUP,), generator=chance)
+        drawn = torch.randint(len(self.corpus.said), (size * GROUP,), generator=chance)
         drawn = drawn[self.corpus.length[drawn].argsort()].view(GROUP, size)
         return drawn[torch.randperm(GROUP, generator=chance)[step % GROUP]]
 
-    def train_step(self) -> dict[str, float]:
+    def train_step(self) -> float:
         torch.manual_seed(self.args.seed * 1_000_003 + self.step)  # a resumed run draws the same
         index = self.rows(self.step).tolist()
         power, mask = batch([resized(self.corpus.power(i)) for i in index])
-        text = self.corpus.text[index]
-        frames, places = self.encoder.frames(levelled(disturbed(power, mask)), mask)
-        tokens, pooled = self.encoder.slots(frames, places)
-        scale = self.log_scale.exp().clamp(max=SCALE_MAX)
-        likeness = scale * pooled @ self.pooled.t()
-        said = [self.phonemes[i] for i in text.tolist()]
-        losses = {
-            "contrast": F.cross_entropy(likeness, text),
-            "cosine": (1 - (pooled * self.pooled[text]).sum(dim=1)).mean(),
-            "tokens": F.mse_loss(tokens, self.tokens[text]) / self.spread,
-            "ctc": F.ctc_loss(
-                self.helper["phonemes"](frames).log_softmax(dim=2).transpose(0, 1),
-                torch.cat(said),
-                places.sum(dim=1),
-                torch.tensor([len(s) for s in said]),
-                zero_infinity=True,
-            ),
-        }
-        loss = losses["contrast"] + losses["cosine"] + losses["tokens"] + losses["ctc"]
+        heard, places = self.network(levelled(disturbed(power, mask)), mask)
+        said = [self.labels[i] for i in index]
+        loss = F.ctc_loss(
+            heard.transpose(0, 1),
+            torch.cat(said),
+            places.sum(dim=1),
+            torch.tensor([len(s) for s in said]),
+            zero_infinity=True,
+        )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         warm, done = min(1.0, (self.step + 1) / WARM_UP), self.step / self.args.steps
         for group in self.optimizer.param_groups:
             group["lr"] = self.args.lr * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
         self.optimizer.step()
         self.step += 1
-        figures = {name: float(value.detach()) for name, value in losses.items()}
-        right = (likeness.detach().argmax(dim=1) == text).float().mean()
-        return figures | {"top1": float(right)}
+        return float(loss.detach())
 
     def save(self, path: Path) -> None:
         state = {
             "step": self.step,
-            "encoder": self.encoder.state_dict(),
-            "helper": self.helper.state_dict(),
-            "log_scale": self.log_scale.data,
+            "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
         write_atomically(path, lambda new: torch.save(state, new))
@@ -252,40 +258,39 @@ class Trainer:
     def restore(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
         self.step = state["step"]
-        self.encoder.load_state_dict(state["encoder"])
-        self.helper.load_state_dict(state["helper"])
-        self.log_scale.data.copy_(state["log_scale"])
+        self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
 @torch.no_grad()
-def recognised(
-    encoder: AudioEncoder, texts: list[str], known: list[str], known_pooled: Tensor
-) -> dict[str, dict[str, float]]:
-    """For each held-out voice how often a text's nearest of `known` is the text itself."""
-    encoder.eval()
-    right = torch.tensor([known.index(t) for t in texts])[:, None]
+def recognised(network: Recogniser, lexicon: Lexicon, texts: list[str]) -> dict[str, float]:
+    """For each held-out voice, how many of the texts are heard word for word."""
+    network.eval()
     result = {}
     for name in HELD_OUT_VOICES:
         chance = random.Random(name)
-        rows = [levelled(heard(t, varied(name, chance))) for t in texts]
-        pooled = torch.cat([encoder(*batch(rows[i : i + 64]))[1] for i in range(0, len(rows), 64)])
-        likeness = pooled @ known_pooled.t()
-        rank = (likeness > likeness.gather(1, right)).sum(dim=1)
-        result[name] = {
-            "top1": round(float((rank < 1).float().mean()), 4),
-            "top5": round(float((rank < 5).float().mean()), 4),
-            "cosine": round(float((pooled * known_pooled[right[:, 0]]).sum(dim=1).mean()), 4),
-        }
-    encoder.train()
-    mean = {k: round(sum(v[k] for v in result.values()) / len(result), 4) for k in ("top1", "top5")}
-    return {"mean": mean, **result}
+        right = 0
+        for text in texts:
+            mel, mask = batch([levelled(heard(text, varied(name, chance)))])
+            right += plain(" ".join(lexicon.best(network(mel, mask)[0][0]))) == plain(text)
+        result[name] = round(right / len(texts), 4)
+    network.train()
+    return {"mean": round(sum(result.values()) / len(result), 4)} | result
 
 
-def bundle(encoder: AudioEncoder, card: dict) -> None:
+def plain(text: str) -> str:
+    """Letters and digits alone: "keycap: 1" is said like "keycap 1"."""
+    return "".join(c for c in text.lower() if c.isalnum())
+
+
+def bundle(trainer: Trainer, lexicon: Lexicon, card: dict) -> None:
     """Write the file that the package ships, with its .sha256."""
-    state = quantized(encoder.state_dict())
-    metadata = {"card": json.dumps(card, ensure_ascii=False)}
+    metadata = {
+        "card": json.dumps(card, ensure_ascii=False),
+        "phonemes": trainer.phonemes,
+        "lexicon": json.dumps(lexicon.entries, ensure_ascii=False, separators=(",", ":")),
+    }
+    state = quantized(trainer.network.state_dict())
     write_atomically(SPEECH_FILE, lambda new: save_file(state, new, metadata=metadata))
     Path(f"{SPEECH_FILE}.sha256").write_text(sha256_of(SPEECH_FILE) + "\n")
     print(f"{SPEECH_FILE}  {SPEECH_FILE.stat().st_size / 2**20:.1f} MiB")
@@ -296,59 +301,59 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/emoji-32"))
     parser.add_argument("--speech", type=Path, default=Path("data/speech"), help="spoken texts")
     parser.add_argument("--out", type=Path, default=Path("runs/speech"), help="what is resumed")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--init", type=Path, help="begin with the network in this state file")
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--stop", type=int, help="stop at this step (a trial)")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save-every", type=int, default=200, help="steps")
+    parser.add_argument("--save-every", type=int, default=100, help="steps")
     parser.add_argument("--bundle", action="store_true", help="write the package's weights")
     args = parser.parse_args()
 
     kinds = texts_of(args.data)
     corpus = synthesise(kinds, args.speech, args.seed)
     hours = len(corpus.flat) * HOP_SEC / 3600
-    print(f"{len(kinds)} texts, {len(corpus.text)} clips, {hours:.1f} h", flush=True)
+    print(f"{len(kinds)} texts, {len(corpus.said)} clips, {hours:.1f} h", flush=True)
     trainer = Trainer(corpus, args)
+    print(len(trainer.phonemes), trainer.phonemes, flush=True)
     state = args.out / "state.pt"
     if state.is_file():
         trainer.restore(state)
-    known = [t for t, kind in kinds.items() if kind == "caption"]
-    known_pooled = trainer.pooled[[i for i, t in enumerate(corpus.texts) if kinds[t] == "caption"]]
-    held = {s.text for s in read_samples(args.data, split="test") if s.hexcode == s.base}
-    texts = sorted(held & set(known))
-
+    elif args.init:
+        trainer.network.load_state_dict(torch.load(args.init, weights_only=True)["network"])
     started, spent = time.monotonic(), []
     while trainer.step < (args.stop or args.steps):
         spent.append(trainer.train_step())
         if trainer.step % 20 == 0:
-            mean = {k: round(sum(s[k] for s in spent) / len(spent), 3) for k in spent[0]}
-            print(trainer.step, round(time.monotonic() - started), mean, flush=True)
+            seconds = round(time.monotonic() - started)
+            print(trainer.step, seconds, round(sum(spent) / len(spent), 4), flush=True)
             spent = []
         if trainer.step % args.save_every == 0:
             trainer.save(state)
-            found = recognised(trainer.encoder, texts[::4], known, known_pooled)
-            print("held-out voices", found["mean"], flush=True)
     trainer.save(state)
-    figures = recognised(trainer.encoder, texts, known, known_pooled)
-    print(json.dumps(figures, indent=1), flush=True)
+    lexicon = Lexicon(trainer.phonemes, lexicon_of(kinds, trainer.phonemes))
+    held = {s.text for s in read_samples(args.data, split="test") if s.hexcode == s.base}
+    texts = sorted(held & set(kinds))
+    figures = recognised(trainer.network, lexicon, texts)
+    print(len(texts), "texts,", len(lexicon.entries), "entries", json.dumps(figures), flush=True)
     if args.bundle:
         card = {
             "name": SPEECH_FILE.stem,
             "speech": "the speech is synthetic (espeak-ng)",
-            "data": f"{len(corpus.text)} clips, {hours:.1f} h, of {len(kinds)} captions and "
-            "keywords of the emoji set's training split",
             "language": "English",
+            "data": f"{len(corpus.said)} clips, {hours:.1f} h: the captions and keywords of the "
+            "emoji set's training split",
             "voices": list(VOICES),
-            "held_out_voices": list(HELD_OUT_VOICES),
-            "figures": figures,
-            "known_texts": len(known),
+            "lexicon": len(lexicon.entries),
+            "held_out_voices": figures,
+            "held_out_texts": len(texts),
             "steps": trainer.step,
+            "init": args.init.name if args.init else "",
             "batch": args.batch,
-            "text_encoder": text_encoder_hash(),
             "date": datetime.date.today().isoformat(),
         }
-        bundle(trainer.encoder, card)
+        bundle(trainer, lexicon, card)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Sound -> Condition by a small frozen encoder that maps speech into the text encoder's space.
+"""Sound -> Condition: a small frozen recogniser of speech, and then the text encoder.
 
-Log-mel -> two strided convolutions -> a transformer (as Whisper's encoder, 2212.04356, far smaller)
--> learned slots (slots.py). It was trained on synthetic speech (tools/train_speech_encoder.py), and
-because it ends where the text encoder does, every model that takes text takes sound.
+Log-mel -> two strided convolutions and a transformer (as Whisper's encoder, 2212.04356, far
+smaller) -> phonemes by CTC -> words (lexicon.py) -> text.py. So every model that takes text takes
+speech, and what was heard can be read. It was trained on synthetic speech
+(tools/train_speech_encoder.py).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..files import WEIGHTS_DIR, checked_sha256, dequantized
-from .condition import Condition, style_weights
-from .slots import TokenSlots
-from .text import text_encoder_hash
+from .condition import Condition
+from .lexicon import Entry, Lexicon
+from .text import encode_text
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ BLOCK = 1024  # frames transformed at a time
 Clip = tuple[Tensor, int]  # waveform [C, L] float, and its sample rate in Hz
 
 
-def speech_encoder_hash() -> str:
-    """sha256 of the bundled encoder's file."""
+def listener_hash() -> str:
+    """sha256 of the bundled recogniser's file."""
     return checked_sha256(SPEECH_FILE)
 
 
@@ -126,13 +127,15 @@ def levelled(power: Tensor) -> Tensor:
     return 1 + decibel / (RANGE_DB / 2)
 
 
-class AudioEncoder(nn.Module):
-    """Log-mel frames -> the text encoder's tokens and pooled vector. Rows know nothing of another.
+class Recogniser(nn.Module):
+    """Log-mel frames -> which phoneme is heard at each place of 40 ms. 1.1 M parameters.
 
-    2.2 M parameters; one place a 40 ms.
+    Rows know nothing of one another.
     """
 
-    def __init__(self, *, width: int = 192, num_layers: int = 3, num_heads: int = 4) -> None:
+    def __init__(
+        self, num_phonemes: int, *, width: int = 192, num_layers: int = 3, num_heads: int = 4
+    ) -> None:
         super().__init__()
         self.convolutions = nn.ModuleList(
             [nn.Conv1d(NUM_MELS, 128, 5, 2, 2), nn.Conv1d(128, width, 5, 2, 2)]
@@ -142,20 +145,18 @@ class AudioEncoder(nn.Module):
             width, num_heads, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(layer, num_layers, enable_nested_tensor=False)
-        self.slots = TokenSlots(width, dropout=0.0)
+        self.to_phonemes = nn.Linear(width, num_phonemes + 1)  # 0 is CTC's blank
 
-    def frames(self, mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """mel [N, T, NUM_MELS] from `levelled`, mask [N, T] -> [N, L, width] and its mask."""
+    def forward(self, mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """mel [N, T, NUM_MELS] from `levelled`, mask [N, T] -> log probabilities [N, L, 1 + P] and
+        their mask [N, L]."""
         x = mel
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = (x * mask[:, :, None]).transpose(1, 2)  # what pads a batch is what pads a row: 0
             x = nn.functional.gelu(norm(convolution(x).transpose(1, 2)))
             mask = mask[:, ::2]
-        return self.layers(x + _places(*x.shape[1:]), src_key_padding_mask=~mask), mask
-
-    def forward(self, mel: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens [N, K, 384] and pooled [N, 384] of unit length."""
-        return self.slots(*self.frames(mel, mask))
+        x = self.layers(x + _places(*x.shape[1:]), src_key_padding_mask=~mask)
+        return self.to_phonemes(x).log_softmax(dim=2), mask
 
 
 @lru_cache(maxsize=64)
@@ -173,41 +174,54 @@ def batch(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return mel, torch.arange(mel.shape[1]) < length[:, None]
 
 
-class SpeechEncoder:
-    """The bundled network with its card (`card`: data, voices, text encoder, figures)."""
+class Listener:
+    """The bundled recogniser with its card (`card`: data, voices, figures)."""
 
     def __init__(self) -> None:
-        speech_encoder_hash()
+        listener_hash()
         with safe_open(SPEECH_FILE, "pt") as file:
-            self.card = json.loads(file.metadata()["card"])
-            if self.card["text_encoder"] != text_encoder_hash():
-                raise ValueError(
-                    f"{SPEECH_FILE.name} was made for another text encoder "
-                    f"({self.card['text_encoder'][:12]}; bundled is {text_encoder_hash()[:12]})"
-                )
+            metadata = file.metadata()
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        self.card = json.loads(metadata["card"])
+        entries = [Entry(*entry) for entry in json.loads(metadata["lexicon"])]
+        self.lexicon = Lexicon(metadata["phonemes"], entries)
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-            self.network = AudioEncoder().eval().requires_grad_(False)
+            self.network = Recogniser(len(metadata["phonemes"])).eval().requires_grad_(False)
             self.network.load_state_dict(dequantized(state))
 
     @torch.no_grad()
-    def encode(self, clips: Sequence[Clip]) -> tuple[Tensor, Tensor]:
-        """tokens [N, 8, 384] and pooled [N, 384] of unit length, on the CPU; ValueError as mono."""
-        rows = [levelled(trimmed(mel_power(mono(wave, rate), rate))) for wave, rate in clips]
-        return self.network(*batch(rows))
+    def hear(self, clips: Sequence[Clip]) -> list[str]:
+        """The words of each clip, one text each; ValueError as `mono`, and for no words."""
+        texts = []
+        for wave, rate in clips:
+            mel, mask = batch([levelled(trimmed(mel_power(mono(wave, rate), rate)))])
+            heard = self.network(mel, mask)[0][0]  # [L, 1 + P]
+            # a short word, said unclearly, may not be worth its cost
+            words = self.lexicon.best(heard) or self.lexicon.best(heard, free=True)
+            texts.append(" ".join(words))
+            if not words:
+                raise ValueError("no words were heard in the sound")
+        return texts
 
 
 @lru_cache(maxsize=1)
-def speech_encoder() -> SpeechEncoder:
-    """The bundled encoder, loaded once a process."""
-    return SpeechEncoder()
+def listener() -> Listener:
+    """The bundled recogniser, loaded once a process."""
+    return Listener()
+
+
+def hear(clips: Sequence[Clip]) -> list[str]:
+    """What is said in clips (waveform [C, L] float, sample rate in Hz), in English, a text each.
+
+    Any rate from 2 to 768 kHz and any number of channels, 0.1 to 60 s: of a longer clip the first
+    60 count, with a warning. ValueError for silence, NaN, too short a clip, or one without words,
+    and for no clips at all.
+    """
+    if not clips:
+        raise ValueError("there is no sound")
+    return listener().hear(clips)
 
 
 def encode_audio(clips: Sequence[Clip], *, styles: tuple[str, ...], style: str | None) -> Condition:
-    """One condition row a clip, all in `style` (None: the seed chooses one); ValueError as `mono`
-    for what can't be heard, and for no clips at all."""
-    if not clips:
-        raise ValueError("there is no sound")
-    tokens, pooled = speech_encoder().encode(clips)
-    mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
-    return Condition(tokens, mask, pooled, style_weights(styles, style, len(clips)))
+    """A condition row a clip, all in `style` (None: the seed chooses one); ValueError as `hear`."""
+    return encode_text(hear(clips), styles=styles, style=style)

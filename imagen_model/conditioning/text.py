@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from ..files import WEIGHTS_DIR, checked_sha256, dequantized
 from .condition import Condition, style_weights
+from .prompt import read_prompts, unknown_words
+from .weighting import encode_weighted
 
 logger = logging.getLogger(__name__)
 
@@ -115,17 +117,22 @@ class TextEncoder:
         An empty text gives a null row. A text over MAX_TOKENS word pieces is cut there, with one
         warning.
         """
-        texts = [text[:MAX_CHARACTERS].encode(errors="replace").decode().strip() for text in texts]
+        ids, mask, _ = self.pieces(texts)
+        tokens = self.network(ids, mask)
+        mask = mask & torch.tensor([[bool(text.strip())] for text in texts])
+        tokens = tokens * mask[:, :, None]
+        mean = tokens.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+        return tokens, mask, F.normalize(mean, dim=1)
+
+    def pieces(self, texts: list[str]) -> tuple[Tensor, Tensor, list[list[tuple[int, int]]]]:
+        """Word pieces as ids [N, T], mask [N, T], and where in its text each of them is."""
+        texts = [text[:MAX_CHARACTERS].encode(errors="replace").decode().rstrip() for text in texts]
         encodings = self.tokenizer.encode_batch(texts)
         if any(encoding.overflowing for encoding in encodings):
             logger.warning("a prompt is over %d word pieces; the rest is ignored", MAX_TOKENS)
         ids = torch.tensor([encoding.ids for encoding in encodings])  # [N, T]
         mask = torch.tensor([encoding.attention_mask for encoding in encodings]).bool()
-        tokens = self.network(ids, mask)
-        mask = mask & torch.tensor([[bool(text)] for text in texts])
-        tokens = tokens * mask[:, :, None]
-        mean = tokens.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
-        return tokens, mask, F.normalize(mean, dim=1)
+        return ids, mask, [encoding.offsets for encoding in encodings]
 
 
 @lru_cache(maxsize=1)
@@ -135,6 +142,26 @@ def text_encoder() -> TextEncoder:
 
 
 def encode_text(texts: list[str], *, styles: tuple[str, ...], style: str | None) -> Condition:
-    """One condition row a text, all in `style` (None: the seed chooses one)."""
-    tokens, mask, pooled = text_encoder().encode(texts)
-    return Condition(tokens, mask, pooled, style_weights(styles, style, len(texts)))
+    """One condition row a text, all in `style` (None: the one that a text names, or the seed's).
+
+    Texts are read by prompt.py: weights in brackets, other languages, names of styles. One warning
+    names the words that no English is known for. ValueError for a weight that is not from 0 to 3.
+    """
+    prompts = read_prompts(texts, styles=styles, style=style)
+    unknown = unknown_words(prompts)
+    if unknown:
+        logger.warning(unknown)
+    encoder = text_encoder()
+    tokens, mask, pooled = encoder.encode([prompt.text for prompt in prompts])
+    rows = [style_weights(styles, prompt.style, 1) for prompt in prompts]
+    condition = Condition(tokens, mask, pooled, torch.cat(rows))
+    if not any(prompt.weighted for prompt in prompts):
+        return condition
+    return Condition.cat(
+        [
+            Condition(*encode_weighted(encoder, list(prompt.parts)), row)
+            if prompt.weighted
+            else condition[i : i + 1]
+            for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True))
+        ]
+    )

@@ -93,7 +93,7 @@ class Espeak:
     def phonemes(self, text: str, voice: str = "en-us") -> str:
         """How `voice` pronounces the text, in IPA without stress marks."""
         self._take(voice)
-        rest = ctypes.c_char_p(text.encode())
+        rest = ctypes.c_char_p(f"{text}\n".encode())  # or a last word of one letter is left
         clauses = []
         while rest.value:
             spoken = self._lib.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, _IPA)

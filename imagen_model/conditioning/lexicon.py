@@ -1,0 +1,82 @@
+"""Phonemes that a recogniser heard -> the words that were said.
+
+Viterbi over loops through a lexicon: every entry, a word or a whole phrase, is a chain of CTC
+states (Graves et al. 2006), and where one ends any other may begin at its cost (token passing,
+Young et al. 1989). All chains advance together, a frame at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+NEVER = float("-inf")
+
+
+class Entry(NamedTuple):
+    text: str
+    phonemes: str  # a letter each
+    cost: float  # nats: how much better it must fit than nothing
+
+
+class Lexicon:
+    """Entries as one chain of states end to end: p1 blank p2 blank ... pn, and the next entry."""
+
+    def __init__(self, phonemes: str, entries: Sequence[Entry]) -> None:
+        self.entries = list(entries)
+        number = {phoneme: i + 1 for i, phoneme in enumerate(phonemes)}
+        label: list[int] = []  # 0 is the blank
+        first, last = [], []
+        for entry in self.entries:
+            first.append(len(label))
+            for phoneme in entry.phonemes:
+                label += [number[phoneme], 0]
+            label.pop()
+            last.append(len(label) - 1)
+        self.label = torch.tensor(label)  # [S]
+        self.first, self.last = torch.tensor(first), torch.tensor(last)  # [E]
+        self.cost = torch.tensor([entry.cost for entry in self.entries])  # [E]
+        place = torch.arange(len(label)) - self.first.repeat_interleave(self.last - self.first + 1)
+        again = self.label == self.label.roll(2)  # the same phoneme twice needs the blank between
+        self.step = torch.where(place >= 1, 0.0, NEVER)  # from the state before
+        self.skip = torch.where((place >= 2) & (self.label > 0) & ~again, 0.0, NEVER)
+
+    def best(self, heard: Tensor, *, free: bool = False) -> list[str]:
+        """heard [L, 1 + P] log probabilities, blank first -> texts of the likeliest entries, each
+        at its cost or `free`."""
+        cost = torch.zeros_like(self.cost) if free else self.cost
+        n = len(self.label)
+        # Of the best path that is in a state now: its score, and when it entered the entry. Two
+        # places in front stand for what comes before the first state.
+        score, begun = torch.full((2 + n,), NEVER), torch.zeros(2 + n, dtype=torch.int32)
+        between = 0.0  # score of the best path that is in no entry
+        trace: list[tuple[int, int] | None] = []  # by frame: the entry that ended, and its begin
+        for frame, emission in enumerate(heard):
+            step, skip = score[1:-1] + self.step, score[:-2] + self.skip
+            came = torch.where(step > score[2:], begun[1:-1], begun[2:])
+            stepped = torch.maximum(step, score[2:])
+            came = torch.where(skip > stepped, begun[:-2], came)
+            now = torch.maximum(skip, stepped)
+            entering = between - cost
+            enters = entering > now[self.first]
+            now[self.first] = torch.where(enters, entering, now[self.first])
+            came[self.first] = torch.where(enters, frame, came[self.first])
+            score[2:], begun[2:] = now + emission[self.label], came
+            ended, entry = score[2 + self.last].max(dim=0)
+            between += float(emission[0])
+            trace.append(None)
+            if float(ended) > between:
+                between = float(ended)
+                trace[-1] = (int(entry), int(came[self.last[entry]]))
+        said, frame = [], len(trace) - 1
+        while frame >= 0:
+            ending = trace[frame]
+            if ending is None:
+                frame -= 1
+            else:
+                said.append(self.entries[ending[0]].text)
+                frame = ending[1] - 1
+        return said[::-1]

@@ -1,0 +1,104 @@
+"""What a prompt asks for: its parts with their weights, in English, and the style that it names.
+
+Weights are read first (weighting.py), then the style's name, then other languages (languages.py).
+A prompt in English without brackets and styles comes out as it went in, to the letter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from .languages import is_english, to_english, units_of
+from .weighting import Part, parse_weights
+
+MOST_CHARACTERS = 16_000  # that are read, brackets and all; the encoder takes far fewer
+MOST_NAMED = 10  # words, or lines
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt, read. `parts` joined are what the text encoder is given."""
+
+    parts: tuple[Part, ...]
+    style: str | None = None  # the one that was given, or that it names
+    language: str = "en"
+    unknown: tuple[str, ...] = ()  # words that no English is known for
+
+    @property
+    def text(self) -> str:
+        return "".join(text for text, _ in self.parts)
+
+    @property
+    def weighted(self) -> bool:
+        return any(weight != 1 for text, weight in self.parts if text.strip())
+
+
+def read_prompts(
+    texts: Iterable[str], *, styles: tuple[str, ...], style: str | None = None
+) -> list[Prompt]:
+    """Read prompts for a model that knows `styles`, all in `style` where one is given.
+
+    ValueError for a weight that is not from 0 to 3.
+    """
+    style = None if style in ("", "any") else style
+    return [_read(text, styles, style) for text in texts]
+
+
+def unknown_words(prompts: Iterable[Prompt]) -> str:
+    """One line that names the words which no English is known for, or nothing."""
+    words = list(dict.fromkeys(word for prompt in prompts for word in prompt.unknown))
+    if not words:
+        return ""
+    more = f" and {len(words) - MOST_NAMED} more" if len(words) > MOST_NAMED else ""
+    return f"no English is known for: {', '.join(words[:MOST_NAMED])}{more}"
+
+
+def how_read(prompts: Iterable[Prompt]) -> str:
+    """How prompts in other languages were read, a line each, and what is unknown; or nothing."""
+    prompts = list(prompts)
+    lines = [f"read as: {' '.join(p.text.split())}" for p in prompts if p.language != "en"]
+    return "\n".join(filter(None, [*lines[:MOST_NAMED], unknown_words(prompts)]))
+
+
+def _read(text: str, styles: tuple[str, ...], style: str | None) -> Prompt:
+    parts = parse_weights(text[:MOST_CHARACTERS])
+    texts, weights = [t for t, _ in parts], [weight for _, weight in parts]
+    named, texts = _style_in(texts, (style,) if style else styles)
+    english = to_english(texts)
+    if english.texts != tuple(texts):  # brackets may have stood between words without a space
+        texts = [f" {t}" for t in english.texts]
+    read = tuple(zip(texts, weights, strict=True))
+    return Prompt(read, style or named, english.language, english.unknown)
+
+
+def _style_in(texts: list[str], styles: Iterable[str]) -> tuple[str | None, list[str]]:
+    """The one style that is named, and the texts without its name; else None and the texts."""
+    named, without = set[str](), texts
+    for style in sorted(styles, key=len, reverse=True):  # "fluent flat" before "flat"
+        pattern = _mention(style)
+        rest = [pattern.sub("", text) for text in without] if pattern else without
+        if rest != without:
+            named.add(style)
+            without = rest
+    return (named.pop(), without) if len(named) == 1 else (None, texts)
+
+
+def _mention(style: str) -> re.Pattern[str] | None:
+    """Where a prompt names a style: "a cat, noto" or "a cat in noto style", and "noto cat" too,
+    unless the name is an English word, which a cat may well be: "red"."""
+    words = [unit for unit in units_of(style) if unit[0].isalnum()]
+    if not words:
+        return None
+    apart = r"[\W_]*".join(map(re.escape, words))
+    name = rf"(?<!\w){apart}(?!\w)"
+    lead = r"\s*[,;]?\s*(?:\bin\s+(?:the\s+)?)?"
+    forms = [
+        rf"\s*(?:[,;]|\bin\s(?:\s*the\s)?)\s*{name}\s*(?=[,;]|$)",
+        rf"^\s*{name}\s*[,;:]",
+        rf"{lead}{name}[\s-]+style\b",
+    ]
+    if len(words) > 1 or not is_english(words[0]):
+        forms.append(f"{lead}{name}")
+    return re.compile("|".join(forms), re.IGNORECASE)
