@@ -24,6 +24,7 @@ MOST_UNITS = 300  # of a prompt that decide its language: far more than the enco
 LONGEST = 14  # units of a phrase
 ENDING = 2  # letters at a word's end that may differ from the table's
 STEM = 4  # letters that may not; syllables of Korean: 2
+LENT = 3  # letters of a word that an English prompt may have lent
 SCRIPTS = {
     "ko": ("\uac00", "\ud7a3"),
     "ru": ("\u0400", "\u04ff"),
@@ -65,7 +66,7 @@ def to_english(texts: list[str]) -> English:
         read = tuple(texts)
     unknown = reader.unknown
     in_latin = [word for word in unknown if word[0] <= LAST_LATIN]
-    if not whole and 2 * len(in_latin) < sum(unit[0].isalpha() for unit in together):
+    if not whole and 2 * len(in_latin) <= sum(unit[0].isalpha() for unit in together):
         # names, and English that is rarer than the list: the encoder reads them piece by piece
         unknown = [word for word in unknown if word not in in_latin]
     language = language or "en" if read != tuple(texts) else "en"
@@ -175,7 +176,8 @@ class _Reader:
             unit, known = units[begin], all(map(is_english, units[begin:end]))
             if target is None and not known and self.language:
                 target = _by_stem(unit, self.language)
-            if target is not None and (self.whole or (target and not known)):
+            lent = target and not known and (unit[0] > LAST_LATIN or len(unit) >= LENT)
+            if target is not None and (self.whole or lent):
                 words += [target] * bool(target)
                 changed = True
             elif known:
