@@ -1,0 +1,74 @@
+"""Make docs/images/multimodal.png: the same held-out pairs from text, a picture and speech.
+
+    imagen data emoji --out data/emoji-32 --resolution 32
+    python tools/make_modalities.py --data data/emoji-32
+
+A column a pair, two of each style: those whose picture from text the discriminator finds to fit
+best, so that the model can draw the thing at all. Pictures and speech have no say in the choice.
+Needs espeak-ng (extra `speech`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+import imagen_model as im
+from imagen_model.conditioning.condition import style_weights
+from imagen_model.evaluation.modalities import image_prompts
+from imagen_model.evaluation.pairs import all_pixels, base_pictures, condition_of, subset
+from imagen_model.evaluation.speech import held_out_speech
+
+OUT = Path(__file__).parents[1] / "docs" / "images" / "multimodal.png"
+PAIRS_A_STYLE = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("data/emoji-32"))
+    parser.add_argument("--model", default="emoji")
+    args = parser.parse_args()
+    model = im.load(args.model)
+    test, train = (base_pictures(model, args.data, split) for split in ("test", "train"))
+    prompts = image_prompts(test.samples, train.samples)
+
+    asked = subset(test, torch.tensor(list(prompts)))
+    latent = model.latent([0] * len(asked))
+    words = condition_of(model, asked)
+    match = model.score(model.draw(words, latent), words).match
+    assert match is not None
+    best: dict[str, list[int]] = {style: [] for style in model.styles}
+    for i in match.argsort(descending=True).tolist():
+        if len(best[asked.samples[i].style]) < PAIRS_A_STYLE:
+            best[asked.samples[i].style].append(i)
+    index = torch.tensor([i for rows in best.values() for i in rows])
+
+    shown = subset(asked, index)
+    places = list(prompts.values())
+    given = subset(train, torch.tensor([places[i] for i in index.tolist()]))
+    names = [sample.text for sample in shown.samples]
+    heard = im.hear(held_out_speech(names))
+    style = torch.cat([style_weights(model.styles, s.style, 1) for s in shown.samples])
+    latent = model.latent(range(len(shown)))
+    drawn = [
+        model.draw(condition_of(model, shown), latent),
+        model.draw(model.encode_image(all_pixels(given)).with_style(style), latent),
+        model.draw(model.encode_text(heard).with_style(style), latent),
+    ]
+    pictures = [all_pixels(shown), all_pixels(given), *drawn]
+    captions = [f"{s.text}, {s.style}" for s in shown.samples]
+    captions += [f"given: {s.style}" for s in given.samples]
+    captions += ["from text"] * len(shown) + ["from the picture"] * len(shown)
+    captions += [f"heard: {text}" for text in heard]
+    sheet = im.contact_sheet(
+        torch.cat(pictures), columns=len(shown), scale=6, gap=8, captions=captions
+    )
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    im.to_image(sheet).save(OUT)
+    print(OUT)
+
+
+if __name__ == "__main__":
+    main()
