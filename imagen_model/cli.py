@@ -242,21 +242,22 @@ def _drawn(model, condition, seeds: list[int], args: argparse.Namespace):
 def _write_pictures(pictures, prompts, seeds, model, args) -> list[Path]:
     """A grid with a row a prompt, or one file each; every file says how it was made."""
     from .grid import picture_grid, save_png
+    from .provenance import model_facts
 
-    facts = {"model": model.name, "sha256": model.card.get("sha256"), "style": args.style,
-             "truncation": args.truncation, "tile": args.tile}  # fmt: skip
-    if "adapter" in model.card:
-        facts["adapter"] = {key: model.card["adapter"][key] for key in ("sha256", "strength")}
+    facts = model_facts(model.name, model.card) | {
+        "style": args.style, "truncation": args.truncation, "tile": args.tile,
+    }  # fmt: skip
+    form = {"scale": args.scale, "deep": "notice" in facts}
     if args.out.suffix:
         columns = len(seeds) if len(prompts) > 1 else min(len(seeds), 8)
         sheet = picture_grid(pictures, columns=columns)
-        save_png(sheet, args.out, {**facts, "prompts": prompts, "seeds": seeds}, scale=args.scale)
+        save_png(sheet, args.out, {**facts, "prompts": prompts, "seeds": seeds}, **form)
         return [args.out]
     paths = []
     for i, picture in enumerate(pictures):
         prompt, seed = prompts[i // len(seeds)], seeds[i % len(seeds)]
         path = args.out / f"{i // len(seeds):04d}-{seed}.png"
-        save_png(picture, path, {**facts, "prompt": prompt, "seed": seed}, scale=args.scale)
+        save_png(picture, path, {**facts, "prompt": prompt, "seed": seed}, **form)
         paths.append(path)
     return paths
 
@@ -314,7 +315,7 @@ def run_score(args: argparse.Namespace) -> dict:
 def _add_evaluate(commands, common) -> None:
     c = _command(
         commands, common, "evaluate", run_evaluate,
-        "Measure a model on held-out pictures: distances, prompt retrieval, copying, variety, speed.",
+        "Measure a model on held-out pictures: distances, retrieval, copying, variety, speed.",
     )  # fmt: skip
     _model_options(c)
     c.add_argument("--data", type=Path, required=True, help="a folder made by `imagen data`")
@@ -671,14 +672,23 @@ def _print_skipped(reasons: list[str], *, most: int = 10) -> None:
 
 
 def _add_info(commands, common) -> None:
-    c = _command(commands, common, "info", run_info, "Show a checkpoint's configuration and card.")
-    c.add_argument("model", help="a bundled name or a .safetensors file")
+    c = _command(
+        commands, common, "info", run_info,
+        "Show a checkpoint's configuration and card, or how a picture was made.",
+    )  # fmt: skip
+    c.add_argument("model", help="a bundled name, a .safetensors file, or a .png that was drawn")
 
 
 def run_info(args: argparse.Namespace) -> dict:
     from .bundled import find_model
     from .checkpoint import read_metadata
+    from .provenance import SUFFIXES, read_facts
 
+    path = Path(args.model)
+    if path.suffix.lower() in SUFFIXES:
+        result: dict = {"file": str(path), **read_facts(path)}
+        print(json.dumps(result, indent=1, ensure_ascii=False))
+        return result
     path = find_model(args.model)
     metadata = read_metadata(path)
     result = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from .files import write_atomically
+from .provenance import png_info
 
 LABEL_PX = 18  # height of a caption on a contact sheet
 MAX_SHEET_PX = 100_000_000  # of a contact sheet: what 2 GB hold, and Pillow opens
@@ -97,12 +96,28 @@ def to_image(picture: Tensor) -> Image.Image:
     return Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
 
 
-def save_png(picture: Tensor, path: Path, facts: dict, *, scale: int = 1) -> None:
-    """Write [C, H, W] atomically; `facts` go into the file as JSON under the key "imagen"."""
-    image = to_image(picture)
+def to_deep_image(picture: Tensor) -> Image.Image:
+    """[1, H, W] in [-1, 1] -> a grey PIL image of 16 bits."""
+    unit = (picture[0].float().cpu().clamp(-1, 1) + 1) / 2
+    return Image.fromarray((unit * 65535).round().numpy().astype(np.uint16))
+
+
+def save_png(
+    picture: Tensor,
+    path: Path,
+    facts: dict | None,
+    *,
+    graph: dict | None = None,
+    scale: int = 1,
+    deep: bool = False,
+) -> None:
+    """Write [C, H, W] atomically, with where it comes from (provenance.py).
+
+    `deep` keeps 16 bits of a grey picture; one with colour has 8 in any case.
+    """
+    image = to_deep_image(picture) if deep and len(picture) == 1 else to_image(picture)
     if scale > 1:
         size = (image.width * scale, image.height * scale)
         image = image.resize(size, Image.Resampling.NEAREST)
-    info = PngInfo()
-    info.add_itxt("imagen", json.dumps(facts, ensure_ascii=False))
+    info = png_info(facts, graph)
     write_atomically(path, lambda p: image.save(p, format="PNG", pnginfo=info))

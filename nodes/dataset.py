@@ -4,13 +4,15 @@ from pathlib import Path
 
 import folder_paths
 import torch
+from comfy.cli_args import args as host_options
 from comfy_api.latest import io, ui
 
 from ..imagen_model.data.folder import load_pictures, read_samples
 from ..imagen_model.data.labelled import append_labelled, chosen, folder_state
+from ..imagen_model.provenance import model_facts
 from .convert import to_image_and_mask, to_pictures
 from .host import picture_folder, stage_progress, stop_if_cancelled, to_intermediate
-from .types import CATEGORY
+from .types import CATEGORY, ImagenLatent, ImagenModel
 
 MAX_PICTURES = 4096
 MAX_PX = 2**26  # of a batch: 1 GB
@@ -27,6 +29,15 @@ def output_folder(name: str) -> Path:
     if outputs not in path.parents:
         raise ValueError(f"folder is {name!r}; expected the name of a folder inside {outputs}")
     return path
+
+
+def facts_of(model: list | None, latent: list | None, style: str) -> list[dict]:
+    """What each file says of its origin: of the model, and the seeds where they are known."""
+    if not model:
+        return []
+    facts = model_facts(model[0].model.name, model[0].model.card) | {"style": style or None}
+    seeds = [seed for link in latent or () for seed in link["seeds"]]
+    return [facts | {"seed": seed} for seed in seeds] or [facts]
 
 
 class ImagenSaveDataset(io.ComfyNode):
@@ -60,7 +71,14 @@ class ImagenSaveDataset(io.ComfyNode):
                 io.Mask.Input(
                     "mask", optional=True, tooltip="Their transparency, kept in the files."
                 ),
+                ImagenModel.Input(
+                    "model", optional=True, tooltip="What drew them; each file names it."
+                ),
+                ImagenLatent.Input(
+                    "latent", optional=True, tooltip="Their seeds, which each file then has."
+                ),
             ],
+            hidden=[io.Hidden.prompt],
             outputs=[
                 io.String.Output(display_name="folder", tooltip="The data set's full path."),
                 io.Int.Output(display_name="count", tooltip="How many pictures it holds now."),
@@ -69,7 +87,14 @@ class ImagenSaveDataset(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image: list, captions: list, folder: list, style: list, mask: list | None = None
+        cls,
+        image: list,
+        captions: list,
+        folder: list,
+        style: list,
+        mask: list | None = None,
+        model: list | None = None,
+        latent: list | None = None,
     ) -> io.NodeOutput:
         root = output_folder(folder[0])
         masks = mask or [None]
@@ -80,10 +105,19 @@ class ImagenSaveDataset(io.ComfyNode):
         ]
         lines = captions if len(captions) > 1 else captions[0].strip().splitlines() or [""]
         progress = stage_progress("writing")
-        written = append_labelled(root, pictures, lines, style=style[0].strip(), progress=progress)
+        told = not host_options.disable_metadata
+        written = append_labelled(
+            root,
+            pictures,
+            lines,
+            style=style[0].strip(),
+            facts=facts_of(model, latent, style[0].strip()) if told else (),
+            graph=cls.hidden.prompt if told else None,
+            progress=progress,
+        )
         count = len(read_samples(root))
-        told = f"{len(written)} pictures added to {root}, which holds {count} now"
-        return io.NodeOutput(str(root), count, ui=ui.PreviewText(told))
+        text = f"{len(written)} pictures added to {root}, which holds {count} now"
+        return io.NodeOutput(str(root), count, ui=ui.PreviewText(text))
 
 
 class ImagenLoadImageFolder(io.ComfyNode):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from imagen_model import grid
 from imagen_model.cli import main
 from imagen_model.data import labelled
 from imagen_model.data.folder import load_pictures, read_samples
@@ -74,7 +75,8 @@ def test_a_batch_that_fails_leaves_nothing_behind(tmp_path, generator, monkeypat
             raise OSError("no space left")
         real(path, write)
 
-    monkeypatch.setattr(labelled, "write_atomically", failing)
+    for module in (labelled, grid):
+        monkeypatch.setattr(module, "write_atomically", failing)
     with pytest.raises(OSError, match="no space left"):
         append_labelled(tmp_path, pictures_of(3, generator), ["flag"])
     assert (sorted(p for p in tmp_path.rglob("*") if p.is_file()), rows_of(tmp_path)) == before

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..provenance import NOT_FOR_DIAGNOSIS
 from .folder import Progress, Sample, fit_picture, prepare_empty, write_manifest, write_metadata
 
 KINDS = {
@@ -87,6 +88,7 @@ def build_dicom(
     manifest = {  # no source: paths carry names
         "resolution": resolution,
         "channels": 1,
+        "notice": NOT_FOR_DIAGNOSIS,  # goes with every model and picture that come of it
         "pictures": len(samples),
         "files": len(files),
         "skipped": len(skipped),

@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 METADATA = "metadata.jsonl"
+MANIFEST = "manifest.json"
 METADATA_CSV = "metadata.csv"
 COLUMNS = ("text", "keywords", "style", "hexcode", "base", "weight")
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -477,11 +478,23 @@ def build_folder(
         "near_duplicates": describe_duplicates(duplicates, kept_files),
         "skipped": skipped,
         "styles": dict(Counter(s.style for s in kept if s.style)),
+        **({"notice": notice} if (notice := read_notice(source)) else {}),
     }
     write_manifest(out, manifest)
     return manifest
 
 
+def read_notice(data: Path) -> str:
+    """What the maker of a data set wants to be said of all that comes of it; mostly nothing."""
+    for folder in (data, data.parent):  # a set, or its split
+        try:
+            notice = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("notice", "")
+        except (OSError, ValueError, AttributeError):  # none, or another program's
+            continue
+        return notice if isinstance(notice, str) else ""
+    return ""
+
+
 def write_manifest(out: Path, manifest: dict) -> None:
     text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(out / "manifest.json", lambda p: p.write_text(text, encoding="utf-8"))
+    write_atomically(out / MANIFEST, lambda p: p.write_text(text, encoding="utf-8"))

@@ -11,14 +11,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..files import sha256_of, write_atomically
-from ..grid import to_image
+from ..grid import save_png
 from .folder import METADATA, SUFFIXES, Progress, Sample
 
 TRAIN = "train"
@@ -37,18 +36,26 @@ def append_labelled(
     captions: Sequence[str],
     *,
     style: str = "",
+    facts: Sequence[dict] = (),
+    graph: dict | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Add pictures [C, H, W] in [-1, 1] to the data set `root`; returns their files.
 
     One caption serves all pictures, or one each; it is the label, too. Four channels are
-    premultiplied RGBA, and are written with straight alpha. `progress` may raise to cancel: then
+    premultiplied RGBA, and are written with straight alpha. `facts`, one for all pictures or one
+    each, and ComfyUI's `graph` say in each file where it comes from (provenance.py). `progress` may raise to cancel: then
     nothing of the batch stays. ValueError for captions that do not fit, and for a folder whose
     pictures this function has not written.
     """
     if len(captions) not in (1, len(pictures)):
         raise ValueError(
             f"{len(captions)} captions do not fit {len(pictures)} pictures; "
+            f"expected 1 or {len(pictures)}"
+        )
+    if len(facts) not in (0, 1, len(pictures)):
+        raise ValueError(
+            f"facts of {len(facts)} pictures do not fit {len(pictures)}; "
             f"expected 1 or {len(pictures)}"
         )
     captions = [_storable(text) for text in captions] * (len(pictures) // len(captions))
@@ -65,7 +72,8 @@ def append_labelled(
             if label not in numbers:
                 numbers[label] = next_number(label)
             path = label / f"{numbers[label]:07d}.png"
-            write_atomically(path, partial(to_image(picture).save, format="PNG"))
+            made = {**facts[len(written) % len(facts)], "prompt": caption} if facts else None
+            save_png(picture, path, made, graph=graph)
             written.append(path)
             numbers[label] += 1
             sample = Sample(path, text=caption.strip(), style=_storable(style))

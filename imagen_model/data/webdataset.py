@@ -27,6 +27,7 @@ from .folder import (
     Sample,
     Span,
     prepare_empty,
+    read_notice,
     read_sample,
     read_samples,
     sample_of,
@@ -202,6 +203,7 @@ def build_shards(
         "captioned": sum(bool(s.text) for s in samples),
         "shards": len(shards_in(out)),
         "skipped": skipped,
+        **({"notice": notice} if (notice := read_notice(source)) else {}),
     }
     write_manifest(out, manifest)
     return manifest

@@ -17,7 +17,7 @@ from ..checkpoint import load_checkpoint
 from ..conditioning.text import text_encoder_hash
 from ..config import DCGAN, ModelConfig, preset
 from ..data.captions import CaptionSampler
-from ..data.folder import Sample, read_samples
+from ..data.folder import Sample, read_notice, read_samples
 from ..data.stream import open_pictures
 from ..data.survey import report
 from ..generator import Generator
@@ -75,6 +75,7 @@ class Origin:
     stage: str
     networks: Networks | None = None  # none: they are in the state of the run that goes on
     training: dict | None = None  # the settings of the run that goes on
+    notice: str = ""  # that goes with every picture, from the data of any stage
 
 
 def prepare(
@@ -156,6 +157,9 @@ def prepare(
         },
         "lineage": origin.lineage if origin else [],
     }
+    notice = read_notice(data) or (origin.notice if origin else "")
+    if notice:
+        card["notice"] = notice
     trainer = Trainer(
         model,
         TrainingConfig(**settings),
@@ -185,6 +189,7 @@ def _saved_run(out: Path) -> Origin | None:
         saved["card"].get("lineage", []),
         training["stage"],
         training=training,
+        notice=saved["card"].get("notice", ""),
     )
 
 
@@ -193,7 +198,8 @@ def _trained_model(init: str | None) -> Origin | None:
     if not init:
         return None
     model, networks, card = load_checkpoint(find_model(init))
-    return Origin(f"--init {init}", model, _lineage(card), card.get("stage", ""), networks)
+    lineage, notice = _lineage(card), card.get("notice", "")
+    return Origin(f"--init {init}", model, lineage, card.get("stage", ""), networks, notice=notice)
 
 
 def _settings(model: ModelConfig, choices: Choices, origin: Origin | None) -> dict[str, Any]:
