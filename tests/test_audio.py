@@ -148,7 +148,7 @@ def test_a_tenth_of_a_second_is_enough_and_no_words_are_one_line(monkeypatch, re
     sound, rate = red_apple
     mel, mask = batch([levelled(trimmed(mel_power(mono(sound[:, : rate // 10], rate), rate)))])
     assert listener().network(mel, mask)[0].isfinite().all()
-    monkeypatch.setattr(Lexicon, "best", lambda self, heard, free=False: [])
+    monkeypatch.setattr(Lexicon, "best", lambda self, heard, **_: [])
     with pytest.raises(ValueError, match="no words were heard in the sound"):
         im.hear([red_apple])
 
@@ -156,7 +156,7 @@ def test_a_tenth_of_a_second_is_enough_and_no_words_are_one_line(monkeypatch, re
 def test_an_hour_is_cut_to_a_minute_before_anything_else(monkeypatch, caplog, red_apple):
     """An hour of six channels, which one row of memory stands for."""
     seen = []
-    monkeypatch.setattr(audio.Listener, "hear", lambda self, clips: [mono(*c) for c in clips])
+    monkeypatch.setattr(audio.Listener, "hear", lambda self, clips, *_: [mono(*c) for c in clips])
     monkeypatch.setattr(torch.Tensor, "float", counted(torch.Tensor.float, seen))
     hour = red_apple[0][0, 5_000].expand(6, 3600 * 44_100)
     with caplog.at_level(logging.WARNING):
