@@ -73,12 +73,14 @@ def test_the_condition_is_that_of_the_english_prompt(prompt, caplog):
 def test_english_prompts_give_exactly_what_the_encoder_says(emoji_folder):
     captions = sorted(caption_rows(emoji_folder))
     assert len(captions) > 50
-    condition = encode_text(captions, styles=STYLES, style=None)
-    tokens, mask, pooled = text_encoder().encode(captions)
-    assert torch.equal(condition.tokens, tokens)
-    assert torch.equal(condition.mask, mask)
-    assert torch.equal(condition.pooled, pooled)
-    assert not condition.style.any()
+    for begin in range(0, len(captions), 32):  # rounding differs from batch to batch
+        part = captions[begin : begin + 32]
+        condition = encode_text(part, styles=STYLES, style=None)
+        tokens, mask, pooled = text_encoder().encode(part)
+        assert torch.equal(condition.tokens, tokens)
+        assert torch.equal(condition.mask, mask)
+        assert torch.equal(condition.pooled, pooled)
+        assert not condition.style.any()
 
 
 def test_english_prompts_give_what_they_gave_before_prompts_were_read():

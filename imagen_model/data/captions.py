@@ -1,4 +1,5 @@
-"""Which words go with a picture this time: its caption, one keyword, or nothing.
+"""Which words go with a picture this time: its caption, one keyword, or nothing; or, where the
+sample has them, what a reference picture shows or what is heard in a recording (references.py).
 
 A keyword that many pictures share, or no text at all, leaves the picture *open*: the seed has to
 choose. That is what makes seeds matter (see training/codes.py).
@@ -21,10 +22,12 @@ from ..conditioning.condition import style_weights
 from ..config import COND_DIM
 from ..files import save_tensors, write_atomically
 from .folder import Sample
+from .references import read_references
 
 P_NULL = 0.05
 P_KEYWORD = 0.25
 P_ARTICLE = 0.3  # "red apple" and "a red apple" are the same wish
+TEXT_SHARE = 2  # of a sample's draws, where a reference picture and a recording have 1 each
 OPEN_FROM = 16  # pictures that share a keyword, for it to be open
 CHUNK = 256
 ENCODED = "captions.safetensors"
@@ -38,6 +41,11 @@ class EncodedTexts:
     start: Tensor  # [U]
     length: Tensor  # [U]
     pooled: Tensor  # fp32 [U, D]
+
+    @classmethod
+    def none(cls) -> EncodedTexts:
+        whole = torch.zeros(0, dtype=torch.long)
+        return cls(torch.zeros(0, COND_DIM).half(), whole, whole, torch.zeros(0, COND_DIM))
 
     def rows(self, index: Tensor, style: Tensor) -> Condition:
         """The conditions of texts `index` [n]; index -1 is the null condition."""
@@ -54,6 +62,21 @@ class EncodedTexts:
         return EncodedTexts(
             *(t.to(device) for t in (self.flat, self.start, self.length, self.pooled))
         )
+
+    def with_pictures(self, tokens: Tensor, pooled: Tensor) -> EncodedTexts:
+        """Further rows, tokens [R, K, D] and pooled [R, D]."""
+        length = torch.full((len(tokens),), tokens.shape[1])
+        return EncodedTexts(
+            torch.cat([self.flat, tokens.flatten(0, 1)]),
+            torch.cat([self.start, len(self.flat) + length.cumsum(0) - length]),
+            torch.cat([self.length, length]),
+            torch.cat([self.pooled, pooled]),
+        )
+
+    def first(self, count: int) -> EncodedTexts:
+        length = self.length[:count]
+        flat = self.flat[: int(length.sum())]
+        return EncodedTexts(flat, self.start[:count], length, self.pooled[:count])
 
     def save(self, path: Path, texts: list[str]) -> None:
         state = {name: t.cpu().contiguous() for name, t in vars(self).items()}
@@ -138,21 +161,33 @@ class CaptionSampler:
             ids = [known(word) for word in sample.keywords]
             row[: len(ids)] = torch.tensor(ids, dtype=torch.long)
         self.num_keywords = torch.tensor([len(s.keywords) for s in samples])
+        self.references = read_references(samples, found=found, progress=progress)
+        heard = torch.tensor([known(words) for words in self.references.heard])
         self.style = torch.cat([style_weights(styles, s.style, 1) for s in samples])
         self.texts = list(number)
+        shown = self.references.image  # rows after those of the texts
+        shown = torch.where(shown < 0, shown, shown + len(number))
+        self.others = torch.stack([shown, heard])  # [2, N]
+        self.plain = torch.where(self.text >= 0, self.text, torch.where(heard >= 0, heard, shown))
         # by text, and last, where index -1 finds it, the null condition that all pictures share
-        self.words = _pairs(torch.cat([self.text, self.article, *self.keywords.t()]), len(samples))
-        self.num_sharing = self.words[1].bincount(minlength=len(number) + 1)
+        words = torch.cat([self.text, self.article, *self.keywords.t(), *self.others])
+        self.words = _pairs(words, len(samples))
+        rows = len(number) + len(self.references.tokens)
+        self.num_sharing = self.words[1].bincount(minlength=rows + 1)
         self.num_sharing[-1] = max(len(samples), OPEN_FROM)
         self.encoded = None
         if number:
             kept = EncodedTexts.kept(found / ENCODED, self.texts) if found else None
             self.encoded = kept or encode_all(self.texts, progress)
+        if len(self.references.tokens):
+            tokens, pooled = self.references.tokens, self.references.pooled
+            self.encoded = (self.encoded or EncodedTexts.none()).with_pictures(tokens, pooled)
 
     def save(self, folder: Path) -> None:
         """Keep what has been encoded, for `found`."""
-        if self.encoded is not None:
-            self.encoded.save(folder / ENCODED, self.texts)
+        if self.encoded is not None and self.texts:
+            self.encoded.first(len(self.texts)).save(folder / ENCODED, self.texts)
+        self.references.save(folder)
 
     def to(self, device: torch.device) -> CaptionSampler:
         """The tensors that batches are gathered from go to `device`."""
@@ -169,12 +204,25 @@ class CaptionSampler:
         keyword = self.keywords[index].gather(1, pick[:, None]).squeeze(1)
         use_keyword = (u[0] < P_KEYWORD + P_NULL) & (count > 0)
         text = torch.where(use_keyword, keyword, text)
+        if bool((self.others >= 0).any()):
+            text = self._one_of(text, index, generator)
         text = text.masked_fill(u[0] < P_NULL, -1)
         return Draw(self._rows(text, index), text, self.num_sharing[text] >= OPEN_FROM)
 
+    def _one_of(self, text: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
+        """`text` [n] of samples `index`, or another that they have, each in its share."""
+        worded = (self.text[index] >= 0) | (self.num_keywords[index] > 0)
+        choices = torch.stack([text, *self.others[:, index]])  # [3, n]
+        shares = (choices >= 0).long()
+        shares[0] = TEXT_SHARE * worded
+        until = shares.cumsum(dim=0)
+        u = torch.rand(len(index), generator=generator) * until[-1]
+        choice = (u >= until).sum(dim=0).clamp(max=len(choices) - 1)
+        return choices.gather(0, choice[None]).squeeze(0)
+
     def captions(self, index: Tensor) -> Condition:
-        """The plain captions of samples `index`."""
-        return self._rows(self.text[index], index)
+        """The plain captions of samples `index`, or what stands in for one."""
+        return self._rows(self.plain[index], index)
 
     def _rows(self, text: Tensor, index: Tensor) -> Condition:
         """Conditions of texts `text` [n] in the styles of samples `index` [n]."""

@@ -1,7 +1,8 @@
 """Folders of pictures: what the trainer reads, and `imagen data folder` writes.
 
 One convention on disk, Hugging Face's imagefolder: pictures beside a `metadata.jsonl` whose lines
-have `file_name` and, where known, `text`, `keywords`, `style`, `hexcode`, `base` and `weight`; a
+have `file_name` and, where known, `text`, `keywords`, `style`, `hexcode`, `base` and `weight`, and
+`image_ref` and `audio`, files that show and say what is to be drawn (references.py); a
 `metadata.csv` with such columns does as well. Four others are read: captions in .txt files beside
 the pictures, folders that name a class, bare pictures, and WebDataset shards (webdataset.py).
 """
@@ -24,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,6 +50,8 @@ METADATA = "metadata.jsonl"
 MANIFEST = "manifest.json"
 METADATA_CSV = "metadata.csv"
 COLUMNS = ("text", "keywords", "style", "hexcode", "base", "weight")
+REFERENCES = ("image_ref", "audio")
+SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # beside a picture, and in shards
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 MAX_PIXELS = 89_000_000  # what is decoded at most: 350 MB as RGBA
 LARGE_PIXELS = 8_000_000  # from here on one picture at a time is decoded
@@ -73,6 +76,23 @@ class Span(NamedTuple):
     size: int
 
 
+class File(NamedTuple):
+    """A file by itself, or a shard's member, where `path` only names it."""
+
+    path: Path
+    span: Span | None = None
+
+    def opened(self) -> Path | io.BytesIO:
+        return self.path if self.span is None else io.BytesIO(self.content())
+
+    def content(self) -> bytes:
+        if self.span is None:
+            return self.path.read_bytes()
+        with self.span.shard.open("rb") as shard:
+            shard.seek(self.span.offset)
+            return shard.read(self.span.size)
+
+
 @dataclass(frozen=True)
 class Sample:
     """One picture and what is known of it."""
@@ -85,9 +105,16 @@ class Sample:
     base: str = ""
     weight: float = 1.0  # how often training draws it, relative to others
     span: Span | None = None  # of a picture in a shard, where `path` only names it
+    image_ref: File | None = None  # another picture that shows what is to be drawn
+    audio: File | None = None  # a recording that says it
 
     def metadata(self, root: Path) -> dict:
-        return {"file_name": self.path.relative_to(root).as_posix(), **self.facts()}
+        files = {name: getattr(self, name) for name in REFERENCES}
+        return {
+            "file_name": self.path.relative_to(root).as_posix(),
+            **self.facts(),
+            **{n: f.path.relative_to(root).as_posix() for n, f in files.items() if f},
+        }
 
     def facts(self) -> dict:
         """What is known of it, without where it is."""
@@ -95,11 +122,7 @@ class Sample:
 
     def file(self) -> Path | io.BytesIO:
         """What Pillow opens."""
-        if self.span is None:
-            return self.path
-        with self.span.shard.open("rb") as shard:
-            shard.seek(self.span.offset)
-            return io.BytesIO(shard.read(self.span.size))
+        return File(self.path, self.span).opened()
 
 
 @dataclass
@@ -236,16 +259,20 @@ def _from_rows(root: Path, path: Path, rows: Iterable[tuple[int, dict]]) -> Iter
     for number, row in rows:
         seen |= row.keys()
         try:
-            sample = sample_of(root / row["file_name"], row)
+            files: dict[str, Any] = {
+                name: File(root / row[name]) for name in REFERENCES if row.get(name)
+            }
+            sample = replace(sample_of(root / row["file_name"], row), **files)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} line {number}: expected a JSON object with file_name ({error})"
             ) from None
-        if inside not in sample.path.resolve().parents:
-            raise ValueError(f"{path} line {number}: {row['file_name']} is outside")
+        for name in filter(None, (row["file_name"], *map(row.get, REFERENCES))):
+            if inside not in (root / name).resolve().parents:
+                raise ValueError(f"{path} line {number}: {name} is outside")
         yield sample
     others = sorted(seen - {"file_name"})
-    if others and not seen & set(COLUMNS):
+    if others and not seen & {*COLUMNS, *REFERENCES}:
         raise ValueError(
             f"{path} has the columns file_name, {', '.join(others)}; "
             "expected file_name and text (and where known keywords, style, weight)"
@@ -282,7 +309,9 @@ def _from_files(root: Path) -> Iterable[Sample]:
             text = path.parent.name.replace("_", " ").replace("-", " ").strip()
         else:
             text = ""
-        yield Sample(path, text=text)
+        recordings = [File(path.with_suffix(suffix)) for suffix in SOUND_SUFFIXES]
+        audio = next((file for file in recordings if file.path.is_file()), None)
+        yield Sample(path, text=text, audio=audio)
 
 
 def read_picture(path: Path, *, resolution: int, channels: int) -> np.ndarray:
@@ -409,6 +438,10 @@ def refuse_or_tell(skipped: list[str], num_kept: int) -> None:
     """Warn of unreadable pictures, the first by name; ValueError where there are no others."""
     if not num_kept:
         raise ValueError(f"none of {len(skipped)} pictures could be read; the first: {skipped[0]}")
+    warn_of_skipped(skipped)
+
+
+def warn_of_skipped(skipped: list[str]) -> None:
     for reason in skipped[:MOST_LISTED]:
         logger.warning("skipped %s", reason)
     if len(skipped) > MOST_LISTED:
@@ -456,7 +489,9 @@ def build_folder(
                     progress(i + 1, len(samples))
             path = train / f"{i:07d}.png"
             Image.fromarray(array.squeeze()).save(path)
-            kept.append(replace(sample, path=path, span=None))
+            kept.append(
+                replace(sample, path=path, span=None, **_copied_files(sample, path, skipped))
+            )
             kept_files.append(sample.path)
             sides.append(side)
             collector.add(premultiplied(array).transpose(2, 0, 1))
@@ -482,6 +517,38 @@ def build_folder(
     }
     write_manifest(out, manifest)
     return manifest
+
+
+def _copied_files(sample: Sample, beside: Path, skipped: list[str]) -> dict:
+    """A sample's references, copied beside its new picture; what is missing is in `skipped`."""
+    copies: dict[str, File | None] = dict.fromkeys(REFERENCES)
+    for name, (extension, content) in packed_references(sample, skipped).items():
+        path = beside.with_suffix(f".{extension}")
+        path.write_bytes(content)
+        copies[name] = File(path)
+    return copies
+
+
+def packed_references(sample: Sample, skipped: list[str]) -> dict[str, tuple[str, bytes]]:
+    """{"image_ref": ("ref.png", its bytes), "audio": ("wav", its bytes)} as far as they are there;
+    what is missing is told in `skipped`."""
+    packed = {}
+    for name in REFERENCES:
+        file = getattr(sample, name)
+        if file is None:
+            continue
+        suffix = file.path.suffix.lower()
+        expected = sorted(SUFFIXES) if name == "image_ref" else SOUND_SUFFIXES
+        if suffix not in expected:
+            skipped.append(
+                f"{file.path}: {name} ends in {suffix!r}; expected {', '.join(expected)}"
+            )
+            continue
+        try:
+            packed[name] = ("ref" * (name == "image_ref") + suffix).lstrip("."), file.content()
+        except OSError as error:
+            skipped.append(f"{file.path}: {error.strerror or error}")
+    return packed
 
 
 def read_notice(data: Path) -> str:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import torch
 
 from ..conditioning.audio import MAX_SEC, Clip
 
+NEEDS_SOUNDFILE = "reading sound needs soundfile: pip install 'imagen-gan[audio]'"
 
-def read_sound(path: Path) -> Clip:
+
+def read_sound(path: Path, *, content: io.BytesIO | None = None) -> Clip:
     """The first MAX_SEC of a file and a little more, as (waveform [C, L], sample rate).
 
-    ValueError with one line where soundfile is missing or can't read the file.
+    With `content` given, the path only names it. ValueError with one line where soundfile is
+    missing or can't read the file.
     """
     try:
         import soundfile
     except ImportError:
-        raise ValueError("reading sound needs soundfile: pip install 'imagen-gan[audio]'") from None
-    if not path.is_file():
+        raise ValueError(NEEDS_SOUNDFILE) from None
+    if content is None and not path.is_file():
         raise ValueError(f"no sound file {path}")
     try:
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(content or path) as file:
             rate = file.samplerate
             wanted = round((MAX_SEC + 1) * rate)  # over MAX_SEC, so that the encoder says so
             samples = file.read(wanted, dtype="float32", always_2d=True)  # [L, C]

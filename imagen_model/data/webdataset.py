@@ -4,7 +4,9 @@ The webdataset library writes them. They are read by an index and not end to end
 headers says where each picture's bytes are (training reads them from there, stream.py), and takes
 the words on the way. Any shards of that convention will do, img2dataset's among them: the picture
 is the member with a picture's suffix, its words are in .json (text, keywords, style; or caption) or
-.txt. Compressed tars have no random access, and are refused.
+.txt; a recording that says them (as Open Images has) is in .wav, .flac, .ogg or .mp3, and another
+picture that shows what is wanted in .ref.png. Compressed tars have no random access, and are
+refused.
 """
 
 from __future__ import annotations
@@ -16,16 +18,20 @@ import shutil
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from PIL import Image
 
 from .folder import (
+    SOUND_SUFFIXES,
     SUFFIXES,
+    File,
     Progress,
     Sample,
     Span,
+    packed_references,
     prepare_empty,
     read_notice,
     read_sample,
@@ -70,9 +76,23 @@ def samples_of_shards(shards: list[Path]) -> Iterator[Sample]:
                 span = Span(shard, picture.offset, picture.size)
                 try:
                     row = _words(file, members)
-                    yield sample_of(shard / picture.name, row, span)
+                    yield replace(
+                        sample_of(shard / picture.name, row, span), **_references(shard, members)
+                    )
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"{shard}: {key}.json holds no facts ({error})") from None
+
+
+def _references(shard: Path, members: dict[str, Member]) -> dict[str, Any]:
+    """000.ref.png shows and 000.wav (or .flac, .ogg, .mp3) says what 000.png is to be."""
+    pictures = (m for e, m in members.items() if e.startswith("ref.") and e[3:] in SUFFIXES)
+    recordings = (m for e, m in members.items() if f".{e}" in SOUND_SUFFIXES)
+    found = {"image_ref": next(pictures, None), "audio": next(recordings, None)}
+    return {
+        name: File(shard / member.name, Span(shard, member.offset, member.size))
+        for name, member in found.items()
+        if member is not None
+    }
 
 
 def _grouped(shard: Path, file: BinaryIO) -> Iterator[tuple[str, dict[str, Member]]]:
@@ -179,7 +199,8 @@ def build_shards(
     """
     samples = read_samples(source)
     prepare_empty(out)
-    skipped = []
+    skipped: list[str] = []
+    pictures = 0
     try:
         with shard_writer(out, shard_mb=shard_mb) as writer:
             for i, sample in enumerate(samples):
@@ -189,17 +210,19 @@ def build_shards(
                     skipped.append(str(error))
                 else:
                     facts = json.dumps(sample.facts(), ensure_ascii=False).encode()
-                    writer.write({"__key__": f"{i:09d}", extension: data, "json": facts})
+                    files = dict(packed_references(sample, skipped).values())
+                    writer.write({"__key__": f"{i:09d}", **files, extension: data, "json": facts})
+                    pictures += 1
                 if progress is not None:
                     progress(i + 1, len(samples))
-        if len(skipped) == len(samples):
+        if not pictures:
             raise ValueError(f"no readable picture in {source}; the first: {skipped[0]}")
     except BaseException:
         shutil.rmtree(out)
         raise
     manifest = {
         "source": str(source),
-        "pictures": len(samples) - len(skipped),
+        "pictures": pictures,
         "captioned": sum(bool(s.text) for s in samples),
         "shards": len(shards_in(out)),
         "skipped": skipped,

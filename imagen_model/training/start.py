@@ -115,7 +115,7 @@ def prepare(
     )
     if not origin:
         pictures = pictures.with_fewest_channels()
-    captioned = any(s.text for s in pictures.samples) and not is_dcgan
+    captioned = any(map(_says_something, pictures.samples)) and not is_dcgan
     stage = settings.setdefault("stage", "text" if captioned else "pretrain")
     if stage == "text" and not captioned:
         raise ValueError(
@@ -157,6 +157,9 @@ def prepare(
         },
         "lineage": origin.lineage if origin else [],
     }
+    references = captions.references.card()
+    if references:
+        card["references"] = references
     notice = read_notice(data) or (origin.notice if origin else "")
     if notice:
         card["notice"] = notice
@@ -320,8 +323,12 @@ def _lineage(card: dict) -> list[dict]:
     return [*card.get("lineage", []), parent]
 
 
+def _says_something(sample: Sample) -> bool:
+    return bool(sample.text or sample.image_ref or sample.audio)
+
+
 def _unlabelled(sample: Sample) -> Sample:
-    return replace(sample, text="", keywords=(), style="")
+    return replace(sample, text="", keywords=(), style="", image_ref=None, audio=None)
 
 
 def keep_findings(trainer: Trainer) -> None:
@@ -343,6 +350,7 @@ def describe(trainer: Trainer) -> dict:
         "pictures": f"{len(trainer.pictures)}, {captioned} with captions, "
         f"{len(trainer.pictures.skipped)} unreadable",
         **report(trainer.pictures),
+        **trainer.captions.references.report(),
         "styles": ", ".join(trainer.model.conditioning.styles) or "none",
         "picture": f"{g.resolution} px, {({1: 'grey', 3: 'RGB', 4: 'RGBA'})[g.channels]}",
         "generator": f"{trainer.model.preset}, {millions(trainer.networks.generator)} parameters",

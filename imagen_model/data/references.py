@@ -1,0 +1,195 @@
+"""What else than words says what is to be drawn: another picture, or a recording.
+
+The frozen encoders read them once, before training (conditioning/image.py and audio.py): a
+reference picture gives eight tokens and a pooled vector, a recording the words that are heard in
+it. A file that is missing or can't be read is told, and its sample keeps what else it has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from ..config import COND_DIM
+from ..files import save_tensors, write_atomically
+from .folder import File, Progress, Sample, read_all, warn_of_skipped
+from .sound import NEEDS_SOUNDFILE, read_sound
+
+ENCODED = "references.safetensors"
+BATCH = 32
+
+
+@dataclass
+class References:
+    """Each file once: what reference pictures show and what is heard in recordings."""
+
+    tokens: Tensor  # fp16 [R, K, D] of the pictures that could be read
+    pooled: Tensor  # fp32 [R, D]
+    image: Tensor  # [N] row of each sample's reference picture, -1 where there is none
+    heard: list[str]  # of each sample; "" where there is nothing
+    skipped: list[str]  # "file: why"
+    key: str = ""  # names files and encoders
+
+    def report(self) -> dict[str, str]:
+        """What people want to know before training; nothing where there are no such files."""
+        counts = {"image_ref": int((self.image >= 0).sum()), "audio": sum(map(bool, self.heard))}
+        if not any(counts.values()) and not self.skipped:
+            return {}
+        line = f"{counts['image_ref']} with pictures, {counts['audio']} with recordings"
+        if self.skipped:
+            line += f"; {len(self.skipped)} unreadable, the first: {self.skipped[0]}"
+        return {"references": line}
+
+    def card(self) -> dict[str, dict]:
+        """How many samples have which, and the encoders that read them."""
+        from ..conditioning.audio import listener_hash
+        from ..conditioning.image import image_encoder_hash
+
+        pictures, recordings = int((self.image >= 0).sum()), sum(map(bool, self.heard))
+        card = {}
+        if pictures:
+            card["image_ref"] = {"samples": pictures, "encoder": image_encoder_hash()}
+        if recordings:
+            card["audio"] = {"samples": recordings, "encoder": listener_hash()}
+        return card
+
+    def save(self, folder: Path) -> None:
+        if not self.key:
+            return
+        state = {"tokens": self.tokens, "pooled": self.pooled, "image": self.image}
+        facts = {"heard": self.heard, "skipped": self.skipped}
+        metadata = {"key": self.key, "facts": json.dumps(facts, ensure_ascii=False)}
+        write_atomically(folder / ENCODED, lambda new: save_tensors(state, new, metadata))
+
+
+def read_references(
+    samples: Sequence[Sample], *, found: Path | None = None, progress: Progress | None = None
+) -> References:
+    """Encode the reference pictures and recordings of `samples`, or take what `found` has of them.
+
+    Unreadable ones are skipped, with a warning and in `skipped`.
+    """
+    pictures = list(dict.fromkeys(s.image_ref for s in samples if s.image_ref))
+    recordings = list(dict.fromkeys(s.audio for s in samples if s.audio))
+    if not pictures and not recordings:
+        none = torch.full((len(samples),), -1)
+        return References(
+            torch.zeros(0, 1, COND_DIM).half(), torch.zeros(0, COND_DIM), none, [""] * len(none), []
+        )
+    key = _key_of(samples)
+    kept = _kept(found / ENCODED, key) if found else None
+    if kept is not None:
+        return kept
+    skipped: list[str] = []
+    total = len(pictures) + len(recordings)
+
+    def told(done: int) -> None:
+        if progress is not None:
+            progress(done, total)
+
+    tokens, pooled, rows = _encoded(pictures, skipped, told)
+    heard: dict[File, str] = {}
+    if recordings and find_spec("soundfile") is None:
+        skipped.append(f"all {len(recordings)} recordings: {NEEDS_SOUNDFILE}")
+        recordings = []
+    for i, file in enumerate(recordings):
+        heard[file] = _heard(file, skipped)
+        told(len(pictures) + i + 1)
+    warn_of_skipped(skipped)
+    return References(
+        tokens,
+        pooled,
+        torch.tensor([rows.get(s.image_ref, -1) if s.image_ref else -1 for s in samples]),
+        [heard.get(s.audio, "") if s.audio else "" for s in samples],
+        skipped,
+        key,
+    )
+
+
+def _encoded(pictures: list[File], skipped: list[str], told) -> tuple[Tensor, Tensor, dict]:
+    """Tokens and pooled vectors of the readable pictures, and which row is whose."""
+    from ..conditioning.image import INPUT_PX, image_encoder
+    from ..conditioning.slots import NUM_SLOTS
+
+    tokens, pooled = [torch.zeros(0, NUM_SLOTS, COND_DIM).half()], [torch.zeros(0, COND_DIM)]
+    rows: dict[File, int] = {}
+    waiting: list[Tensor] = []
+
+    def encode() -> None:
+        batch = torch.stack(waiting).float() / 127.5 - 1
+        waiting.clear()
+        new_tokens, new_pooled = image_encoder().encode(batch)
+        tokens.append(new_tokens.half())
+        pooled.append(new_pooled)
+
+    results = read_all(
+        [Sample(file.path, span=file.span) for file in pictures], resolution=INPUT_PX, channels=4
+    )
+    for i, (file, result) in enumerate(zip(pictures, results, strict=True)):
+        if isinstance(result, str):
+            skipped.append(result)
+        else:
+            rows[file] = len(rows)
+            waiting.append(torch.from_numpy(result[0]))
+            if len(waiting) == BATCH:
+                encode()
+        told(i + 1)
+    if waiting:
+        encode()
+    return torch.cat(tokens), torch.cat(pooled), rows
+
+
+def _heard(file: File, skipped: list[str]) -> str:
+    """The words in a recording; "" where there are none, which `skipped` then says."""
+    from ..conditioning.audio import hear
+
+    try:
+        clip = read_sound(file.path, content=io.BytesIO(file.content()) if file.span else None)
+    except (ValueError, OSError) as error:  # which name the file
+        skipped.append(str(error))
+        return ""
+    try:
+        return hear([clip])[0]
+    except ValueError as error:
+        skipped.append(f"{file.path}: {error}")
+        return ""
+
+
+def _key_of(samples: Sequence[Sample]) -> str:
+    from ..conditioning.audio import listener_hash
+    from ..conditioning.image import image_encoder_hash
+
+    digest = hashlib.sha256(f"{image_encoder_hash()} {listener_hash()}".encode())
+    stamps: dict[Path, str] = {}
+    for sample in samples:
+        for source in (sample.image_ref, sample.audio):
+            if source is None:
+                digest.update(b"\n")
+                continue
+            file = source.span.shard if source.span else source.path
+            if file not in stamps:
+                exists = file.is_file()
+                stamps[file] = f"{file.stat().st_size} {file.stat().st_mtime_ns}" if exists else ""
+            digest.update(f"{source} {stamps[file]}\n".encode())
+    return digest.hexdigest()
+
+
+def _kept(path: Path, key: str) -> References | None:
+    """What `path` holds of these very files by these very encoders, or None."""
+    if not path.is_file():
+        return None
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+        if metadata["key"] != key:
+            return None
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return References(**state, **json.loads(metadata["facts"]), key=key)
