@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,10 +84,17 @@ class Reactions:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to {top}")
 
 
-def listen(waveform: Tensor, rate: int, *, frame_rate: float = 24.0) -> Sound:
+def listen(
+    waveform: Tensor,
+    rate: int,
+    *,
+    frame_rate: float = 24.0,
+    progress: Callable[[int, int], object] | None = None,
+) -> Sound:
     """A waveform [C, L] at `rate` Hz, described for each frame of a film as long as it.
 
-    Silence is heard as nothing, with a warning. ValueError with one line for a sound that is
+    Silence is heard as nothing, with a warning. `progress` is called with (done, total) now and
+    then and may raise to cancel. ValueError with one line for a sound that is
     empty, holds NaN or needs over MAX_FRAMES frames, and where librosa is missing.
     """
     sound, frames = _checked(waveform, rate, frame_rate)
@@ -98,7 +105,7 @@ def listen(waveform: Tensor, rate: int, *, frame_rate: float = 24.0) -> Sound:
         return Sound(frame_rate, nothing, np.full((frames, 12), 1 / 12, np.float32))
     size = 2 ** round(math.log2(WINDOW_SEC * rate))
     hop = max(1, min(size // 4, int(rate / frame_rate)))  # each frame hears one window or more
-    mel, chroma, loudness = _spectra(librosa, sound, rate, size, hop)
+    mel, chroma, loudness = _spectra(librosa, sound, rate, size, hop, progress)
     onsets = librosa.onset.onset_strength(
         S=librosa.power_to_db(mel), sr=rate, hop_length=hop, n_fft=size
     )
@@ -157,7 +164,12 @@ def _top_hz(rate: int) -> float:
 
 
 def _spectra(
-    librosa: Any, sound: np.ndarray, rate: int, size: int, hop: int
+    librosa: Any,
+    sound: np.ndarray,
+    rate: int,
+    size: int,
+    hop: int,
+    progress: Callable[[int, int], object] | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """mel power [NUM_MELS, H], chroma [12, H] and loudness [H] of windows `hop` samples apart.
 
@@ -174,6 +186,8 @@ def _spectra(
         piece = padded[first * hop : (first + windows - 1) * hop + size]
         power = np.abs(librosa.stft(piece, n_fft=size, hop_length=hop, center=False)) ** 2
         parts.append((to_mel @ power, to_chroma @ power, np.sqrt(power.sum(axis=0))))
+        if progress is not None:
+            progress(first + windows, count)
     mel, chroma, loudness = zip(*parts, strict=True)
     return np.concatenate(mel, 1), np.concatenate(chroma, 1), np.concatenate(loudness)
 

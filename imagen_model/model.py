@@ -25,6 +25,7 @@ from .scoring import Scores, score
 if TYPE_CHECKING:
     from .audio_walk import Reactions, Sound
     from .conditioning.audio import Clip
+    from .conditioning.condition import Progress as Told
 
 
 class Model:
@@ -56,20 +57,27 @@ class Model:
             self.lite0.to(device)
         return self
 
-    def encode_text(self, texts: Sequence[str] | str, *, style: str | None = None) -> Condition:
+    def encode_text(
+        self,
+        texts: Sequence[str] | str,
+        *,
+        style: str | None = None,
+        progress: Told | None = None,
+    ) -> Condition:
         """One condition row a text. Empty text asks for anything; with style None a text that names
         one of the styles chooses it, and else the seed.
 
         `(apple:1.3)` weighs words, and what is not English is read word by word
-        (conditioning/prompt.py). ValueError for a style or a text encoder that the model does not
-        know, and for weights that are not from 0 to 3.
+        (conditioning/prompt.py). `progress` is called with (done, total) now and then and may raise
+        to cancel. ValueError for a style or a text encoder that the model does not know, and for
+        weights that are not from 0 to 3.
         """
         from .conditioning.text import encode_text
 
         texts = [texts] if isinstance(texts, str) else list(texts)
         if any(text.strip() for text in texts):
             self._refuse_without_text("give an empty prompt")
-            return encode_text(texts, styles=self.styles, style=style)
+            return encode_text(texts, styles=self.styles, style=style, progress=progress)
         from .conditioning.condition import style_weights
 
         null = Condition.null(len(texts), self.config.conditioning)
@@ -83,17 +91,19 @@ class Model:
         texts = [texts] if isinstance(texts, str) else texts
         return how_read(read_prompts(texts, styles=self.styles, style=style))
 
-    def encode_image(self, pictures: Tensor, *, style: str | None = None) -> Condition:
+    def encode_image(
+        self, pictures: Tensor, *, style: str | None = None, progress: Told | None = None
+    ) -> Condition:
         """What pictures [N, C, H, W] in [-1, 1] of any size show, as one condition row each.
 
-        Four channels are premultiplied RGBA. style None lets the seed choose. ValueError for a
-        style that the model does not know, for a model without the bundled text encoder, and for
-        what is no picture (conditioning/image.py).
+        Four channels are premultiplied RGBA. style None lets the seed choose. `progress` as in
+        encode_text. ValueError for a style that the model does not know, for a model without the
+        bundled text encoder, and for what is no picture (conditioning/image.py).
         """
         from .conditioning.image import encode_image
 
         self._refuse_without_text("it takes no pictures")
-        return encode_image(pictures, styles=self.styles, style=style)
+        return encode_image(pictures, styles=self.styles, style=style, progress=progress)
 
     def encode_audio(self, clips: Sequence[Clip], *, style: str | None = None) -> Condition:
         """What is said in clips (waveform [C, L] float, sample rate in Hz), a condition row each.

@@ -6,7 +6,7 @@ from comfy_api.latest import io
 from ..imagen_model import Reactions, listen
 from ..imagen_model.audio_walk import SOURCES
 from .convert import BACKGROUNDS, link_to_latent, to_image_and_mask
-from .host import NodeProgress, to_intermediate
+from .host import NodeProgress, stage_progress, to_intermediate
 from .types import CATEGORY, ImagenCondition, ImagenLatent, ImagenModel
 
 
@@ -131,7 +131,12 @@ class ImagenAudioWalk(io.ComfyNode):
         cls, model, condition, latent: dict, audio: dict, frame_rate: float, truncation: float,
         background: str, **reactions,
     ) -> io.NodeOutput:  # fmt: skip
-        sound = listen(audio["waveform"][0], audio["sample_rate"], frame_rate=frame_rate)
+        sound = listen(
+            audio["waveform"][0],
+            audio["sample_rate"],
+            frame_rate=frame_rate,
+            progress=stage_progress("listening"),
+        )
         batches = model.ready().audio_walk(
             condition,
             link_to_latent(latent),

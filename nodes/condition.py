@@ -4,7 +4,7 @@ from comfy_api.latest import io, ui
 
 from ..imagen_model import combined, hear
 from .convert import to_pictures
-from .host import all_styles, tell
+from .host import all_styles, stage_progress, tell
 from .types import CATEGORY, ImagenCondition, ImagenModel
 
 ANY_STYLE = "any"
@@ -60,7 +60,9 @@ class ImagenEncodeText(io.ComfyNode):
     def execute(cls, model, text: str, style: str, per_line: bool = False) -> io.NodeOutput:
         chosen = None if style == ANY_STYLE else style
         prompts = (text.strip().splitlines() if per_line else text) or ""
-        condition = model.model.encode_text(prompts, style=chosen)
+        condition = model.model.encode_text(
+            prompts, style=chosen, progress=stage_progress("reading")
+        )
         read = model.model.how_read(prompts, style=chosen)
         tell(cls.hidden.unique_id, read)
         return io.NodeOutput(condition, ui=ui.PreviewText(read) if read else None)
@@ -108,7 +110,10 @@ class ImagenEncodeImage(io.ComfyNode):
     @classmethod
     def execute(cls, model, image, style: str, mask=None) -> io.NodeOutput:
         chosen = None if style == ANY_STYLE else style
-        return io.NodeOutput(model.model.encode_image(to_pictures(image, mask), style=chosen))
+        condition = model.model.encode_image(
+            to_pictures(image, mask), style=chosen, progress=stage_progress("looking")
+        )
+        return io.NodeOutput(condition)
 
 
 class ImagenEncodeAudio(io.ComfyNode):
@@ -153,7 +158,7 @@ class ImagenEncodeAudio(io.ComfyNode):
     def execute(cls, model, audio, style: str) -> io.NodeOutput:
         chosen = None if style == ANY_STYLE else style
         clips = [(wave, audio["sample_rate"]) for wave in audio["waveform"]]
-        heard = hear(clips)
+        heard = hear(clips, progress=stage_progress("listening"))
         condition = model.model.encode_text(heard, style=chosen)
         return io.NodeOutput(condition, "\n".join(heard))
 

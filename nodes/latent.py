@@ -117,7 +117,11 @@ class ImagenMixLatents(io.ComfyNode):
     @classmethod
     def execute(cls, model, condition, coarse: dict, fine: dict, from_block: int) -> io.NodeOutput:
         ready = model.ready()
-        a, b = (ready.into_w(condition, link_to_latent(link)) for link in (coarse, fine))
+        progress = NodeProgress(1)
+        a, b = (
+            ready.into_w(condition, link_to_latent(link), progress=progress)
+            for link in (coarse, fine)
+        )
         return io.NodeOutput(latent_to_link(mixed(a, b, from_block=from_block)))
 
 
@@ -226,10 +230,10 @@ class ImagenDirection(io.ComfyNode):
         second_attribute: str = BY_NUMBER,
     ) -> io.NodeOutput:  # fmt: skip
         ready = model.ready()
-        points = ready.into_w(condition, link_to_latent(latent))
+        progress = NodeProgress(1)
+        points = ready.into_w(condition, link_to_latent(latent), progress=progress)
         first = direction if attribute == BY_NUMBER else attribute
         second = second_direction if second_attribute == BY_NUMBER else second_attribute
-        progress = NodeProgress(1)
         ways = [
             (ready.direction(way, progress=progress), far)
             for way, far in ((first, strength), (second, second_strength))

@@ -27,6 +27,7 @@ LONG = "n" * 300
 OTHER = {"condition": ["text_other", 0]}
 THREE = {"condition": ["texts", 0]}
 LATENT = {"latent": ["latent_other", 0]}
+QUIET = {"audio": ["silence", 0]}
 BIG = {"image": ["huge", 0], "mask": ["cover", 0]}
 
 
@@ -39,6 +40,7 @@ MISTAKES = [
     ("inverted", {"inverted": OTHER}, "the condition is of another model"),
     ("score", {"score": OTHER}, "the condition is of another model"),
     ("rate", {"rate": OTHER}, "the condition is of another model"),
+    ("film", {"film": OTHER}, "the condition is of another model"),
     ("sample", {"sample": THREE}, "3 conditions do not fit 2 pictures"),
     ("truncated", {"truncated": THREE}, "3 conditions do not fit 2 pictures"),
     ("inverted", {"inverted": THREE}, "3 conditions do not fit 2 pictures"),
@@ -47,6 +49,8 @@ MISTAKES = [
     ("sample", {"sample": LATENT}, r"shape \(24,\) do not fit this model, whose are \(16,\)"),
     ("truncated", {"truncated": LATENT}, "draw them with this model"),
     ("mixed", {"mixed": {"fine": ["latent_other", 0]}}, "draw them with this model"),
+    ("film", {"film": LATENT}, "draw them with this model"),
+    ("film", {"film": {"audio": ["sample", 0]}}, r"received_type\(IMAGE\) mismatch"),
     ("moved", {"moved": LATENT}, "draw them with this model"),
     ("rate", {"rate": LATENT}, "draw them with this model"),
     ("sample", {"sample": {"latent": ["mixed", 0], "model": ["other", 0]}}, r"\(3, 32\) do not"),
@@ -61,10 +65,18 @@ MISTAKES = [
     ("score", {"score": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
     ("best", {"best": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
     ("grid", {"grid": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
+    ("shown", {"shown": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
     ("saved", {"saved": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
     ("score", {"score": {"image": ["three", 0]}}, "2 masks do not fit 3 images"),
     ("walk", {"latent": {"batch_size": 1}}, "needs 2 latents or more"),
+    ("film", {"latent": {"batch_size": 1}}, "needs 2 latents or more"),
+    # sounds
+    ("spoken", {"spoken": QUIET}, "the sound is silent"),
+    ("spoken", {"spoken": QUIET, "silence": {"duration": 0.05}}, "0.050 s long; expected 0.1 s"),
+    ("film", {"film": QUIET, "silence": {"duration": 2400.0}}, "57600 frames; expected 16384 or"),
     # words
+    ("shown", {"shown": {"style": "cubist"}}, "style is 'cubist'; this model knows: fluent-3d"),
+    ("spoken", {"spoken": {"style": "cubist"}}, "style is 'cubist'; this model knows: fluent-3d"),
     ("text", {"text": {"style": "cubist"}}, "style is 'cubist'; this model knows: fluent-3d"),
     ("grid", {"grid": {"captions": "a\nb\nc"}}, "3 captions do not fit 2 pictures"),
     ("saved", {"saved": {"captions": "a\nb\nc"}}, "3 captions do not fit 2 pictures"),
@@ -106,6 +118,9 @@ MISTAKES = [
     ("sample", {"sample": {"background": "pink"}}, "'pink'"),
     ("train", {"train": {"resolution": "17"}}, "'17'"),
     ("moved", {"moved": {"direction": 127}}, "direction 127; this model has 0 to 31"),
+    ("film", {"film": {"frame_rate": 121.0}}, "bigger than max"),
+    ("film", {"film": {"fine_from": "drums"}}, "'drums'"),
+    ("moved", {"moved": {"attribute": "beauty"}}, "'beauty'"),
     ("mixed", {"mixed": {"from_block": 6}}, "from_block is 6; expected 0 to 3"),
     ("grid", {"grid": BIG | {"scale": 16}}, "expected 100,000,000 at most"),
     ("folder", {"folder": {"resolution": 2048}}, "too many at once; expected 16 at most"),
@@ -114,7 +129,12 @@ MISTAKES = [
 UNFIT = [  # what a model cannot do
     ("texts", "grey", "model grey was trained without text; give an empty prompt"),
     ("texts", "dcgan", "model dcgan was trained without text; give an empty prompt"),
+    ("shown", "grey", "model grey was trained without text; it takes no pictures"),
+    ("shown", "dcgan", "model dcgan was trained without text; it takes no pictures"),
+    ("spoken", "grey", "model grey was trained without text"),
+    ("spoken", "dcgan", "model dcgan was trained without text"),
     ("moved", "dcgan", "this model has no w space"),
+    ("film", "dcgan", "this model has no w space"),
 ]
 
 
@@ -184,6 +204,9 @@ def test_every_node_takes_a_model_of_any_kind(host, model):
         ("truncated", {"truncation": 2.0}),
         ("folder", {"resolution": 17, "limit": 4096, "shuffle_seed": 2**53 - 1}),
         ("rate", {"ratings": "\n ", "truncation": 0.0}),
+        ("shown", {"image": ["huge", 0], "mask": ["cover", 0]}),
+        ("film", {"coarse": 8.0, "fine": 8.0, "attack": 0.0, "smoothing": 10.0, "loop": False}),
+        ("film", {"frame_rate": 1.0, "truncation": 0.0, "background": "none"}),
     ],
 )
 def test_strange_words_and_extreme_numbers_run(host, target, inputs):

@@ -101,11 +101,11 @@ def open_example(page: Page, server: Server, name: str) -> None:
     page.set_viewport_size(VIEW)
     page.goto(f"{server.address}/?template={name}&source=imagen-gan")
     page.wait_for_function("window.app?.graph?.nodes.length > 2")
-    page.evaluate("app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
+    page.evaluate("void app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
     page.wait_for_timeout(2000)
-    for button in page.locator("button:has(.pi-times):visible").all()[:1]:
-        if page.get_by_text("Introducing Nodes 2.0").is_visible():
-            button.click()  # the banner
+    banner = page.locator("div:has(> button:has-text('Try it out')) button:has(i)")
+    if banner.count():
+        banner.first.click()
 
 
 def run_on_page(page: Page, server: Server) -> None:
@@ -144,13 +144,13 @@ def fit_view(page: Page) -> None:
     page.set_viewport_size(
         {
             "width": max(VIEW["width"], round(width * SCALE) + 160),
-            "height": max(VIEW["height"], round(height * SCALE) + 200),
+            "height": max(VIEW["height"], round(height * SCALE) + 220),
         }
     )
     page.evaluate(
         """([left, top, scale]) => {
             app.canvas.ds.scale = scale
-            app.canvas.ds.offset = [80 / scale - left, 110 / scale - top]
+            app.canvas.ds.offset = [80 / scale - left, 140 / scale - top]
             app.canvas.setDirty(true, true)
         }""",
         [left, top, SCALE],

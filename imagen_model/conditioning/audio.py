@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..files import WEIGHTS_DIR, checked_sha256, dequantized
-from .condition import Condition
+from .condition import Condition, Progress
 from .lexicon import Entry, Lexicon
 from .text import encode_text
 
@@ -190,14 +190,16 @@ class Listener:
             self.network.load_state_dict(dequantized(state))
 
     @torch.no_grad()
-    def hear(self, clips: Sequence[Clip]) -> list[str]:
-        """The words of each clip, one text each; ValueError as `mono`, and for no words."""
+    def hear(self, clips: Sequence[Clip], progress: Progress | None = None) -> list[str]:
+        """The words of each clip, one text each; `progress` is called with frames of each clip.
+        ValueError as `mono`, and for no words."""
         texts = []
         for wave, rate in clips:
             mel, mask = batch([levelled(trimmed(mel_power(mono(wave, rate), rate)))])
             heard = self.network(mel, mask)[0][0]  # [L, 1 + P]
             # a short word, said unclearly, may not be worth its cost
-            words = self.lexicon.best(heard) or self.lexicon.best(heard, free=True)
+            words = self.lexicon.best(heard, progress=progress)
+            words = words or self.lexicon.best(heard, free=True, progress=progress)
             texts.append(" ".join(words))
             if not words:
                 raise ValueError("no words were heard in the sound")
@@ -210,16 +212,17 @@ def listener() -> Listener:
     return Listener()
 
 
-def hear(clips: Sequence[Clip]) -> list[str]:
+def hear(clips: Sequence[Clip], *, progress: Progress | None = None) -> list[str]:
     """What is said in clips (waveform [C, L] float, sample rate in Hz), in English, a text each.
 
     Any rate from 2 to 768 kHz and any number of channels, 0.1 to 60 s: of a longer clip the first
-    60 count, with a warning. ValueError for silence, NaN, too short a clip, or one without words,
-    and for no clips at all.
+    60 count, with a warning. `progress` is called with (done, total) of each clip's moments, and
+    may raise to cancel. ValueError for silence, NaN, too short a clip, or one without words, and
+    for no clips at all.
     """
     if not clips:
         raise ValueError("there is no sound")
-    return listener().hear(clips)
+    return listener().hear(clips, progress)
 
 
 def encode_audio(clips: Sequence[Clip], *, styles: tuple[str, ...], style: str | None) -> Condition:

@@ -7,6 +7,7 @@ whose style weights are all zero leaves the style to the seed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from ..config import ConditioningConfig
 
+Progress = Callable[[int, int], object]  # done, total; what it raises ends the work
 STYLE_SHARPNESS = 40.0  # how firmly a seed that chooses its style settles on one
 
 

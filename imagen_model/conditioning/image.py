@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..features import LEVEL_CHANNELS, as_rgb, lite0, lite0_hash
 from ..files import WEIGHTS_DIR, checked_sha256, dequantized
-from .condition import Condition, stretched, style_weights
+from .condition import Condition, Progress, stretched, style_weights
 from .slots import NUM_SLOTS, TokenSlots
 from .text import text_encoder, text_encoder_hash
 
@@ -112,9 +112,10 @@ class ImageEncoder:
             self.head.load_state_dict(state)
 
     @torch.no_grad()
-    def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, pictures: Tensor, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
         """Pictures [N, C, H, W] in [-1, 1], of any size -> tokens [N, 8, 384] and pooled [N, 384]
-        of unit length, on the CPU. ValueError for what is no picture."""
+        of unit length, on the CPU. `progress` is called after each BATCH of them. ValueError for
+        what is no picture."""
         if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4) or not pictures.numel():
             raise ValueError(
                 f"pictures of shape {list(pictures.shape)}; expected [N, 1, 3 or 4, H, W]"
@@ -127,6 +128,8 @@ class ImageEncoder:
             rows = self._in_captions(self.head(place_features(part.clamp(-1, 1)))[1])
             tokens.append(rows[0])
             pooled.append(rows[1])
+            if progress is not None:
+                progress(sum(map(len, pooled)), len(pictures))
         return torch.cat(tokens), torch.cat(pooled)
 
     def _in_captions(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
@@ -148,8 +151,14 @@ def image_encoder() -> ImageEncoder:
     return ImageEncoder()
 
 
-def encode_image(pictures: Tensor, *, styles: tuple[str, ...], style: str | None) -> Condition:
+def encode_image(
+    pictures: Tensor,
+    *,
+    styles: tuple[str, ...],
+    style: str | None,
+    progress: Progress | None = None,
+) -> Condition:
     """One condition row a picture, all in `style` (None: the seed chooses one)."""
-    tokens, pooled = image_encoder().encode(pictures)
+    tokens, pooled = image_encoder().encode(pictures, progress)
     mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
     return Condition(tokens, mask, pooled, style_weights(styles, style, len(pooled)))

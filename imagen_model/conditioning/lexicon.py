@@ -13,6 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .condition import Progress
+
+TOLD = 16  # frames between two calls of `progress`
 NEVER = float("-inf")
 
 
@@ -44,9 +47,11 @@ class Lexicon:
         self.step = torch.where(place >= 1, 0.0, NEVER)  # from the state before
         self.skip = torch.where((place >= 2) & (self.label > 0) & ~again, 0.0, NEVER)
 
-    def best(self, heard: Tensor, *, free: bool = False) -> list[str]:
+    def best(
+        self, heard: Tensor, *, free: bool = False, progress: Progress | None = None
+    ) -> list[str]:
         """heard [L, 1 + P] log probabilities, blank first -> texts of the likeliest entries, each
-        at its cost or `free`."""
+        at its cost or `free`. `progress` is called with frames."""
         cost = torch.zeros_like(self.cost) if free else self.cost
         n = len(self.label)
         # Of the best path that is in a state now: its score, and when it entered the entry. Two
@@ -55,6 +60,8 @@ class Lexicon:
         between = 0.0  # score of the best path that is in no entry
         trace: list[tuple[int, int] | None] = []  # by frame: the entry that ended, and its begin
         for frame, emission in enumerate(heard):
+            if progress is not None and frame % TOLD == 0:
+                progress(frame, len(heard))
             step, skip = score[1:-1] + self.step, score[:-2] + self.skip
             came = torch.where(step > score[2:], begun[1:-1], begun[2:])
             stepped = torch.maximum(step, score[2:])

@@ -18,8 +18,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from ..files import WEIGHTS_DIR, checked_sha256, dequantized
-from .condition import Condition, style_weights
-from .prompt import read_prompts, unknown_words
+from .condition import Condition, Progress, style_weights
+from .prompt import Prompt, read_prompts, unknown_words
 from .weighting import encode_weighted
 
 logger = logging.getLogger(__name__)
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 TEXT_DIR = WEIGHTS_DIR / "minilm"
 TEXT_FILE = TEXT_DIR / "minilm-int8.safetensors"
 MAX_TOKENS = 32  # word pieces that the networks see, [CLS] and [SEP] included
+BATCH = 128  # prompts encoded at a time
 MAX_CHARACTERS = 2000  # more can't change the first word pieces, and would only cost time
 
 
@@ -141,16 +142,32 @@ def text_encoder() -> TextEncoder:
     return TextEncoder()
 
 
-def encode_text(texts: list[str], *, styles: tuple[str, ...], style: str | None) -> Condition:
+def encode_text(
+    texts: list[str],
+    *,
+    styles: tuple[str, ...],
+    style: str | None,
+    progress: Progress | None = None,
+) -> Condition:
     """One condition row a text, all in `style` (None: the one that a text names, or the seed's).
 
     Texts are read by prompt.py: weights in brackets, other languages, names of styles. One warning
-    names the words that no English is known for. ValueError for a weight that is not from 0 to 3.
+    names the words that no English is known for. `progress` is called after each BATCH of them.
+    ValueError for a weight that is not from 0 to 3.
     """
     prompts = read_prompts(texts, styles=styles, style=style)
     unknown = unknown_words(prompts)
     if unknown:
         logger.warning(unknown)
+    parts = []
+    for begin in range(0, len(prompts), BATCH):
+        parts.append(_encoded(prompts[begin : begin + BATCH], styles))
+        if progress is not None:
+            progress(begin + len(parts[-1]), len(prompts))
+    return Condition.cat(parts)
+
+
+def _encoded(prompts: list[Prompt], styles: tuple[str, ...]) -> Condition:
     encoder = text_encoder()
     tokens, mask, pooled = encoder.encode([prompt.text for prompt in prompts])
     rows = [style_weights(styles, prompt.style, 1) for prompt in prompts]
