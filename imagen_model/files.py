@@ -55,6 +55,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def storable(text: str) -> str:
+    """Half of a surrogate pair, which JSON can carry and a file cannot, becomes a question mark."""
+    return text.encode(errors="replace").decode()
+
+
 def save_tensors(
     tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from .files import storable
+
 KEY, GRAPH_KEY = "imagen", "prompt"
 NOT_FOR_DIAGNOSIS = "synthetic, not for diagnosis"
 SUFFIXES = {".png"}
@@ -36,7 +38,7 @@ def png_info(facts: dict | None, graph: dict | None = None) -> PngInfo:
     info = PngInfo()
     for key, value in ((KEY, facts), (GRAPH_KEY, graph)):
         if value is not None:
-            info.add_itxt(key, json.dumps(value, ensure_ascii=False))
+            info.add_itxt(key, storable(json.dumps(value, ensure_ascii=False)))
     return info
 
 

@@ -157,7 +157,8 @@ def test_ct_and_mr_files_become_a_folder_that_trains_with_one_channel(tmp_path, 
     sample = ["sample", "--model", run / "latest.safetensors", "--prompt", "CT scan"]
     assert main([*map(str, sample), "--out", str(drawn)]) == 0
     with Image.open(drawn) as image:
-        assert image.mode == "L" and image.size == (32, 32)
+        assert image.mode == "I;16" and image.size == (32, 32)
+        assert "not for diagnosis" in image.text["imagen"]
 
 
 def test_no_byte_of_a_patient_reaches_the_output(tmp_path, capsys):

@@ -134,7 +134,6 @@ UNFIT = [  # what a model cannot do
     ("spoken", "grey", "model grey was trained without text"),
     ("spoken", "dcgan", "model dcgan was trained without text"),
     ("moved", "dcgan", "this model has no w space"),
-    ("film", "dcgan", "this model has no w space"),
 ]
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..files import storable
 from .languages import is_english, to_english, units_of
 from .weighting import Part, parse_weights
 
@@ -63,7 +64,7 @@ def how_read(prompts: Iterable[Prompt]) -> str:
 
 
 def _read(text: str, styles: tuple[str, ...], style: str | None) -> Prompt:
-    parts = parse_weights(text[:MOST_CHARACTERS])
+    parts = parse_weights(storable(text[:MOST_CHARACTERS]))
     texts, weights = [t for t, _ in parts], [weight for _, weight in parts]
     named, texts = _style_in(texts, (style,) if style else styles)
     english = to_english(texts)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from ..files import WEIGHTS_DIR, checked_sha256, dequantized
+from ..files import WEIGHTS_DIR, checked_sha256, dequantized, storable
 from .condition import Condition, Progress, style_weights
 from .prompt import Prompt, read_prompts, unknown_words
 from .weighting import encode_weighted
@@ -127,7 +127,7 @@ class TextEncoder:
 
     def pieces(self, texts: list[str]) -> tuple[Tensor, Tensor, list[list[tuple[int, int]]]]:
         """Word pieces as ids [N, T], mask [N, T], and where in its text each of them is."""
-        texts = [text[:MAX_CHARACTERS].encode(errors="replace").decode().rstrip() for text in texts]
+        texts = [storable(text[:MAX_CHARACTERS]).rstrip() for text in texts]
         encodings = self.tokenizer.encode_batch(texts)
         if any(encoding.overflowing for encoding in encodings):
             logger.warning("a prompt is over %d word pieces; the rest is ignored", MAX_TOKENS)

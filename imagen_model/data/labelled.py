@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..files import sha256_of, write_atomically
+from ..files import sha256_of, storable, write_atomically
 from ..grid import save_png
 from .folder import METADATA, SUFFIXES, Progress, Sample
 
@@ -58,7 +58,7 @@ def append_labelled(
             f"facts of {len(facts)} pictures do not fit {len(pictures)}; "
             f"expected 1 or {len(pictures)}"
         )
-    captions = [_storable(text) for text in captions] * (len(pictures) // len(captions))
+    captions = [storable(text) for text in captions] * (len(pictures) // len(captions))
     folder = Path(root) / TRAIN
     known = folder / METADATA
     if not known.is_file() and any(p.suffix.lower() in SUFFIXES for p in Path(root).rglob("*")):
@@ -76,7 +76,7 @@ def append_labelled(
             save_png(picture, path, made, graph=graph)
             written.append(path)
             numbers[label] += 1
-            sample = Sample(path, text=caption.strip(), style=_storable(style))
+            sample = Sample(path, text=caption.strip(), style=storable(style))
             rows.append({**sample.metadata(folder), "sha256": sha256_of(path)})
             if progress is not None:
                 progress(len(written), len(pictures))
@@ -95,11 +95,6 @@ def next_number(folder: Path) -> int:
     """The first number that no file of the folder has reached."""
     numbers = [int(p.stem) for p in folder.glob("*.png") if p.stem.isdecimal()]
     return max(numbers, default=-1) + 1
-
-
-def _storable(text: str) -> str:
-    """Half of a surrogate pair, which JSON can carry and a file cannot, becomes a question mark."""
-    return text.encode(errors="replace").decode()
 
 
 def chosen(samples: list[Sample], limit: int, *, shuffle_seed: int | None = None) -> list[Sample]:

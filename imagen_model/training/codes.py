@@ -30,8 +30,9 @@ class PictureCodes:
         if style.shape[1]:  # a style is asked for, not left open
             x = x - style @ (style.t() @ x / style.sum(dim=0)[:, None].clamp(min=1))
         x = x - x.mean(dim=0)
-        variance, axes = torch.linalg.eigh(x.t() @ x / len(x))  # ascending
-        axes, variance = axes[:, -num:], variance[-num:]
+        spread = x.double()  # in float32 LAPACK may give up on pictures that are all alike
+        variance, axes = torch.linalg.eigh(spread.t() @ spread / len(x))  # ascending
+        axes, variance = axes[:, -num:].to(x), variance[-num:].to(x)
         self.codes = x @ axes / variance.clamp(min=1e-6).sqrt()
         rows, text = captions.words
         count = captions.num_sharing.clamp(min=1)[:, None]
