@@ -9,9 +9,11 @@ number of channels; pictures are NCHW in [-1, 1], four channels are premultiplie
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +28,7 @@ from .sampling import Progress, full_precision
 SCALE = 4
 UPSCALER_FILE = WEIGHTS_DIR / "upscaler" / "emoji-x4.safetensors"
 MAX_SIDE = 1024  # pixels of what goes in
-PIXELS_AT_ONCE = 64 * 64 * 16  # that go in: a batch of pictures, or a single large one
+PIXELS_AT_ONCE = 128 * 128  # that go in: a batch of small pictures, or a window of a large one
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,19 @@ class Upscaler(nn.Module):
         enlarged = F.interpolate(x, scale_factor=SCALE, mode="bilinear", align_corners=False)
         return enlarged + self.out(features)
 
+    @property
+    def reach(self) -> int:
+        """How many pixels of what goes in are between one and the farthest that it depends on."""
+        return 2 * self.config.num_blocks + 3  # stem, blocks and the first `up`; the rest: under 1
+
 
 def load_upscaler(path: Path = UPSCALER_FILE) -> Upscaler:
-    """Read and verify a file that tools/train_upscaler.py wrote."""
+    """Read and verify a file that tools/train_upscaler.py wrote; ValueError where it is missing."""
+    if not path.is_file():
+        raise ValueError(
+            f"the upscaler's weights {path} are missing; reinstall the package, or enlarge with "
+            "ComfyUI's own Upscale Image (ImageScale)"
+        )
     checked_sha256(path)
     with safe_open(path, "pt") as file:
         config = UpscalerConfig(**json.loads(file.metadata()["config"]))
@@ -87,10 +99,10 @@ def load_upscaler(path: Path = UPSCALER_FILE) -> Upscaler:
     return channels_last(network)
 
 
-@lru_cache(maxsize=1)
-def upscaler() -> Upscaler:
-    """The bundled one, loaded once a process."""
-    return load_upscaler()
+@lru_cache(maxsize=2)
+def bundled_upscaler(device: torch.device) -> Upscaler:
+    """The bundled one, loaded once a process and device."""
+    return load_upscaler().to(device)
 
 
 @torch.no_grad()
@@ -101,38 +113,78 @@ def upscale(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Tensor:
-    """Pictures [N, C, H, W] in [-1, 1] with C of 1, 3 or 4 -> [N, C, 4 H, 4 W] in [-1, 1].
+    """Pictures [N, C, H, W] in [-1, 1] with C of 1, 3 or 4 -> [N, C, 4 H, 4 W] in [-1, 1], fp32 on
+    the CPU.
 
-    `progress` may raise to cancel. ValueError for other shapes and for sides over 1024 pixels.
+    `network` is the bundled one unless given, and then already on `device`. `progress` counts
+    batches, or windows of large pictures, and may raise to cancel. ValueError for other shapes, for
+    sides over MAX_SIDE, and where the weights are missing.
     """
-    if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4):
+    if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4) or not pictures.numel():
         raise ValueError(f"pictures have shape {tuple(pictures.shape)}; expected [N, 1|3|4, H, W]")
     count, channels, height, width = pictures.shape
     if max(height, width) > MAX_SIDE:
         raise ValueError(f"pictures of {width}x{height}; expected sides of up to {MAX_SIDE} pixels")
-    network = (network or upscaler()).to(device)
-    batch = max(1, PIXELS_AT_ONCE // (height * width))
-    parts = []
+    if network is None:
+        network = bundled_upscaler(torch.device(device))
+    windows = list(windows_of(height, width, network.reach))
+    parts = pictures.split(max(1, PIXELS_AT_ONCE // (height * width)))
+    result = torch.empty(count, channels, SCALE * height, SCALE * width)
+    done = 0
     with full_precision():
-        for part in pictures.split(batch):
-            large = network(_as_rgba(part).to(device)).clamp(-1, 1).cpu()
-            parts.append(_in_channels(large, channels))
-            if progress is not None:
-                done = min(len(parts) * batch, count)
-                progress(done, count, parts[-1])
-    return torch.cat(parts)
+        for part, large in zip(parts, result.split(len(parts[0])), strict=True):
+            for i, window in enumerate(windows, start=1):
+                seen = part[window.seen].to(device)
+                made = in_channels(network(as_rgba(seen)).clamp(-1, 1), channels)
+                large[window.written] = made[window.kept].cpu()
+                done += 1
+                if progress is not None:
+                    whole = large if i == len(windows) else None
+                    progress(done, len(parts) * len(windows), whole)
+    return result
 
 
-def _as_rgba(pictures: Tensor) -> Tensor:
+class Window(NamedTuple):
+    """A part of pictures [..., H, W], as indices."""
+
+    seen: tuple  # what goes in
+    kept: tuple  # of what then comes out
+    written: tuple  # where that is in the whole result
+
+
+def windows_of(height: int, width: int, reach: int) -> Iterator[Window]:
+    """Windows that cover a picture and see `reach` pixels beyond: together as if it were whole."""
+    side = max(height, width)
+    if height * width > PIXELS_AT_ONCE:
+        side = int(PIXELS_AT_ONCE**0.5) - 2 * reach
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            rows, columns = _span(top, side, height, reach), _span(left, side, width, reach)
+            yield Window(*((..., r, c) for r, c in zip(rows, columns, strict=True)))
+
+
+def _span(begin: int, side: int, length: int, reach: int) -> tuple[slice, slice, slice]:
+    """seen, kept and written of a Window along one axis."""
+    end = min(begin + side, length)
+    low, high = max(begin - reach, 0), min(end + reach, length)
+    return (
+        slice(low, high),
+        slice(SCALE * (begin - low), SCALE * (end - low)),
+        slice(SCALE * begin, SCALE * end),
+    )
+
+
+def as_rgba(pictures: Tensor) -> Tensor:
+    """Grey and RGB as opaque RGBA, fp32."""
     x = pictures.float()
     if x.shape[1] == 1:
         x = x.expand(-1, 3, -1, -1)
     return x if x.shape[1] == 4 else torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
 
 
-def _in_channels(rgba: Tensor, channels: int) -> Tensor:
-    """Of a picture that was opaque, or had RGBA."""
+def in_channels(rgba: Tensor, channels: int) -> Tensor:
+    """What became of a picture with so many channels; RGBA stays premultiplied."""
     if channels == 4:
         alpha = rgba[:, 3:]
-        return torch.cat([torch.minimum(rgba[:, :3], alpha), alpha], dim=1)  # premultiplied
+        return torch.cat([torch.minimum(rgba[:, :3], alpha), alpha], dim=1)
     return rgba[:, :3] if channels == 3 else rgba[:, :3].mean(dim=1, keepdim=True)

@@ -1,12 +1,14 @@
 """Train the bundled upscaler: `python tools/train_upscaler.py data/emoji-128 --out runs/upscaler`.
 
 `imagen data emoji --resolution 128` makes the data; the styles that come at 128 px or more are used
-(two of the four come at 64). The low-resolution picture is a 32 px version of a real one, sometimes
-blurred and noisy as a generator's pictures are; the target a crop of 64 px. The loss is feature
-matching and L1 with a hinge game against the library's own discriminator, heads on lite0 included.
+(two of the four come at 64). The small picture is a 32 px version of a real one, mostly with the
+faults of a generator's pictures: soft, wobbly and fringed edges, some noise. The target is a crop
+of 64 px. The loss is feature matching and L1 with a hinge game against the library's own
+discriminator, heads on lite0 included. The bundled model's own drawings play in that game, too;
+they have no target, and need only look real and keep their colours.
 
-Resumable from its last 200 steps. At the end the weights are written as the bundled
-file, and compared with bicubic enlargement on the held-out pictures.
+Resumable from its last 200 steps. At the end the weights are written as the bundled file, and
+compared with bicubic and Lanczos enlargement on the held-out pictures.
 """
 
 from __future__ import annotations
@@ -18,29 +20,44 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from imagen_model import __version__
+from imagen_model import __version__, load
+from imagen_model.bundled import ALIASES
 from imagen_model.config import COND_DIM, DiscriminatorConfig
-from imagen_model.data.folder import PictureSet, load_pictures, read_samples
+from imagen_model.data.folder import PictureSet, Sample, load_pictures, read_samples
 from imagen_model.discriminator import Discriminator
+from imagen_model.evaluation.extractor import Lite1
 from imagen_model.features import as_rgb, lite0, lite0_hash
 from imagen_model.files import quantized, save_tensors, sha256_of, write_atomically
 from imagen_model.layers import channels_last
 from imagen_model.likeness import feature_matching
 from imagen_model.training.augment import random_background
 from imagen_model.training.losses import hinge_d, hinge_g
-from imagen_model.upscaler import SCALE, UPSCALER_FILE, Upscaler, UpscalerConfig, load_upscaler
+from imagen_model.upscaler import (
+    SCALE,
+    UPSCALER_FILE,
+    Upscaler,
+    UpscalerConfig,
+    load_upscaler,
+    upscale,
+)
 
 STYLES = ("fluent-3d", "fluent-flat")
+RESOLUTION = 128  # pixels of a whole picture
 CROP = 64  # pixels of a target
-BATCH = 16
+BATCH, DRAWN = 12, 4  # pairs, and drawings of the bundled model, a step
+POOL = 1024  # drawings to choose from
 LR, LR_END = 1e-3, 5e-5
-L1_WEIGHT, ADVERSARIAL_WEIGHT = 4.0, 0.1
+L1_WEIGHT, ADVERSARIAL_WEIGHT = 8.0, 0.1
+CLEAN, OPAQUE = 0.3, 0.4  # shares of the small pictures without faults, and over a flat colour
+BLUR_PX, WOBBLE_PX, FRINGE_PX, NOISE = 1.0, 0.4, 0.15, 0.03  # the most, in small pixels
 EMA_DECAY = 0.998
 SAVE_EVERY = 200  # steps
 
@@ -48,9 +65,11 @@ SAVE_EVERY = 200  # steps
 class Training:
     """Both networks, their optimisers, and the average of the upscaler's weights."""
 
-    def __init__(self, pictures: PictureSet, steps: int) -> None:
+    def __init__(self, pictures: PictureSet, drawings: Tensor, steps: int) -> None:
         torch.manual_seed(0)
-        self.pictures, self.steps, self.done = pictures, steps, 0
+        self.pictures, self.drawings = pictures, drawings
+        self.weights = torch.tensor([s.weight for s in pictures.samples])
+        self.steps, self.done = steps, 0
         self.rng = torch.Generator().manual_seed(0)
         self.upscaler = channels_last(Upscaler(UpscalerConfig()))
         self.average = channels_last(Upscaler(UpscalerConfig())).requires_grad_(False)
@@ -68,50 +87,59 @@ class Training:
         return {"upscaler": self.upscaler, "average": self.average, "judge": self.judge}
 
     def batch(self) -> tuple[Tensor, Tensor]:
-        """(low [N, 4, 16, 16], high [N, 4, 64, 64]): crops, aligned to the low pixels."""
-        index = torch.randint(len(self.pictures), (BATCH,), generator=self.rng)
-        whole = self.pictures.batch(index)
+        """(small [BATCH + DRAWN, 4, 16, 16], large [BATCH, 4, 64, 64]): crops; the last DRAWN small
+        ones are the model's and have no large one."""
+        index = self.weights.multinomial(BATCH, generator=self.rng)
+        large = over_flat_colours(self.pictures.batch(index), self.rng)
+        drawn = torch.randint(len(self.drawings), (DRAWN,), generator=self.rng)
+        small = with_faults(shrunk(large, self.rng), self.rng)
+        small = torch.cat([small, over_flat_colours(self.drawings[drawn], self.rng)])
         if torch.rand((), generator=self.rng) < 0.5:
-            whole = whole.flip(3)
-        low = degraded(F.avg_pool2d(whole, SCALE), self.rng)
-        last = (whole.shape[2] - CROP) // SCALE
-        places = torch.randint(last + 1, (BATCH, 2), generator=self.rng).tolist()
+            small, large = small.flip(3), large.flip(3)
         side = CROP // SCALE
-        high_crops = [
+        last = small.shape[2] - side
+        places = torch.randint(last + 1, (len(small), 2), generator=self.rng).tolist()
+        small_crops = [
+            x[:, r : r + side, c : c + side] for x, (r, c) in zip(small, places, strict=True)
+        ]
+        large_crops = [
             x[:, r * SCALE : r * SCALE + CROP, c * SCALE : c * SCALE + CROP]
-            for x, (r, c) in zip(whole, places, strict=True)
+            for x, (r, c) in zip(large, places[:BATCH], strict=True)
         ]
-        low_crops = [
-            x[:, r : r + side, c : c + side] for x, (r, c) in zip(low, places, strict=True)
-        ]
-        return torch.stack(low_crops), torch.stack(high_crops)
+        return torch.stack(small_crops), torch.stack(large_crops)
 
     def step(self) -> dict[str, float]:
-        low, high = self.batch()
-        background = random_background(BATCH, self.rng, torch.device("cpu"))
+        small, large = self.batch()
+        background = random_background(len(small), self.rng, torch.device("cpu"))
         self._set_lr()
-        made = self.upscaler(low)
+        made = self.upscaler(small)
         with torch.no_grad():
-            real_levels = self.lite0(as_rgb(high, background))
+            real_levels = self.lite0(as_rgb(large, background[:BATCH]))
         made_levels = self.lite0(as_rgb(made, background))
         self.judge.requires_grad_(True)
         self.judge.mixer.requires_grad_(False)
-        real = self.judge(high, real_levels).patch_logits
+        real = self.judge(large, real_levels).patch_logits
         fake = self.judge(made.detach(), [level.detach() for level in made_levels]).patch_logits
         d_loss = torch.stack([hinge_d(a, b) for a, b in zip(real, fake, strict=True)]).mean()
         self._descend("judge", d_loss)
         self.judge.requires_grad_(False)
         logits = self.judge(made, made_levels).patch_logits
         adversarial = torch.stack([hinge_g(x, x) for x in logits]).mean()
-        pooled = [self.lite0.pool(levels[-1]) for levels in (real_levels, made_levels)]
-        matching = feature_matching(real_levels, made_levels, *pooled)
-        l1 = F.l1_loss(made, high)
-        self._descend("upscaler", matching + L1_WEIGHT * l1 + ADVERSARIAL_WEIGHT * adversarial)
+        paired = [level[:BATCH] for level in made_levels]
+        pooled = [self.lite0.pool(levels[-1]) for levels in (real_levels, paired)]
+        matching = feature_matching(real_levels, paired, *pooled)
+        l1 = F.l1_loss(made[:BATCH], large)
+        colours = F.l1_loss(F.avg_pool2d(made[BATCH:], 2 * SCALE), F.avg_pool2d(small[BATCH:], 2))
+        loss = matching + L1_WEIGHT * (l1 + colours) + ADVERSARIAL_WEIGHT * adversarial
+        self._descend("upscaler", loss)
         decay = min(EMA_DECAY, (1 + self.done) / (10 + self.done))
         for ours, theirs in zip(self.average.parameters(), self.upscaler.parameters(), strict=True):
             ours.lerp_(theirs.detach(), 1 - decay)
         self.done += 1
-        return {"d": d_loss.item(), "matching": matching.item(), "l1": l1.item()}
+        return {
+            "d": d_loss.item(), "matching": matching.item(), "l1": l1.item(),
+            "colours": colours.item(), "adversarial": adversarial.item(),
+        }  # fmt: skip
 
     def _set_lr(self) -> None:
         cosine = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * self.done / self.steps)).item())
@@ -163,36 +191,118 @@ class Training:
         self.rng.set_state(tensors["rng"])
 
 
-def degraded(low: Tensor, rng: torch.Generator) -> Tensor:
-    """As a generator's pictures are: half of the batches blurred a little, with some noise."""
-    u = torch.rand(2, generator=rng)
-    if u[0] < 0.5:
-        sigma = 0.3 + 0.7 * float(u[1])
-        x = torch.arange(-2, 3)
-        kernel = torch.exp(-(x**2) / (2 * sigma**2))
-        kernel = torch.outer(kernel, kernel) / kernel.sum() ** 2
-        weight = kernel.expand(low.shape[1], 1, 5, 5)
-        low = F.conv2d(F.pad(low, (2, 2, 2, 2), mode="replicate"), weight, groups=low.shape[1])
-        low = low + 0.02 * torch.randn(low.shape, generator=rng)
-    return low.clamp(-1, 1)
+def draw_pool(samples: list[Sample]) -> Tensor:
+    """Drawings [POOL, 4, 32, 32] of the bundled model, in all of its styles."""
+    model = load("emoji")
+    rows = torch.randperm(len(samples), generator=torch.Generator().manual_seed(1))
+    captions = [samples[i].text for i in rows[:POOL]]
+    return model.draw(model.encode_text(captions), model.latent(range(len(captions))))
+
+
+def over_flat_colours(pictures: Tensor, rng: torch.Generator) -> Tensor:
+    """A share of premultiplied RGBA pictures made opaque, half of them over white."""
+    n = len(pictures)
+    chance = torch.rand(n, 1, 1, 1, generator=rng)
+    background = random_background(n, rng, pictures.device)
+    background = torch.where(chance < OPAQUE / 2, torch.ones(()), background)
+    return torch.where(chance < OPAQUE, opaque(pictures, background), pictures)
+
+
+def opaque(pictures: Tensor, background: Tensor) -> Tensor:
+    """Premultiplied RGBA over a colour, with an alpha of 1."""
+    colour = pictures[:, :3] + (1 - pictures[:, 3:]) / 2 * (background + 1)
+    return torch.cat([colour, torch.ones_like(colour[:, :1])], dim=1)
+
+
+def shrunk(large: Tensor, rng: torch.Generator) -> Tensor:
+    """A quarter of the size: half of the batches by box, the others by antialiased bicubic."""
+    if torch.rand((), generator=rng) < 0.5:
+        return F.avg_pool2d(large, SCALE)
+    return F.interpolate(large, scale_factor=1 / SCALE, mode="bicubic", antialias=True).clamp(-1, 1)
+
+
+def with_faults(small: Tensor, rng: torch.Generator) -> Tensor:
+    """Pictures [N, C, H, W] as a generator draws them, each faulty in its own degree."""
+    n, channels, height, width = small.shape
+    degree = torch.rand(n, 4, generator=rng) * (torch.rand(n, 1, generator=rng) > CLEAN)
+    blur, wobble, fringe, noise = degree.T
+    # soft: a Gaussian of its own for each picture
+    sigma = (blur * BLUR_PX).clamp(min=1e-2)
+    x = torch.arange(-2, 3)
+    kernel = torch.exp(-(x**2) / (2 * sigma[:, None] ** 2))
+    kernel = torch.einsum("nh,nw->nhw", kernel, kernel)
+    kernel = kernel / kernel.sum(dim=(1, 2), keepdim=True)
+    weight = kernel.repeat_interleave(channels, dim=0)[:, None]  # [N C, 1, 5, 5]
+    padded = F.pad(small, (2, 2, 2, 2), mode="replicate").flatten(0, 1)[None]
+    soft = F.conv2d(padded, weight, groups=n * channels)[0]  # [N C, H, W]
+    # wobbly: smooth displacements, a part of them each channel's own
+    shift = smooth_noise(n, 2, height, width, rng) * (WOBBLE_PX * wobble)[:, None, None, None]
+    own = smooth_noise(n * channels, 2, height, width, rng)
+    own = own * (FRINGE_PX * fringe).repeat_interleave(channels)[:, None, None, None]
+    shift = shift.repeat_interleave(channels, dim=0) + own  # [N C, 2, H, W] in pixels
+    identity = torch.eye(2, 3).expand(n * channels, 2, 3)
+    grid = F.affine_grid(identity, [n * channels, 1, height, width], align_corners=False)
+    grid = grid + shift.permute(0, 2, 3, 1) * (2 / torch.tensor([width, height]))
+    bent = F.grid_sample(soft[:, None], grid, padding_mode="border", align_corners=False)
+    drawn = bent.view(n, channels, height, width)
+    grain = torch.randn(small.shape, generator=rng) * (NOISE * noise)[:, None, None, None]
+    return (drawn + grain).clamp(-1, 1)
+
+
+def smooth_noise(n: int, channels: int, height: int, width: int, rng: torch.Generator) -> Tensor:
+    """[n, channels, height, width] about normal, smooth over two pixels."""
+    coarse = torch.randn(n, channels, height // 2, width // 2, generator=rng)
+    return F.interpolate(coarse, size=(height, width), mode="bicubic")
+
+
+def lanczos(small: Tensor) -> Tensor:
+    """Pillow's Lanczos enlargement, each channel of premultiplied RGBA by itself."""
+    planes = ((small + 1) * 127.5).round().clamp(0, 255).byte()
+    size = (small.shape[3] * SCALE, small.shape[2] * SCALE)
+    large = [
+        np.array(Image.fromarray(plane.numpy()).resize(size, Image.Resampling.LANCZOS))
+        for plane in planes.flatten(0, 1)
+    ]
+    return torch.from_numpy(np.stack(large)).view(*small.shape[:2], *size[::-1]) / 127.5 - 1
 
 
 def compare(network: Upscaler, pictures: PictureSet) -> dict:
-    """Against bicubic enlargement on held-out pictures: PSNR over white, and distance in lite1."""
-    from imagen_model.evaluation.extractor import Lite1
-    from imagen_model.upscaler import upscale
+    """With bicubic and Lanczos enlargement on held-out pictures, over white.
 
-    high = pictures.batch(torch.arange(len(pictures)))
-    low = F.avg_pool2d(high, SCALE)
-    bicubic = F.interpolate(low, scale_factor=SCALE, mode="bicubic").clamp(-1, 1)
+    PSNR in dB, and two distances: in lite0's levels, which the training used, and one minus the
+    cosine of lite1's pooled features, which it did not.
+    """
+    large = pictures.batch(torch.arange(len(pictures)))
+    small = F.interpolate(large, scale_factor=1 / SCALE, mode="bicubic", antialias=True)
+    small = small.clamp(-1, 1)
+    enlarged = {
+        "bicubic": F.interpolate(small, scale_factor=SCALE, mode="bicubic").clamp(-1, 1),
+        "lanczos": lanczos(small),
+        "upscaler": upscale(small, network=network),
+    }
     lite1 = Lite1()
-    real = lite1(high)
-    result = {"held_out_pictures": len(pictures)}
-    for name, made in (("bicubic", bicubic), ("upscaler", upscale(low, network=network))):
-        mse = (as_rgb(made) - as_rgb(high)).square().mean(dim=(1, 2, 3)) / 4  # of [0, 1]
-        result[f"psnr_{name}"] = float((-10 * mse.clamp(min=1e-8).log10()).mean())
-        result[f"lite1_cosine_{name}"] = float((lite1(made) * real).sum(dim=1).mean())
+    real = lite1(large)
+    result: dict = {"held_out_pictures": len(pictures)}
+    for name, made in enlarged.items():
+        mse = (as_rgb(made) - as_rgb(large)).square().mean(dim=(1, 2, 3)) / 4  # of [0, 1]
+        cosine = (lite1(made) * real).sum(dim=1)
+        result[name] = {
+            "psnr": round(float((-10 * mse.clamp(min=1e-8).log10()).mean()), 2),
+            "lite0_distance": round(lite0_distance(made, large), 4),
+            "lite1_distance": round(float((1 - cosine).mean()), 4),
+        }
     return result
+
+
+@torch.no_grad()
+def lite0_distance(made: Tensor, real: Tensor) -> float:
+    """likeness.feature_matching over white, a mean over pictures."""
+    total = 0.0
+    for a, b in zip(made.split(BATCH), real.split(BATCH), strict=True):
+        levels = [lite0()(as_rgb(x)) for x in (b, a)]
+        pooled = [lite0().pool(x[-1]) for x in levels]
+        total += float(feature_matching(*levels, *pooled)) * len(a)
+    return total / len(made)
 
 
 def main() -> None:
@@ -201,8 +311,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/upscaler"))
     parser.add_argument("--steps", type=int, default=3000)
     args = parser.parse_args()
-    samples = [s for s in read_samples(args.data) if s.style in STYLES]
-    training = Training(load_pictures(samples, resolution=128, channels=4), args.steps)
+    everything = read_samples(args.data)
+    samples = [s for s in everything if s.style in STYLES]
+    pictures = load_pictures(samples, resolution=RESOLUTION, channels=4)
+    training = Training(pictures, draw_pool(everything), args.steps)
     training.resume(args.out)
     started, first = time.monotonic(), training.done
     while training.done < args.steps:
@@ -215,13 +327,15 @@ def main() -> None:
         if training.done % SAVE_EVERY == 0 or training.done == args.steps:
             training.save(args.out)
     held = [s for s in read_samples(args.data, split="test") if s.style in STYLES]
-    figures = compare(training.average, load_pictures(held, resolution=128, channels=4))
+    figures = compare(training.average, load_pictures(held, resolution=RESOLUTION, channels=4))
+    bundled = ALIASES["emoji"]
     card = {
         "name": UPSCALER_FILE.stem,
-        "data": f"emoji set, {' and '.join(STYLES)} at 128 px (docs/weights.md has the licences)",
+        "data": f"emoji set, {' and '.join(STYLES)} at {RESOLUTION} px",
+        "licence": "MIT; Fluent Emoji by Microsoft, MIT",
         "pictures": len(samples),
         "steps": training.done,
-        "batch": BATCH,
+        "batch": f"{BATCH} pairs, {DRAWN} drawings of {bundled}",
         "lite0": lite0_hash(),
         "date": datetime.date.today().isoformat(),
         "code_version": __version__,
