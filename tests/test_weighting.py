@@ -1,6 +1,7 @@
 """Weights in prompts: ComfyUI's own syntax, and a colour that follows its weight."""
 
 import ast
+import importlib
 import random
 import sys
 
@@ -39,7 +40,7 @@ def test_brackets_weigh_words_as_they_do_in_comfyui(prompt):
 
 
 @pytest.mark.comfyui
-def test_the_syntax_is_comfyuis_to_the_last_bracket():
+def test_the_syntax_is_comfyuis_to_the_last_bracket(tmp_path, monkeypatch):
     """Against the host's own functions, on the table and on 5,000 heaps of brackets."""
     source = find_host(sys.executable).directory / "comfy" / "sd1_clip.py"
     functions = [
@@ -48,14 +49,16 @@ def test_the_syntax_is_comfyuis_to_the_last_bracket():
         if isinstance(node, ast.FunctionDef) and node.name in COMFYUI
     ]
     assert len(functions) == len(COMFYUI)
-    host: dict = {}
-    exec(compile(ast.Module(functions, []), str(source), "exec"), host)
+    code = ast.unparse(ast.Module(functions, []))
+    (tmp_path / "comfyui_weights.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    host = importlib.import_module("comfyui_weights")
     chance = random.Random(0)
     marks = ["(", ")", ":", "a", "b c", "1.2", ":0.5)", " ", r"\(", r"\)", "(x"]
     heaps = ["".join(chance.choices(marks, k=chance.randrange(14))) for _ in range(5000)]
     for prompt in [*CASES, *heaps]:
-        theirs = host["token_weights"](host["escape_important"](prompt), 1.0)
-        theirs = [(host["unescape_important"](text), weight) for text, weight in theirs]
+        theirs = host.token_weights(host.escape_important(prompt), 1.0)
+        theirs = [(host.unescape_important(text), weight) for text, weight in theirs]
         assert parse_weights(prompt) == theirs, prompt
 
 
