@@ -96,6 +96,12 @@ def _model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or mps"
     )
+    command.add_argument(
+        "--text-encoder",
+        type=Path,
+        metavar="FOLDER",
+        help="the CLIP text encoder, for a model that was trained on one",
+    )
 
 
 def _positive(text: str) -> int:
@@ -124,7 +130,13 @@ def pick_device(name: str):
 def _load(args: argparse.Namespace):
     from .model import load
 
-    return load(args.model, device=pick_device(args.device))
+    device = pick_device(args.device)
+    model = load(args.model, device=device)
+    if args.text_encoder is None:
+        return model
+    from .conditioning.clip import ClipEncoder, ClipFolder
+
+    return model.with_text_encoder(ClipEncoder(ClipFolder(args.text_encoder, device)))
 
 
 # -- sample ---------------------------------------------------------------------------------------
@@ -166,18 +178,23 @@ def _add_sample(commands, common) -> None:
         required=True,
         help="FILE.png for one grid, or a folder for single files",
     )
+    c.add_argument(
+        "--credentials", type=Path, nargs=2, metavar=("CERT", "KEY"),
+        help="sign the files (Content Credentials) with a certificate chain and its key, both PEM",
+    )  # fmt: skip
 
 
 def run_sample(args: argparse.Namespace) -> dict:
     if args.out.suffix and args.out.suffix.lower() != ".png":
         raise ValueError(f"--out is {args.out}; expected a .png file or a folder")
+    signer = _signer(args)
     model = _adapted(_load(args), args)
     seeds = [(args.seed + i) % (1 << 64) for i in range(args.num)]
     condition, prompts = _asked(model, args)  # loads the encoders
     started = time.perf_counter()
     pictures = _drawn(model, condition, seeds, args)
     seconds = time.perf_counter() - started
-    paths = _write_pictures(pictures, prompts, seeds, model, args)
+    paths = _write_pictures(pictures, prompts, seeds, model, args, signer)
     per_image = 1000 * seconds / len(pictures)
     for path in paths:
         print(path)
@@ -239,7 +256,16 @@ def _drawn(model, condition, seeds: list[int], args: argparse.Namespace):
     return model.draw(condition[rows], latent, truncation=args.truncation, tile=args.tile)
 
 
-def _write_pictures(pictures, prompts, seeds, model, args) -> list[Path]:
+def _signer(args: argparse.Namespace):
+    """Who signs what is written, tried before anything is drawn; None where nobody does."""
+    if args.credentials is None:
+        return None
+    from .credentials import Signer
+
+    return Signer(*args.credentials)
+
+
+def _write_pictures(pictures, prompts, seeds, model, args, signer) -> list[Path]:
     """A grid with a row a prompt, or one file each; every file says how it was made."""
     from .grid import picture_grid, save_png
     from .provenance import model_facts
@@ -247,7 +273,7 @@ def _write_pictures(pictures, prompts, seeds, model, args) -> list[Path]:
     facts = model_facts(model.name, model.card) | {
         "style": args.style, "truncation": args.truncation, "tile": args.tile,
     }  # fmt: skip
-    form = {"scale": args.scale, "deep": "notice" in facts}
+    form = {"scale": args.scale, "deep": "notice" in facts, "signer": signer}
     if args.out.suffix:
         columns = len(seeds) if len(prompts) > 1 else min(len(seeds), 8)
         sheet = picture_grid(pictures, columns=columns)
@@ -359,6 +385,12 @@ def _add_train(commands, common) -> None:
     )
     c.add_argument("--kimg", type=float, default=0.0, help="stop after so many thousand images")
     c.add_argument("--minutes", type=float, default=0.0, help="stop after so many minutes")
+    c.add_argument(
+        "--text-encoder",
+        metavar="FOLDER",
+        help="let a CLIP text encoder read the captions, a folder of Hugging Face's (extra clip), "
+        "in place of the bundled MiniLM",
+    )
     c.add_argument("--batch", type=_positive, help="images a step (default 32, dcgan 128)")
     c.add_argument("--seed", type=int, help="default 0")
     c.add_argument(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,6 +15,9 @@ from torch import Tensor
 
 from .files import write_atomically
 from .provenance import png_info
+
+if TYPE_CHECKING:
+    from .credentials import Signer
 
 LABEL_PX = 18  # height of a caption on a contact sheet
 MAX_SHEET_PX = 100_000_000  # of a contact sheet: what 2 GB hold, and Pillow opens
@@ -110,8 +115,9 @@ def save_png(
     graph: dict | None = None,
     scale: int = 1,
     deep: bool = False,
+    signer: Signer | None = None,
 ) -> None:
-    """Write [C, H, W] atomically, with where it comes from (provenance.py).
+    """Write [C, H, W] atomically, with where it comes from (provenance.py), signed by `signer`.
 
     `deep` keeps 16 bits of a grey picture; one with colour has 8 in any case.
     """
@@ -119,5 +125,9 @@ def save_png(
     if scale > 1:
         size = (image.width * scale, image.height * scale)
         image = image.resize(size, Image.Resampling.NEAREST)
-    info = png_info(facts, graph)
-    write_atomically(path, lambda p: image.save(p, format="PNG", pnginfo=info))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=png_info(facts, graph))
+    png = buffer.getvalue()
+    if signer is not None:
+        png = signer.sign(png, title=path.name)
+    write_atomically(path, lambda p: p.write_bytes(png))

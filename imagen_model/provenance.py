@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from .credentials import CHUNK, read_credentials
 from .files import storable
 
 KEY, GRAPH_KEY = "imagen", "prompt"
@@ -43,17 +44,29 @@ def png_info(facts: dict | None, graph: dict | None = None) -> PngInfo:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What a PNG of this project says of itself; ValueError for one that says nothing."""
+    """What a PNG says of itself, with its Content Credentials where it has any; ValueError for one
+    that says nothing."""
     try:
         with Image.open(path) as image:
             image.load()  # text may stand behind the pixels
             texts = getattr(image, "text", {})
+            is_signed = any(name == CHUNK for name, *_ in getattr(image, "private_chunks", ()))
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise ValueError(f"{path} is no picture that can be read ({error})") from error
     try:
         found = {key: json.loads(texts[key]) for key in (KEY, GRAPH_KEY) if key in texts}
     except ValueError as error:
         raise ValueError(f"{path} has a damaged record of how it was made ({error})") from error
+    if is_signed:
+        found["credentials"] = _credentials_of(path)
     if not found:
         raise ValueError(f"{path} does not say how it was made")
     return found
+
+
+def _credentials_of(path: Path) -> dict[str, Any]:
+    """What the credentials say, or why that cannot be told: the facts beside them still can."""
+    try:
+        return read_credentials(path)
+    except ValueError as error:
+        return {"state": "unread", "problems": [str(error)]}

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "imagen_model"
 # A module may import from its own layer and from those before it.
 LAYERS = (
-    ("files", "config", "layers", "provenance"),
+    ("files", "config", "layers", "credentials", "provenance"),
     ("features", "generator", "discriminator", "conditioning", "grid", "likeness"),
     ("dcgan",),
     ("networks",),
