@@ -8,6 +8,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from imagen_model.feedback.store import Store
 from studio.server import Server
 from studio.workflow import load_workflow, to_prompt
 
@@ -35,6 +36,12 @@ def pixels_of(path: Path) -> np.ndarray:
         return np.asarray(Image.open(path))
     with av.open(path) as film:
         return next(film.decode(video=0)).to_ndarray(format="rgb24")
+
+
+def forget_ratings(server: Server) -> None:
+    """What other tests rated is no longer learned from."""
+    with Store(server.base / "user" / "default" / "imagen_ratings.sqlite") as store:
+        store.clear()
 
 
 def free(server: Server) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from comfyui import saved_pixels
+from comfyui import forget_ratings, saved_pixels
 from conftest import tiny_model_config
 
 from imagen_model.checkpoint import save_checkpoint
@@ -46,7 +46,8 @@ def write_model(server: Server, kind: str, name: str) -> Path:
 
 def furnished(server: Server, emoji_folder: Path) -> Iterator[Server]:
     """The server with the models, a folder of pictures, an empty one, and files that are no
-    adapters; takes the models away again."""
+    adapters, and without ratings; takes the models away again."""
+    forget_ratings(server)
     paths = [write_model(server, kind, kind) for kind in models()]
     shutil.copytree(emoji_folder / "train", server.base / "input" / "twelve", dirs_exist_ok=True)
     (server.base / "input" / "empty").mkdir(exist_ok=True)

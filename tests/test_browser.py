@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comfyui import SAVED, saved_pixels
+from comfyui import SAVED, forget_ratings, saved_pixels
 
 import imagen_model as im
-from imagen_model.feedback.store import Store
 
 pytestmark = [pytest.mark.browser, pytest.mark.comfyui]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -263,8 +262,7 @@ def ratings_of_its_own(server) -> Iterator[None]:
     """Neither ratings nor the adapter stay for other tests."""
 
     def clear() -> None:
-        with Store(server.base / "user" / "default" / "imagen_ratings.sqlite") as store:
-            store.clear()
+        forget_ratings(server)
         adapter = server.base / "models" / "imagen_adapters" / "bluer.safetensors"
         adapter.unlink(missing_ok=True)
 

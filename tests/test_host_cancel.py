@@ -27,7 +27,6 @@ SLOW = [
     ("sample", {"latent": {"batch_size": 4096}}),
     ("rate", {"latent": {"batch_size": 4096}}),
     ("truncated", {"model": {"model_name": "emoji-32-v2"}, "latent": {"batch_size": 4096}}),
-    ("mixed", {"model": {"model_name": "emoji-32-v2"}, "latent": {"batch_size": 4096}}),
     ("moved", {"model": {"model_name": "emoji-32-v2"}, "moved": {"attribute": "detail"}}),
     ("texts", {"texts": {"text": LINES}}),
     ("shown", {"three": MANY, "shown": ALL}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from comfyui import example, saved_pixels
+from comfyui import example, forget_ratings, saved_pixels
 
 from studio.server import Server, StudioError
 from studio.workflow import set_input
@@ -45,6 +45,7 @@ def learning(server: Server, **inputs: object) -> dict:
 
 
 def test_ratings_are_kept_counted_and_learned_and_what_was_learned_comes_off_again(server):
+    forget_ratings(server)
     with pytest.raises(StudioError, match="learning needs 5 or more"):
         server.run(learning(server))
     before = drawn(server, "none")
