@@ -70,7 +70,8 @@ def build_dicom(
         import pydicom  # noqa: F401 - named here, so that its absence is one line
     except ImportError:
         raise ValueError("DICOM needs pydicom; pip install 'imagen-gan[medical]'") from None
-    logging.getLogger("pydicom").setLevel(logging.ERROR)  # its warnings quote what files hold
+    # it logs what files hold, and a traceback for each that it can't decode; we name those
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     if window is not None and not window[1] >= 1:
         raise ValueError(f"--window has the width {window[1]:g}; expected 1 or more")
     files = list(_dicom_files(sources))
