@@ -1,4 +1,4 @@
-"""Words, pictures and sounds as one condition: each steers, leaving one out or adding one counts."""
+"""Words, pictures and sounds as one condition: each steers; leaving out or adding one counts."""
 
 from __future__ import annotations
 
