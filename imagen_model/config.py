@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 RESOLUTIONS = (32, 64, 128, 256)
-COND_DIM = 384  # width of the text encoder, and so of every condition
+COND_DIM = 384  # width of MiniLM, and so of conditions where no CLIP reads the text
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class ConditioningConfig:
 
     dim: int = COND_DIM
     styles: tuple[str, ...] = ()
-    text_encoder: str = ""  # sha256 of the text encoder's file; empty: the model takes no text
+    text_encoder: str = ""  # MiniLM's sha256, or a CLIP's identity (clip.py); empty: no text
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "styles", tuple(self.styles))  # JSON gives lists
@@ -188,6 +188,7 @@ def preset(
     channels: int = 4,
     styles: tuple[str, ...] = (),
     text_encoder: str = "",
+    cond_dim: int = COND_DIM,
 ) -> ModelConfig:
     """The configuration called `name` for one kind of picture: nano, small, base or large, or the
     reference article's networks, dcgan, which know no styles and no text."""
@@ -212,7 +213,7 @@ def preset(
             width=16,  # a small trunk: lite0's heads do most of the judging
             max_width=dim,
         ),
-        conditioning=ConditioningConfig(styles=styles, text_encoder=text_encoder),
+        conditioning=ConditioningConfig(cond_dim, styles, text_encoder),
     )
 
 

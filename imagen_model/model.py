@@ -25,7 +25,9 @@ from .scoring import Scores, score
 if TYPE_CHECKING:
     from .audio_walk import Reactions, Sound
     from .conditioning.audio import Clip
+    from .conditioning.clip import ClipEncoder
     from .conditioning.condition import Progress as Told
+    from .conditioning.text import Encoder
 
 
 class Model:
@@ -37,6 +39,7 @@ class Model:
         judge = card.get("judge", {"real": 0.0, "generated": 0.0})
         self._midpoint = (judge["real"] + judge["generated"]) / 2
         self._attributes: dict[str, Tensor] = {}  # measured when first asked for
+        self._clip: ClipEncoder | None = None  # with_text_encoder's
 
     @property
     def device(self) -> torch.device:
@@ -57,6 +60,32 @@ class Model:
             self.lite0.to(device)
         return self
 
+    @property
+    def takes_words(self) -> bool:
+        """Whether prompts can be encoded: trained with text, and with the encoder at hand."""
+        from .conditioning.clip import is_clip
+
+        trained_on = self.config.conditioning.text_encoder
+        return bool(trained_on) and (self._clip is not None or not is_clip(trained_on))
+
+    def with_text_encoder(self, encoder: ClipEncoder) -> Model:
+        """This model, shared, with the CLIP text encoder that it was trained on.
+
+        ValueError for another one, and where the model was trained on no CLIP (clip.py).
+        """
+        from .conditioning.clip import is_clip, refuse_another
+
+        trained_on = self.config.conditioning.text_encoder
+        if not is_clip(trained_on):
+            raise ValueError(
+                f"model {self.name} was not trained on a CLIP text encoder; disconnect clip, or "
+                "leave --text-encoder out"
+            )
+        refuse_another(encoder, trained_on, f"model {self.name}")
+        result = copy.copy(self)
+        result._clip = encoder
+        return result
+
     def encode_text(
         self,
         texts: Sequence[str] | str,
@@ -69,15 +98,17 @@ class Model:
 
         `(apple:1.3)` weighs words, and what is not English is read word by word
         (conditioning/prompt.py). `progress` is called with (done, total) now and then and may raise
-        to cancel. ValueError for a style or a text encoder that the model does not know, and for
-        weights that are not from 0 to 3.
+        to cancel. ValueError for a style that the model does not know, for a text encoder that is
+        another or not at hand, and for weights that are not from 0 to 3.
         """
         from .conditioning.text import encode_text
 
         texts = [texts] if isinstance(texts, str) else list(texts)
         if any(text.strip() for text in texts):
-            self._refuse_without_text("give an empty prompt")
-            return encode_text(texts, styles=self.styles, style=style, progress=progress)
+            encoder = self._encoder("give an empty prompt")
+            return encode_text(
+                texts, styles=self.styles, style=style, progress=progress, encoder=encoder
+            )
         from .conditioning.condition import style_weights
 
         null = Condition.null(len(texts), self.config.conditioning)
@@ -97,40 +128,51 @@ class Model:
         """What pictures [N, C, H, W] in [-1, 1] of any size show, as one condition row each.
 
         Four channels are premultiplied RGBA. style None lets the seed choose. `progress` as in
-        encode_text. ValueError for a style that the model does not know, for a model without the
-        bundled text encoder, and for what is no picture (conditioning/image.py).
+        encode_text. ValueError for a style that the model does not know, for a model without its
+        text encoder, and for what is no picture (conditioning/image.py).
         """
         from .conditioning.image import encode_image
 
-        self._refuse_without_text("it takes no pictures")
-        return encode_image(pictures, styles=self.styles, style=style, progress=progress)
+        encoder = self._encoder("it takes no pictures")
+        return encode_image(
+            pictures, styles=self.styles, style=style, progress=progress, encoder=encoder
+        )
 
     def encode_audio(self, clips: Sequence[Clip], *, style: str | None = None) -> Condition:
         """What is said in clips (waveform [C, L] float, sample rate in Hz), a condition row each.
 
         English speech; any rate and number of channels, 0.1 to 60 s (of a longer clip the first
         60 count, with a warning). style None lets the seed choose. ValueError for a style that the
-        model does not know, for a model without the bundled text encoder, and for silence, NaN or
-        too short a clip (conditioning/audio.py).
+        model does not know, for a model without its text encoder, and for silence, NaN or too short
+        a clip (conditioning/audio.py).
         """
         from .conditioning.audio import encode_audio
 
-        self._refuse_without_text("it takes no sound")
-        return encode_audio(clips, styles=self.styles, style=style)
+        encoder = self._encoder("it takes no sound")
+        return encode_audio(clips, styles=self.styles, style=style, encoder=encoder)
 
-    def _refuse_without_text(self, hint: str) -> None:
-        """ValueError unless the model was trained with the bundled text encoder, into whose space
-        the encoders of pictures and sound lead as well."""
-        from .conditioning.text import text_encoder_hash
+    def _encoder(self, hint: str) -> Encoder:
+        """The text encoder that the model was trained with, into whose space the encoders of
+        pictures and sound lead as well; ValueError where it is not at hand."""
+        from .conditioning.clip import is_clip
+        from .conditioning.text import text_encoder, text_encoder_hash
 
         trained_with = self.config.conditioning.text_encoder
         if not trained_with:
             raise ValueError(f"model {self.name} was trained without text; {hint}")
+        if is_clip(trained_with):
+            if self._clip is None:
+                raise ValueError(
+                    f"model {self.name} was trained on a CLIP text encoder; connect it to clip of "
+                    "Imagen Encode Text, or name it by --text-encoder"
+                )
+            return self._clip
         if trained_with != text_encoder_hash():
             raise ValueError(
                 f"model {self.name} was trained with another text encoder "
                 f"({trained_with[:12]}; bundled is {text_encoder_hash()[:12]})"
             )
+        return text_encoder()
 
     def latent(self, seeds: Sequence[int]) -> Latent:
         """One point z a seed."""
@@ -192,7 +234,7 @@ class Model:
             f"{self.name}: {g.resolution} px {kind}, preset {self.config.preset}, "
             f"{millions:.1f}M parameters",
             f"styles: {', '.join(self.styles) or 'none'}",
-            f"text: {'yes' if self.config.conditioning.text_encoder else 'no'}",
+            f"text: {self._read_by()}",
             f"trained: {card.get('kimg', '?')} kimg, stage {card.get('stage', '?')}",
             f"data: {card.get('data', {}).get('name', '?')}",
         ]
@@ -203,6 +245,15 @@ class Model:
                 f"real pictures {retrieval['ceiling']:.1%})"
             )
         return "\n".join(lines)
+
+    def _read_by(self) -> str:
+        from .conditioning.clip import is_clip
+
+        trained_on = self.config.conditioning.text_encoder
+        if not is_clip(trained_on):
+            return "yes" if trained_on else "no"
+        name = self.card.get("text_encoder", {}).get("name", "?")
+        return f"by a CLIP of width {self.config.conditioning.dim} ({name})"
 
     def draw(
         self,

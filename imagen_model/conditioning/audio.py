@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ..files import WEIGHTS_DIR, checked_sha256, dequantized
 from .condition import Condition, Progress
 from .lexicon import Entry, Lexicon
-from .text import encode_text
+from .text import Encoder, encode_text
 
 logger = logging.getLogger(__name__)
 
@@ -225,6 +225,13 @@ def hear(clips: Sequence[Clip], *, progress: Progress | None = None) -> list[str
     return listener().hear(clips, progress)
 
 
-def encode_audio(clips: Sequence[Clip], *, styles: tuple[str, ...], style: str | None) -> Condition:
-    """A condition row a clip, all in `style` (None: the seed chooses one); ValueError as `hear`."""
-    return encode_text(hear(clips), styles=styles, style=style)
+def encode_audio(
+    clips: Sequence[Clip],
+    *,
+    styles: tuple[str, ...],
+    style: str | None,
+    encoder: Encoder | None = None,
+) -> Condition:
+    """A condition row a clip, all in `style` (None: the seed chooses one), as the text `encoder`
+    reads what is heard (None: the bundled one); ValueError as `hear`."""
+    return encode_text(hear(clips), styles=styles, style=style, encoder=encoder)

@@ -21,7 +21,7 @@ from ..features import LEVEL_CHANNELS, as_rgb, lite0, lite0_hash
 from ..files import WEIGHTS_DIR, checked_sha256, dequantized
 from .condition import Condition, Progress, stretched, style_weights
 from .slots import NUM_SLOTS, TokenSlots
-from .text import text_encoder, text_encoder_hash
+from .text import Encoder, text_encoder, text_encoder_hash
 
 IMAGE_FILE = WEIGHTS_DIR / "image_prompt" / "image-prompt-v1.safetensors"
 INPUT_PX = 128  # what lite0 sees, whatever the size of the picture
@@ -112,10 +112,15 @@ class ImageEncoder:
             self.head.load_state_dict(state)
 
     @torch.no_grad()
-    def encode(self, pictures: Tensor, progress: Progress | None = None) -> tuple[Tensor, Tensor]:
-        """Pictures [N, C, H, W] in [-1, 1], of any size -> tokens [N, 8, 384] and pooled [N, 384]
-        of unit length, on the CPU. `progress` is called after each BATCH of them. ValueError for
-        what is no picture."""
+    def encode(
+        self,
+        pictures: Tensor,
+        progress: Progress | None = None,
+        encoder: Encoder | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Pictures [N, C, H, W] in [-1, 1], of any size -> tokens [N, 8, D] and pooled [N, D] of
+        unit length, on the CPU, as `encoder` reads their captions (None: MiniLM, D = 384).
+        `progress` is called after each BATCH of them. ValueError for what is no picture."""
         if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4) or not pictures.numel():
             raise ValueError(
                 f"pictures of shape {list(pictures.shape)}; expected [N, 1, 3 or 4, H, W]"
@@ -125,19 +130,20 @@ class ImageEncoder:
             part = part.detach().cpu().float()
             if not part.isfinite().all():
                 raise ValueError("the picture holds NaN or infinite values")
-            rows = self._in_captions(self.head(place_features(part.clamp(-1, 1)))[1])
+            answers = self.head(place_features(part.clamp(-1, 1)))[1]
+            rows = self._in_captions(answers, encoder or text_encoder())
             tokens.append(rows[0])
             pooled.append(rows[1])
             if progress is not None:
                 progress(sum(map(len, pooled)), len(pictures))
         return torch.cat(tokens), torch.cat(pooled)
 
-    def _in_captions(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+    def _in_captions(self, pooled: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
         """The head's answers [N, 384] -> tokens and pooled vectors of the captions nearest them."""
         likeness, nearest = (pooled @ self.known.t()).topk(NEAREST, dim=1)  # [N, K]
         share = (SHARPNESS * likeness).softmax(dim=1)[:, :, None]  # [N, K, 1]
         named, place = nearest.unique(return_inverse=True)
-        encoded = text_encoder().encode([self.captions[i] for i in named.tolist()])
+        encoded = encoder.encode([self.captions[i] for i in named.tolist()])
         texts = Condition(*encoded, torch.zeros(len(named), 0))
         count = texts.mask.sum(dim=1, keepdim=True)
         tokens = stretched(texts, count, torch.full_like(count, NUM_SLOTS))  # [texts, 8, D]
@@ -157,8 +163,10 @@ def encode_image(
     styles: tuple[str, ...],
     style: str | None,
     progress: Progress | None = None,
+    encoder: Encoder | None = None,
 ) -> Condition:
-    """One condition row a picture, all in `style` (None: the seed chooses one)."""
-    tokens, pooled = image_encoder().encode(pictures, progress)
+    """One condition row a picture, all in `style` (None: the seed chooses one), as the text
+    `encoder` reads its captions (None: the bundled one)."""
+    tokens, pooled = image_encoder().encode(pictures, progress, encoder)
     mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
     return Condition(tokens, mask, pooled, style_weights(styles, style, len(pooled)))

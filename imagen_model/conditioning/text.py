@@ -10,6 +10,7 @@ import json
 import logging
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +18,11 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from ..config import COND_DIM
 from ..files import WEIGHTS_DIR, checked_sha256, dequantized, storable
 from .condition import Condition, Progress, style_weights
 from .prompt import Prompt, read_prompts, unknown_words
-from .weighting import encode_weighted
+from .weighting import Part, encode_weighted
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,24 @@ MAX_CHARACTERS = 2000  # more can't change the first word pieces, and would only
 def text_encoder_hash() -> str:
     """sha256 of the bundled text encoder, as checkpoints name it."""
     return checked_sha256(TEXT_FILE)
+
+
+class Encoder(Protocol):
+    """Text -> Condition: the bundled TextEncoder, or clip.ClipEncoder."""
+
+    @property
+    def identity(self) -> str:
+        """What a checkpoint names it by."""
+
+    @property
+    def width(self) -> int:
+        """Numbers a token, D."""
+
+    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """texts -> tokens [N, T, D], mask [N, T], pooled [N, D] of unit length, on the CPU."""
+
+    def weighted(self, parts: list[Part]) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of one prompt, some parts of which weigh more or less than 1."""
 
 
 class MiniLM(nn.Module):
@@ -99,6 +119,8 @@ def from_bert_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 class TextEncoder:
     """The frozen encoder. Rows come out alike whatever else is in the batch, to float rounding."""
 
+    width = COND_DIM
+
     def __init__(self, directory: Path = TEXT_DIR) -> None:
         weights = directory / TEXT_FILE.name
         checked_sha256(weights)
@@ -110,6 +132,10 @@ class TextEncoder:
         self.tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
         self.tokenizer.enable_truncation(MAX_TOKENS)
         self.tokenizer.enable_padding(pad_token="[PAD]")
+
+    @property
+    def identity(self) -> str:
+        return text_encoder_hash()
 
     @torch.no_grad()
     def encode(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,6 +150,10 @@ class TextEncoder:
         tokens = tokens * mask[:, :, None]
         mean = tokens.sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
         return tokens, mask, F.normalize(mean, dim=1)
+
+    def weighted(self, parts: list[Part]) -> tuple[Tensor, Tensor, Tensor]:
+        """One prompt with weights; see weighting.py."""
+        return encode_weighted(self, parts)
 
     def pieces(self, texts: list[str]) -> tuple[Tensor, Tensor, list[list[tuple[int, int]]]]:
         """Word pieces as ids [N, T], mask [N, T], and where in its text each of them is."""
@@ -148,12 +178,13 @@ def encode_text(
     styles: tuple[str, ...],
     style: str | None,
     progress: Progress | None = None,
+    encoder: Encoder | None = None,
 ) -> Condition:
     """One condition row a text, all in `style` (None: the one that a text names, or the seed's).
 
     Texts are read by prompt.py: weights in brackets, other languages, names of styles. One warning
     names the words that no English is known for. `progress` is called after each BATCH of them.
-    ValueError for a weight that is not from 0 to 3.
+    `encoder` None is the bundled one. ValueError for a weight that is not from 0 to 3.
     """
     prompts = read_prompts(texts, styles=styles, style=style)
     unknown = unknown_words(prompts)
@@ -161,14 +192,13 @@ def encode_text(
         logger.warning(unknown)
     parts = []
     for begin in range(0, len(prompts), BATCH):
-        parts.append(_encoded(prompts[begin : begin + BATCH], styles))
+        parts.append(_encoded(prompts[begin : begin + BATCH], styles, encoder or text_encoder()))
         if progress is not None:
             progress(begin + len(parts[-1]), len(prompts))
     return Condition.cat(parts)
 
 
-def _encoded(prompts: list[Prompt], styles: tuple[str, ...]) -> Condition:
-    encoder = text_encoder()
+def _encoded(prompts: list[Prompt], styles: tuple[str, ...], encoder: Encoder) -> Condition:
     tokens, mask, pooled = encoder.encode([prompt.text for prompt in prompts])
     rows = [style_weights(styles, prompt.style, 1) for prompt in prompts]
     condition = Condition(tokens, mask, pooled, torch.cat(rows))
@@ -176,7 +206,7 @@ def _encoded(prompts: list[Prompt], styles: tuple[str, ...]) -> Condition:
         return condition
     return Condition.cat(
         [
-            Condition(*encode_weighted(encoder, list(prompt.parts)), row)
+            Condition(*encoder.weighted(list(prompt.parts)), row)
             if prompt.weighted
             else condition[i : i + 1]
             for i, (prompt, row) in enumerate(zip(prompts, rows, strict=True))

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -23,6 +23,9 @@ from ..config import COND_DIM
 from ..files import save_tensors, write_atomically
 from .folder import Sample
 from .references import read_references
+
+if TYPE_CHECKING:
+    from ..conditioning.text import Encoder
 
 P_NULL = 0.05
 P_KEYWORD = 0.25
@@ -43,9 +46,9 @@ class EncodedTexts:
     pooled: Tensor  # fp32 [U, D]
 
     @classmethod
-    def none(cls) -> EncodedTexts:
+    def none(cls, width: int) -> EncodedTexts:
         whole = torch.zeros(0, dtype=torch.long)
-        return cls(torch.zeros(0, COND_DIM).half(), whole, whole, torch.zeros(0, COND_DIM))
+        return cls(torch.zeros(0, width).half(), whole, whole, torch.zeros(0, width))
 
     def rows(self, index: Tensor, style: Tensor) -> Condition:
         """The conditions of texts `index` [n]; index -1 is the null condition."""
@@ -78,38 +81,42 @@ class EncodedTexts:
         flat = self.flat[: int(length.sum())]
         return EncodedTexts(flat, self.start[:count], length, self.pooled[:count])
 
-    def save(self, path: Path, texts: list[str]) -> None:
+    def save(self, path: Path, texts: list[str], identity: str = "") -> None:
         state = {name: t.cpu().contiguous() for name, t in vars(self).items()}
-        key = {"texts": _key_of(texts)}
+        key = {"texts": _key_of(texts, identity)}
         write_atomically(path, lambda new: save_tensors(state, new, key))
 
     @classmethod
-    def kept(cls, path: Path, texts: list[str]) -> EncodedTexts | None:
-        """What `path` holds of these very texts by this very encoder, or None."""
+    def kept(cls, path: Path, texts: list[str], identity: str = "") -> EncodedTexts | None:
+        """What `path` holds of these very texts by the encoder that is called so, or None."""
         if not path.is_file():
             return None
         with safe_open(path, "pt") as file:
-            if file.metadata()["texts"] != _key_of(texts):
+            if file.metadata()["texts"] != _key_of(texts, identity):
                 return None
             return cls(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
 
-def _key_of(texts: list[str]) -> str:
+def _key_of(texts: list[str], identity: str) -> str:
+    """`identity` is the encoder's; "" is the bundled one."""
     from ..conditioning.text import text_encoder_hash
 
-    return hashlib.sha256("\0".join([text_encoder_hash(), *texts]).encode()).hexdigest()
+    parts = [identity or text_encoder_hash(), *texts]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def encode_all(
-    texts: list[str], progress: Callable[[int, int], object] | None = None
+    texts: list[str],
+    progress: Callable[[int, int], object] | None = None,
+    encoder: Encoder | None = None,
 ) -> EncodedTexts:
-    """Encode distinct texts once, short ones together."""
+    """Encode distinct texts once, short ones together; `encoder` None is the bundled one."""
     from ..conditioning.text import text_encoder
 
-    encoder = text_encoder()
+    encoder = encoder or text_encoder()
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     rows: list[Tensor] = [torch.empty(0)] * len(texts)
-    pooled = torch.zeros(len(texts), COND_DIM)
+    pooled = torch.zeros(len(texts), encoder.width)
     for begin in range(0, len(order), CHUNK):
         chunk = order[begin : begin + CHUNK]
         tokens, mask, mean = encoder.encode([texts[i] for i in chunk])
@@ -146,8 +153,13 @@ class CaptionSampler:
         progress: Callable[[int, int], object] | None = None,
         *,
         found: Path | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
-        """`found` is a folder in which an earlier run may have kept what it had encoded."""
+        """`found` is a folder in which an earlier run may have kept what it had encoded; `encoder`
+        None is the bundled one."""
+        self.width, self.identity = COND_DIM, ""
+        if encoder:
+            self.width, self.identity = encoder.width, encoder.identity
         number: dict[str, int] = {}
 
         def known(text: str) -> int:
@@ -161,7 +173,7 @@ class CaptionSampler:
             ids = [known(word) for word in sample.keywords]
             row[: len(ids)] = torch.tensor(ids, dtype=torch.long)
         self.num_keywords = torch.tensor([len(s.keywords) for s in samples])
-        self.references = read_references(samples, found=found, progress=progress)
+        self.references = read_references(samples, found=found, progress=progress, encoder=encoder)
         heard = torch.tensor([known(words) for words in self.references.heard])
         self.style = torch.cat([style_weights(styles, s.style, 1) for s in samples])
         self.texts = list(number)
@@ -177,16 +189,18 @@ class CaptionSampler:
         self.num_sharing[-1] = max(len(samples), OPEN_FROM)
         self.encoded = None
         if number:
-            kept = EncodedTexts.kept(found / ENCODED, self.texts) if found else None
-            self.encoded = kept or encode_all(self.texts, progress)
+            file = found and found / ENCODED
+            kept = EncodedTexts.kept(file, self.texts, self.identity) if file else None
+            self.encoded = kept or encode_all(self.texts, progress, encoder)
         if len(self.references.tokens):
             tokens, pooled = self.references.tokens, self.references.pooled
-            self.encoded = (self.encoded or EncodedTexts.none()).with_pictures(tokens, pooled)
+            encoded = self.encoded or EncodedTexts.none(self.width)
+            self.encoded = encoded.with_pictures(tokens, pooled)
 
     def save(self, folder: Path) -> None:
         """Keep what has been encoded, for `found`."""
         if self.encoded is not None and self.texts:
-            self.encoded.first(len(self.texts)).save(folder / ENCODED, self.texts)
+            self.encoded.first(len(self.texts)).save(folder / ENCODED, self.texts, self.identity)
         self.references.save(folder)
 
     def to(self, device: torch.device) -> CaptionSampler:
@@ -230,8 +244,8 @@ class CaptionSampler:
         if self.encoded is not None:
             return self.encoded.rows(text.to(style.device), style)
         return Condition(
-            style.new_zeros(len(index), 1, COND_DIM),
+            style.new_zeros(len(index), 1, self.width),
             torch.zeros(len(index), 1, dtype=torch.bool, device=style.device),
-            style.new_zeros(len(index), COND_DIM),
+            style.new_zeros(len(index), self.width),
             style,
         )

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
@@ -23,6 +24,9 @@ from ..config import COND_DIM
 from ..files import save_tensors, write_atomically
 from .folder import File, Progress, Sample, read_all, warn_of_skipped
 from .sound import NEEDS_SOUNDFILE, read_sound
+
+if TYPE_CHECKING:
+    from ..conditioning.text import Encoder
 
 ENCODED = "references.safetensors"
 BATCH = 32
@@ -72,20 +76,23 @@ class References:
 
 
 def read_references(
-    samples: Sequence[Sample], *, found: Path | None = None, progress: Progress | None = None
+    samples: Sequence[Sample],
+    *,
+    found: Path | None = None,
+    progress: Progress | None = None,
+    encoder: Encoder | None = None,
 ) -> References:
     """Encode the reference pictures and recordings of `samples`, or take what `found` has of them.
 
-    Unreadable ones are skipped, with a warning and in `skipped`.
+    `encoder` None is the bundled text encoder. Unreadable ones are skipped, with a warning and in `skipped`.
     """
     pictures = list(dict.fromkeys(s.image_ref for s in samples if s.image_ref))
     recordings = list(dict.fromkeys(s.audio for s in samples if s.audio))
     if not pictures and not recordings:
         none = torch.full((len(samples),), -1)
-        return References(
-            torch.zeros(0, 1, COND_DIM).half(), torch.zeros(0, COND_DIM), none, [""] * len(none), []
-        )
-    key = _key_of(samples)
+        tokens, pooled = torch.zeros(0, 1, COND_DIM).half(), torch.zeros(0, COND_DIM)
+        return References(tokens, pooled, none, [""] * len(none), [])
+    key = _key_of(samples, encoder)
     kept = _kept(found / ENCODED, key) if found else None
     if kept is not None:
         return kept
@@ -96,7 +103,7 @@ def read_references(
         if progress is not None:
             progress(done, total)
 
-    tokens, pooled, rows = _encoded(pictures, skipped, told)
+    tokens, pooled, rows = _encoded(pictures, skipped, told, encoder)
     heard: dict[File, str] = {}
     if recordings and find_spec("soundfile") is None:
         skipped.append(f"all {len(recordings)} recordings: {NEEDS_SOUNDFILE}")
@@ -115,19 +122,22 @@ def read_references(
     )
 
 
-def _encoded(pictures: list[File], skipped: list[str], told) -> tuple[Tensor, Tensor, dict]:
+def _encoded(
+    pictures: list[File], skipped: list[str], told, encoder: Encoder | None
+) -> tuple[Tensor, Tensor, dict]:
     """Tokens and pooled vectors of the readable pictures, and which row is whose."""
     from ..conditioning.image import INPUT_PX, image_encoder
     from ..conditioning.slots import NUM_SLOTS
 
-    tokens, pooled = [torch.zeros(0, NUM_SLOTS, COND_DIM).half()], [torch.zeros(0, COND_DIM)]
+    width = encoder.width if encoder else COND_DIM
+    tokens, pooled = [torch.zeros(0, NUM_SLOTS, width).half()], [torch.zeros(0, width)]
     rows: dict[File, int] = {}
     waiting: list[Tensor] = []
 
     def encode() -> None:
         batch = torch.stack(waiting).float() / 127.5 - 1
         waiting.clear()
-        new_tokens, new_pooled = image_encoder().encode(batch)
+        new_tokens, new_pooled = image_encoder().encode(batch, encoder=encoder)
         tokens.append(new_tokens.half())
         pooled.append(new_pooled)
 
@@ -164,11 +174,12 @@ def _heard(file: File, skipped: list[str]) -> str:
         return ""
 
 
-def _key_of(samples: Sequence[Sample]) -> str:
+def _key_of(samples: Sequence[Sample], encoder: Encoder | None) -> str:
     from ..conditioning.audio import listener_hash
     from ..conditioning.image import image_encoder_hash
 
-    digest = hashlib.sha256(f"{image_encoder_hash()} {listener_hash()}".encode())
+    readers = [image_encoder_hash(), listener_hash(), *([encoder.identity] if encoder else [])]
+    digest = hashlib.sha256(" ".join(readers).encode())
     stamps: dict[Path, str] = {}
     for sample in samples:
         for source in (sample.image_ref, sample.audio):

@@ -114,6 +114,7 @@ class AdaptedModel(Model):
         card = {**base.card, "adapter": {**adapter.card, "strength": strength}}
         super().__init__(base.name, base.config, networks, card)
         self.to(networks.device)
+        self._clip = base._clip
         self.base, self.adapter, self.strength = base, adapter, strength
 
     @property

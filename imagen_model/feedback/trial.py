@@ -46,7 +46,7 @@ def figures(base: Model, model: Model, reward: Reward, progress: Report) -> Figu
     def still_wanted(*_: object) -> None:
         progress(len(rows), len(rows), None)
 
-    text = bool(base.config.conditioning.text_encoder)
+    text = base.takes_words
     prompts = base.encode_text(list(PROMPTS) if text else [""] * len(PROMPTS))
     rows = torch.arange(len(PROMPTS)).repeat_interleave(SEEDS)
     latent = base.latent(range(TRIAL_SEED, TRIAL_SEED + len(rows)))

@@ -64,7 +64,7 @@ class Pool:
 def pool_condition(model: Model) -> Condition:
     """One row a prompt: half of them leave the style open, the others take turns. A model without
     text is asked for anything."""
-    texts = list(PROMPTS) if model.config.conditioning.text_encoder else [""] * len(PROMPTS)
+    texts = list(PROMPTS) if model.takes_words else [""] * len(PROMPTS)
     condition = model.encode_text(texts)
     style = condition.style.clone()
     for row in range(1, len(texts), 2):

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 
 from ..bundled import find_model
 from ..checkpoint import load_checkpoint
+from ..conditioning.clip import ClipEncoder, ClipFolder, clip_card, is_clip, refuse_another
 from ..conditioning.text import text_encoder_hash
-from ..config import DCGAN, ModelConfig, preset
+from ..config import COND_DIM, DCGAN, ConditioningConfig, ModelConfig, preset
 from ..data.captions import CaptionSampler
 from ..data.folder import Sample, read_notice, read_samples
 from ..data.stream import open_pictures
@@ -63,6 +64,7 @@ class Choices:
     accumulate: int | None = None  # parts that a batch is played in
     compile: bool | None = None
     penalty: str | None = None  # how R1 and R2 are found
+    text_encoder: str | None = None  # a folder of a CLIP; None: MiniLM
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class Origin:
     networks: Networks | None = None  # none: they are in the state of the run that goes on
     training: dict | None = None  # the settings of the run that goes on
     notice: str = ""  # that goes with every picture, from the data of any stage
+
+    @property
+    def on_clip(self) -> bool:
+        return is_clip(self.model.conditioning.text_encoder)
 
 
 def prepare(
@@ -105,6 +111,7 @@ def prepare(
     is_dcgan = model.architecture == DCGAN
     # bad choices fail before any picture is read
     TrainingConfig(**settings | ({"kimg": 1.0} if is_dcgan and not has_limit else {}))
+    clip = _clip(choices, origin, device)
     found = out / FINDINGS if resume else None
     pictures = open_pictures(
         read_samples(data),
@@ -123,6 +130,8 @@ def prepare(
             if is_dcgan
             else f"--stage text needs captions, and {data} has none"
         )
+    if stage == "pretrain" and choices.text_encoder and not (origin and origin.on_clip):
+        raise ValueError("--text-encoder is for captions, which this run does not use")
     if stage == "pretrain":
         # null condition: no words, no styles, and nothing to pair a picture with
         pictures.samples = [_unlabelled(s) for s in pictures.samples]
@@ -131,13 +140,21 @@ def prepare(
             settings |= _adaptive_augmentation(len(pictures))
     if is_dcgan:
         settings |= _in_epochs(len(pictures), settings["batch"], has_limit=has_limit)
-    text_encoder = text_encoder_hash() if stage == "text" else ""
+    text_encoder = ""
+    if stage == "text":
+        text_encoder = clip.identity if clip else text_encoder_hash()
+        if origin and origin.on_clip:
+            text_encoder = origin.model.conditioning.text_encoder
+    width = clip.width if clip else COND_DIM
     networks = None
     if origin and origin.networks:
         seed = settings["seed"]
-        networks, model = _adopted(origin.networks, model, pictures.styles, text_encoder, seed)
+        asked = replace(
+            model.conditioning, styles=pictures.styles, text_encoder=text_encoder, dim=width
+        )
+        networks, model = _adopted(origin.networks, model, asked, seed)
         if stage == "text" and origin.stage == "pretrain":
-            _silence_words(networks)
+            _silence_words(networks, origin.networks)
     elif not origin:
         model = preset(
             choices.preset or DEFAULT_PRESET,
@@ -145,9 +162,12 @@ def prepare(
             channels=pictures.channels,
             styles=pictures.styles,
             text_encoder=text_encoder,
+            cond_dim=width,
         )
     styles = model.conditioning.styles
-    captions = CaptionSampler(pictures.samples, styles, progress("encoding captions"), found=found)
+    captions = CaptionSampler(
+        pictures.samples, styles, progress("encoding captions"), found=found, encoder=clip
+    )
     card = {
         "name": out.name,
         "data": {
@@ -157,6 +177,8 @@ def prepare(
         },
         "lineage": origin.lineage if origin else [],
     }
+    if choices.text_encoder:
+        card["text_encoder"] = clip_card(Path(choices.text_encoder))
     references = captions.references.card()
     if references:
         card["references"] = references
@@ -203,6 +225,24 @@ def _trained_model(init: str | None) -> Origin | None:
     model, networks, card = load_checkpoint(find_model(init))
     lineage, notice = _lineage(card), card.get("notice", "")
     return Origin(f"--init {init}", model, lineage, card.get("stage", ""), networks, notice=notice)
+
+
+def _clip(choices: Choices, origin: Origin | None, device: torch.device) -> ClipEncoder | None:
+    """The CLIP that reads the captions; ValueError where what the run begins with has another."""
+    if not choices.text_encoder:
+        if origin and origin.on_clip:
+            raise ValueError(
+                f"{origin.name} was trained on a CLIP text encoder; name it by --text-encoder"
+            )
+        return None
+    if origin and origin.model.conditioning.text_encoder and not origin.on_clip:
+        raise ValueError(
+            f"{origin.name} was trained on the bundled text encoder; leave --text-encoder out"
+        )
+    clip = ClipEncoder(ClipFolder(Path(choices.text_encoder), device))
+    if origin and origin.on_clip:
+        refuse_another(clip, origin.model.conditioning.text_encoder, origin.name)
+    return clip
 
 
 def _settings(model: ModelConfig, choices: Choices, origin: Origin | None) -> dict[str, Any]:
@@ -264,20 +304,24 @@ def _in_epochs(num_pictures: int, batch: int, *, has_limit: bool) -> dict[str, f
     }
 
 
-def _silence_words(networks: Networks) -> None:
+def _silence_words(networks: Networks, source: Networks) -> None:
     """Start the condition's path at zero: whatever is asked for, the picture is at first the one
     that the model draws when nothing is.
 
     Pretraining has only ever seen the null condition, so the two layers that take the condition
-    mean nothing yet for words. Their weights go to zero and their biases to what null gave.
+    mean nothing yet for words. Their weights go to zero and their biases to what null gave in
+    `source`, whose conditions may be of another width.
     """
-    generator, learned = networks.generator, networks.conditioning.null_pooled
-    assert isinstance(generator, Generator)
+    before, after, learned = source.generator, networks.generator, source.conditioning.null_pooled
+    assert isinstance(before, Generator) and isinstance(after, Generator)
     null = F.rms_norm(learned.detach(), learned.shape)
     with torch.no_grad():
-        for layer in (generator.mapping.cond_in, generator.context_in):
-            layer.bias.copy_(layer(null))
-            layer.weight.zero_()
+        for old, new in (
+            (before.mapping.cond_in, after.mapping.cond_in),
+            (before.context_in, after.context_in),
+        ):
+            new.bias.copy_(old(null))
+            new.weight.zero_()
 
 
 def _refuse_other_shape(origin: Origin, choices: Choices) -> None:
@@ -293,15 +337,15 @@ def _refuse_other_shape(origin: Origin, choices: Choices) -> None:
 
 
 def _adopted(
-    source: Networks, config: ModelConfig, styles: tuple[str, ...], text_encoder: str, seed: int
+    source: Networks, config: ModelConfig, asked: ConditioningConfig, seed: int
 ) -> tuple[Networks, ModelConfig]:
-    """The checkpoint's weights in networks that may know more styles; a new style begins as the
-    mean of the known ones, or where there is none, at random."""
+    """The checkpoint's weights in networks that may know more styles, or conditions of another
+    width; a new style begins as the mean of the known ones, or where there is none, at random."""
     known = config.conditioning.styles
     conditioning = replace(
-        config.conditioning,
-        styles=(*known, *(s for s in styles if s not in known)),
-        text_encoder=text_encoder or config.conditioning.text_encoder,
+        asked,
+        styles=(*known, *(s for s in asked.styles if s not in known)),
+        text_encoder=asked.text_encoder or config.conditioning.text_encoder,
     )
     config = replace(config, conditioning=conditioning)
     networks = Networks.seeded(config, seed)
@@ -309,7 +353,8 @@ def _adopted(
     for name, axis in (("conditioning.style_embed", 0), ("discriminator.style_in.weight", 1)):
         if name in state:
             wanted, old = state[name], source.state_dict().get(name)
-            if old is not None and old.shape[axis]:
+            same_width = old is not None and old.shape[1 - axis] == wanted.shape[1 - axis]
+            if old is not None and old.shape[axis] and same_width:
                 wanted.copy_(old.mean(dim=axis, keepdim=True).expand_as(wanted))
                 wanted.narrow(axis, 0, old.shape[axis]).copy_(old)
     taken = {n: t for n, t in source.state_dict().items() if t.shape == state[n].shape}

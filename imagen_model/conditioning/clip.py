@@ -1,0 +1,250 @@
+"""Text -> Condition by a CLIP text model (2103.00020), for models that are trained on one.
+
+A model is trained on a folder of Hugging Face's (`ClipFolder`) and asked through the same weights
+wherever they are: in that folder, or in ComfyUI (nodes/clip.py). Either gives pieces and states
+(`ClipCore`), and `ClipEncoder` makes the condition, so that both sides make the same one.
+
+Tokens are the states after the final layer norm, of the pieces and of the end token; nothing comes
+before the start token, whose state is therefore the same in every text, and left out. Pooled is the
+end token's state, in which CLIP sums a text up, at unit length; CLIP's own projection of it is
+missing from many files.
+
+What a checkpoint names (`identity`) is a signature of the encoder's answers, not of its file: CLIP
+goes round as fp32, fp16, bf16 and fp8 under many names. Each of up to 512 bits says whether one
+number of the pooled vector rises from one of PROBE's texts to the next (a SimHash with the axes for
+planes). Rounding turns a few bits over, other weights half of them (docs/experiments.md).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..files import sha256_of, storable
+from .weighting import Part
+
+logger = logging.getLogger(__name__)
+
+NEEDS_TRANSFORMERS = 'a CLIP text encoder needs transformers: pip install "imagen-gan[clip]"'
+WEIGHTS = "model.safetensors"
+MAX_CHARACTERS = 2000  # more can't change the first pieces, and would only cost time
+PROBE = (
+    "a red apple",
+    "two blue cars at night",
+    "portrait of an old woman",
+    "a forest under snow",
+    "the number seven",
+)
+AXES = 128  # numbers of each pooled vector that a signature looks at
+MOST_TURNED = 0.08  # of a signature's bits, for the encoder to count as the same
+_PREFIX = "clip"
+
+
+class ClipCore(Protocol):
+    """A CLIP text model and its tokenizer."""
+
+    max_pieces: int  # of a text, start and end tokens not counted
+
+    def pieces(self, text: str) -> list:
+        """A text's word pieces without start and end tokens, however many they are."""
+
+    def states(self, rows: list[list]) -> Tensor:
+        """Rows of at most max_pieces pieces -> [N, T, D] fp32 on the CPU: the last states of start
+        token, pieces, end token and what pads."""
+
+
+class ClipEncoder:
+    """The frozen encoder. Rows come out alike whatever else is in the batch, to float rounding."""
+
+    def __init__(self, core: ClipCore) -> None:
+        self.core = core
+
+    @cached_property
+    def identity(self) -> str:
+        """clip-WIDTH-SIGNATURE, as checkpoints name it. ValueError where the answers are NaN."""
+        pooled = self.encode(list(PROBE))[2]  # [K, D]
+        if not pooled.isfinite().all():
+            raise ValueError("the CLIP text encoder answers with NaN; load it in another precision")
+        rises = (pooled.diff(dim=0) > 0)[:, :: max(1, pooled.shape[1] // AXES)][:, :AXES]
+        bits = "".join(str(int(bit)) for bit in rises.flatten().tolist())
+        return f"{_PREFIX}-{pooled.shape[1]}-{int(bits, 2):0{-(-len(bits) // 4)}x}"
+
+    @property
+    def width(self) -> int:
+        return width_of(self.identity)
+
+    @torch.no_grad()
+    def encode(self, texts: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """texts -> tokens [N, T, D], mask [N, T], pooled [N, D] of unit length, on the CPU.
+
+        An empty text gives a null row. A text over the encoder's length is cut there, with one
+        warning.
+        """
+        rows = [self.core.pieces(storable(text[:MAX_CHARACTERS])) for text in texts]
+        tokens, mask, pooled = self._encoded(self._cut(rows))
+        asked = torch.tensor([bool(text.strip()) for text in texts])[:, None]
+        return tokens * asked[:, :, None], mask & asked, pooled * asked
+
+    @torch.no_grad()
+    def weighted(self, parts: list[Part]) -> tuple[Tensor, Tensor, Tensor]:
+        """One prompt's tokens [1, T, D], mask [1, T] and pooled vector [1, D] of unit length.
+
+        As in weighting.py, with the span left out in place of hidden: what comes before it does not
+        see it, and what comes after it is found further to the left.
+        """
+        pieces, weights, characters = [], [], 0
+        for text, weight in parts:
+            new = self.core.pieces(storable(text[: max(0, MAX_CHARACTERS - characters)]))
+            characters += len(text)
+            pieces += new
+            weights += [weight] * len(new)
+        (pieces,) = self._cut([pieces])
+        groups, place = [], 0
+        for weight, run in groupby(weights[: len(pieces)]):
+            count = len(list(run))
+            if weight != 1.0:
+                groups.append((place, place + count, weight))
+            place += count
+        shorter = [pieces[:begin] + pieces[end:] for begin, end, _ in groups]
+        states, mask, _ = self._encoded([pieces, *shorter])
+        whole, *others = (row[keep] for row, keep in zip(states, mask, strict=True))  # [T, D] each
+        tokens = whole
+        for other, (begin, end, weight) in zip(others, groups, strict=True):
+            span = other.mean(dim=0).expand(end - begin, -1)
+            without = torch.cat([other[:begin], span, other[begin:]])
+            tokens = tokens + (weight - 1) * (whole - without)
+        return tokens[None], mask[:1, : len(tokens)], F.normalize(tokens[-1], dim=0)[None]
+
+    def _cut(self, rows: list[list]) -> list[list]:
+        most = self.core.max_pieces
+        if any(len(row) > most for row in rows):
+            logger.warning("a prompt is over %d word pieces; the rest is ignored", most)
+        return [row[:most] for row in rows]
+
+    def _encoded(self, rows: list[list]) -> tuple[Tensor, Tensor, Tensor]:
+        count = torch.tensor([len(row) + 1 for row in rows])  # with the end token
+        longest = int(count.max())
+        states = self.core.states(rows)[:, 1 : 1 + longest]
+        mask = torch.arange(longest) < count[:, None]
+        pooled = F.normalize(states[torch.arange(len(rows)), count - 1], dim=1)
+        return states * mask[:, :, None], mask, pooled
+
+
+def is_clip(text_encoder: str) -> bool:
+    """Whether what a checkpoint names is a CLIP text encoder."""
+    return bool(re.fullmatch(rf"{_PREFIX}-\d+-[0-9a-f]+", text_encoder))
+
+
+def width_of(identity: str) -> int:
+    """How many numbers a token has."""
+    return int(identity.split("-")[1])
+
+
+def refuse_another(encoder: ClipEncoder, trained_on: str, model: str) -> None:
+    """ValueError unless `encoder` is the one with the identity that `model` was trained on."""
+    ours, theirs = encoder.width, width_of(trained_on)
+    if ours != theirs:
+        raise ValueError(
+            f"{model} was trained on another CLIP text encoder (of width {theirs}; this is {ours})"
+        )
+    turned = signature_distance(encoder.identity, trained_on)
+    if turned > MOST_TURNED:
+        raise ValueError(
+            f"{model} was trained on another CLIP text encoder, or another layer of it "
+            f"({turned:.0%} of their signatures differ; expected {MOST_TURNED:.0%} at most)"
+        )
+
+
+def signature_distance(a: str, b: str) -> float:
+    """The share of bits in which two identities of the same width differ, 0 to 1."""
+    ours, theirs = (identity.split("-")[2] for identity in (a, b))
+    return (int(ours, 16) ^ int(theirs, 16)).bit_count() / (4 * len(theirs))
+
+
+def clip_card(folder: Path) -> dict[str, str]:
+    """What a checkpoint's card says of the folder that it was trained on, for people."""
+    return {"name": folder.resolve().name, "sha256": sha256_of(folder / WEIGHTS)}
+
+
+class ClipFolder:
+    """A CLIP text model as transformers writes it, on `device` in fp32, read offline.
+
+    config.json, model.safetensors and the tokenizer's files (here, or in `tokenizer` beside
+    it); a whole CLIP serves as well. ValueError with one line for anything else.
+    """
+
+    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
+        try:
+            from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+        except ImportError:
+            raise ValueError(NEEDS_TRANSFORMERS) from None
+        self.folder = Path(folder)
+        config = self._config()
+        weights = self.folder / WEIGHTS
+        if not weights.is_file():
+            raise ValueError(f"{folder} has no model.safetensors (pickled weights are not read)")
+        # Layers draw initial weights that are overwritten at once: leave the global state alone.
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+            self.network = CLIPTextModel(CLIPTextConfig.from_dict(config))
+            self._load(weights)
+            self.network = self.network.float().eval().requires_grad_(False).to(device)
+        self.tokenizer = CLIPTokenizer.from_pretrained(self._tokenizer(), local_files_only=True)
+        ends = self.tokenizer("")["input_ids"]
+        if len(ends) != 2:
+            raise ValueError(f"{folder} has a tokenizer that is not CLIP's")
+        self.start, self.end = ends
+        self.max_pieces = self.network.config.max_position_embeddings - 2
+
+    def pieces(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    @torch.no_grad()
+    def states(self, rows: list[list[int]]) -> Tensor:
+        longest = max(map(len, rows))
+        ids = [[self.start, *row, *[self.end] * (1 + longest - len(row))] for row in rows]
+        # attention is causal: what pads at the end is seen by nothing before it
+        inputs = torch.tensor(ids, device=self.network.device)
+        return self.network(input_ids=inputs).last_hidden_state.cpu()
+
+    def _config(self) -> dict:
+        try:
+            config = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+            kind = config["model_type"]
+            config = config["text_config"] if kind == "clip" else config
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ValueError(
+                f"{self.folder} is no folder of a CLIP text encoder (no readable config.json)"
+            ) from None
+        if kind not in ("clip", "clip_text_model"):
+            raise ValueError(f"{self.folder} holds a {kind}; expected a CLIP text encoder")
+        return config
+
+    def _load(self, weights: Path) -> None:
+        """Names differ between versions of transformers by a prefix."""
+        prefix = "text_model."
+        try:
+            stored = {k.removeprefix(prefix): v for k, v in load_file(weights).items()}
+            wanted = {name: name.removeprefix(prefix) for name in self.network.state_dict()}
+            self.network.load_state_dict({name: stored[k] for name, k in wanted.items()})
+        except (SafetensorError, RuntimeError, KeyError) as error:
+            reason = str(error).split("\n")[-1].strip()
+            raise ValueError(f"{weights} does not fit its config.json: {reason}") from None
+
+    def _tokenizer(self) -> Path:
+        for folder in (self.folder, self.folder.resolve().parent / "tokenizer"):
+            if (folder / "tokenizer.json").is_file() or all(
+                (folder / name).is_file() for name in ("vocab.json", "merges.txt")
+            ):
+                return folder
+        raise ValueError(f"{self.folder} has no tokenizer (vocab.json and merges.txt)")
