@@ -140,6 +140,15 @@ class Noisy(Painter):
         return picture(concept, style, 1_000_000 + seed, noise=1.5)
 
 
+class Stamping(Painter):
+    """What it should, and one stroke on top of it."""
+
+    def paint(self, concept, style, seed):
+        stroked = super().paint(concept, style, seed)
+        stroked[:, 5:11, 7:9] = 1.0
+        return stroked
+
+
 class Rigid(Painter):
     """The same picture for every seed."""
 
@@ -239,6 +248,14 @@ def test_a_noisy_one_is_flagged_by_its_density_alone(judged):
     assert found["density"] < 0.25 * found["density_real"] < sound["density"]
     for key in ("fd_lite1", "fd_random", "kid_lite1"):
         assert found[key] > 3 * sound[key]
+
+
+def test_one_that_puts_the_same_stroke_everywhere_is_flagged_by_that_alone(judged):
+    found = judged(Stamping())
+    assert found["flags"].keys() == {"mark"}
+    assert found["flags"]["mark"].startswith("pictures carry the same mark: ")
+    sound = judged(Painter())
+    assert sound["common_mark"] < 1.5 * sound["common_mark_real"] < found["common_mark"]
 
 
 def test_one_whose_seeds_do_nothing_is_flagged_by_that(judged):

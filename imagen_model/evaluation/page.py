@@ -41,10 +41,14 @@ figure{margin:0;min-width:0}
 .tiles{display:flex;flex-wrap:wrap;gap:4px}
 img{image-rendering:pixelated;background:var(--tile);border-radius:6px;padding:4px;display:block}
 figcaption{font-size:12px;line-height:1.3;overflow-wrap:anywhere;margin-top:2px}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%}
+table{border-collapse:collapse;width:100%}
 th,td{text-align:left;vertical-align:top;padding:.35em .9em .35em 0;
 border-bottom:1px solid var(--line)}
 td.n{white-space:nowrap;font-variant-numeric:tabular-nums}
+@media(max-width:640px){
+tr{display:grid;grid-template-columns:1fr 11.5em 3.6em;border-bottom:1px solid var(--line)}
+th,td{border:0;padding:.35em .4em .1em 0}td.n small{display:block}
+td:last-child{grid-column:1/-1;padding:0 0 .5em}th:last-child{display:none}}
 """
 
 # key, label, decimals, what it is compared with, one line
@@ -67,9 +71,8 @@ def write_page(path: Path, figures: dict, evidence: Evidence) -> None:
     title = f"{figures['model']}: what it draws, and how well"
     body = "\n".join(
         [
-            f"<h1>{_text(figures['model'])}</h1>",
-            f"<p class=soft>{_text(figures['extractor'])}; {figures['cloud']} pictures a side in "
-            f"each of three draws, {len(evidence.test)} held-out pairs.</p>",
+            f"<h1>{_text(title)}</h1>",
+            _in_words(figures),
             _verdict(figures["flags"]),
             _sheet(evidence),
             _held_out(evidence),
@@ -84,6 +87,22 @@ def write_page(path: Path, figures: dict, evidence: Evidence) -> None:
         f"<title>{_text(title)}</title><style>{STYLE}</style><body>{body}</body></html>\n"
     )
     write_atomically(Path(path), lambda p: p.write_text(page, encoding="utf-8"))
+
+
+def _in_words(figures: dict) -> str:
+    """The one figure that says most, for whoever reads no further; nothing for a model without
+    text."""
+    found = figures["retrieval"].get("text")
+    if not found:
+        return ""
+    reach = ""
+    if found["ceiling"] is not None:
+        reach = f", and other real pictures of the same thing reach {found['ceiling']:.0%}"
+    return (
+        "<p>Asked for pictures that its training never showed, it draws one to which the right real "
+        f"picture is nearest {found['r1']:.0%} of the time. Chance is "
+        f"{found['chance']:.0%}{reach}.</p>"
+    )
 
 
 def _verdict(flags: dict[str, str]) -> str:
@@ -170,6 +189,9 @@ def _table(figures: dict) -> str:
         ("memorisation", f"{figures['memorisation_ratio']:.2f}", "1",
          "Distance to the nearest training picture, over that of real held-out pictures. Copies "
          "have 0; under 0.9 is worth a look."),
+        ("common mark", f"{figures['common_mark']:.1%}", f"{figures['common_mark_real']:.1%}",
+         "Share of the fine detail that is the same in all pictures; more than in real ones is a "
+         "mark that every drawn picture carries."),
         ("diversity", f"{spread['among_pictures']:.2f}", f"{spread['among_real_pictures']:.2f}",
          "Mean distance between two pictures; falls where all look alike."),
         ("diversity of seeds", f"{spread['among_seeds']:.2f}", "",
@@ -178,10 +200,11 @@ def _table(figures: dict) -> str:
          "How often the model's own discriminator tells a real picture from a drawn one."),
     ]  # fmt: skip
     speed = figures["speed"]
+    threads = f"{speed['threads']} thread{'s' if speed['threads'] > 1 else ''}"
     for batch in (1, 32):
         rows.append(
             (f"speed, batch {batch}", f"{speed[f'ms_an_image_at_batch_{batch}']:.1f} ms", "",
-             f"A picture, on {_text(speed['device'])}, {speed['threads']} threads.")
+             f"A picture, on {_text(speed['device'])}, {threads}.")
         )  # fmt: skip
     lines = "".join(
         f"<tr><td>{label}<td class=n>{value}<td class=n>{reference}<td class=soft>{meaning}"
@@ -189,8 +212,9 @@ def _table(figures: dict) -> str:
     )
     return (
         "<h2>Figures</h2><p class=soft>In brackets 95 % intervals: of the distances over three "
-        "draws, of R@1 over pairs.</p><div class=scroll><table>"
-        f"<tr><th>figure<th>value<th>real pictures<th>what it says{lines}</table></div>"
+        f"draws of {figures['cloud']} pictures a side, of R@1 over pairs. Features: "
+        f"{_text(figures['extractor'])}.</p><table>"
+        f"<tr><th>figure<th>value<th>real<th>what it says{lines}</table>"
     )
 
 

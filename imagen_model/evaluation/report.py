@@ -22,6 +22,7 @@ from ..model import Model
 from .clouds import compare_clouds
 from .extractor import Lite1
 from .judge import ConceptJudge
+from .marks import common_share
 from .modalities import audio_retrieval, image_retrieval
 from .neighbours import mean_pairwise_distance, nearest, nearest_distance
 from .pairs import (
@@ -146,6 +147,8 @@ def measure(model: Model, data: Path, *, stage: Stage = lambda text: None) -> tu
         "memorisation_ratio": float(distance.mean() / real_distance),
         "memorisation_ratio_trained": float(clouds.to_training / real_distance),
         "identical_to_training": twins,
+        "common_mark": common_share(drawn[:, 0]),
+        "common_mark_real": common_share(all_pixels(test)),
         "diversity": clouds.diversity | {"among_seeds": mean_pairwise_distance(queries)},
         "sheet": {"prompts": prompts, "seeds": [0, len(prompts) - 1]},
         "speed": speed,

@@ -7,6 +7,7 @@ LEAST_DENSITY = 0.25
 LEAST_VARIETY = 0.7
 LEAST_AMONG_SEEDS = 0.05
 LEAST_MEMORISATION = 0.9
+MOST_MARK = 0.05  # of the fine detail, and twice what real pictures share
 MOST_CHANCE = 0.5  # galleries of one or two pictures say nothing
 
 
@@ -14,7 +15,8 @@ def flags(figures: dict) -> dict[str, str]:
     """Name -> a plain line for each thing that is wrong; nothing for a sound model.
 
     "alike": few kinds of pictures; "seeds": they change nothing; "copies": training pictures come
-    out; "prompt": it is ignored; "unreal": pictures are far from real ones.
+    out; "mark": all carry the same; "prompt": it is ignored; "unreal": pictures are far from real
+    ones.
     """
     found = {}
     coverage, density = figures["coverage"], figures["density"]
@@ -33,6 +35,12 @@ def flags(figures: dict) -> dict[str, str]:
         found["copies"] = (
             f"copies training pictures: ratio {figures['memorisation_ratio']:.2f}, "
             f"under {LEAST_MEMORISATION:g}"
+        )
+    mark, real_mark = figures["common_mark"], figures["common_mark_real"]
+    if mark > max(MOST_MARK, 2 * real_mark):
+        found["mark"] = (
+            f"pictures carry the same mark: {mark:.0%} of their fine detail is the same in all of "
+            f"them (real pictures {real_mark:.0%})"
         )
     for modality, r in figures["retrieval"].items():
         if r["chance"] < MOST_CHANCE and r.get("r1_interval", (1, 1))[0] <= r["chance"]:
