@@ -99,8 +99,8 @@ def _in_words(figures: dict) -> str:
     if found["ceiling"] is not None:
         reach = f", and other real pictures of the same thing reach {found['ceiling']:.0%}"
     return (
-        "<p>Asked for pictures that its training never showed, it draws one to which the right real "
-        f"picture is nearest {found['r1']:.0%} of the time. Chance is "
+        "<p>Asked for pictures that its training never showed, it draws one to which the right "
+        f"real picture is nearest {found['r1']:.0%} of the time. Chance is "
         f"{found['chance']:.0%}{reach}.</p>"
     )
 
