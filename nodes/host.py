@@ -106,6 +106,15 @@ def stop_if_cancelled() -> None:
         raise InterruptedError("cancelled")
 
 
+def open_page() -> tuple[Any, str | None]:
+    """The server, and the page that runs the prompt while it is open; None: nobody looks."""
+    from server import PromptServer
+
+    server: Any = getattr(PromptServer, "instance", None)
+    page = getattr(server, "client_id", None)
+    return server, page if page in getattr(server, "sockets", ()) else None
+
+
 class NodeProgress:
     """The library's progress callback as ComfyUI's bar; raises when the user cancels."""
 
@@ -115,7 +124,8 @@ class NodeProgress:
     def __call__(self, done: int, total: int, pictures: Tensor | None) -> None:
         management.throw_exception_if_processing_interrupted()
         preview = None
-        if pictures is not None and done < total:  # the last ones are about to be shown anyway
+        # the last ones are about to be shown anyway; without a page they would go to all of them
+        if pictures is not None and done < total and open_page()[1]:
             preview = ("PNG", to_image(pictures[-1]), 256)
         self.bar.update_absolute(done, total, preview)
 
@@ -125,10 +135,7 @@ _told: set[str] = set()  # nodes that show a text
 
 def tell(node_id: str | None, text: str) -> None:
     """Show a text on a node of the page that runs it; "" takes back what was shown before."""
-    from server import PromptServer
-
-    server: Any = getattr(PromptServer, "instance", None)
-    page = getattr(server, "client_id", None)  # None: nobody is looking, as in runs by the API
+    server, page = open_page()
     if page is None or node_id is None or not (text or node_id in _told):
         return
     _told.add(node_id)
@@ -184,7 +191,7 @@ class TrainingProgress:
         management.throw_exception_if_processing_interrupted()
         self.losses.append(progress.loss)
         preview = None
-        if time.monotonic() - self.shown_at > self.PREVIEW_SEC:
+        if time.monotonic() - self.shown_at > self.PREVIEW_SEC and open_page()[1]:
             preview = ("PNG", self.preview(columns=self.PREVIEW_COLUMNS), 512)
             self.shown_at = time.monotonic()
         done = min(int(progress.fraction * self.STEPS), self.STEPS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comfyui import SAVED, forget_ratings, saved_pixels
+from comfyui import SAVED, WORKFLOWS, forget_ratings, saved_pixels
 
 import imagen_model as im
 
@@ -187,6 +188,31 @@ def test_a_drag_on_the_pad_changes_the_picture_and_its_keys_move_the_strengths(p
     assert page.evaluate(PAD) == [0.1, 0.5]
 
 
+def choose_run(page, mode: str) -> None:
+    """Choose what the Run button does, in the menu beside it."""
+    page.get_by_test_id("queue-button").locator("button").nth(1).click()
+    page.get_by_role("menuitem").filter(has_text=re.compile(rf"^{re.escape(mode)}$")).click()
+
+
+def test_run_on_change_draws_again_when_the_pad_is_moved(page, server):
+    def drawn() -> int:
+        return len(server.get("/api/history"))
+
+    choose_run(page, "Run (On Change)")
+    try:
+        press_run(page, server)
+        page.wait_for_function("app.ui.lastQueueSize === 0")
+        before = drawn()
+        page.locator(".imagen-pad").first.press("ArrowRight")
+        deadline = time.monotonic() + 60
+        while drawn() == before:
+            assert time.monotonic() < deadline, "the pad moved and nothing ran"
+            page.wait_for_timeout(100)
+        page.locator(".imagen-pad").first.press("ArrowLeft")
+    finally:
+        choose_run(page, "Run")
+
+
 def test_a_reload_keeps_the_graph_and_what_was_typed(page, server):
     values = "app.graph.serialize().nodes.map(n => [n.id, n.type, n.widgets_values])"
     links = "app.graph.serialize().links.length"
@@ -204,6 +230,33 @@ def test_a_saved_workflow_does_not_hold_the_pad(page):
         "app.graph.serialize().nodes.find(n => n.type === 'ImagenDirection').widgets_values"
     )
     assert len(kept) == 6  # two directions, two strengths, two attributes
+
+
+OVERLAPS = """async graph => {
+    await app.loadGraphData(graph)
+    await new Promise(resolve => setTimeout(resolve, 300))
+    const overlap = (a, b) => [0, 1].every(i => {
+        const title = i * LiteGraph.NODE_TITLE_HEIGHT
+        return a.pos[i] - title < b.pos[i] + b.size[i] && b.pos[i] - title < a.pos[i] + a.size[i]
+    })
+    const nodes = app.graph.nodes
+    return nodes.flatMap((a, i) => nodes.slice(i + 1).filter(b => overlap(a, b))
+        .map(b => `${a.id} ${a.type} and ${b.id} ${b.type}`))
+}"""
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_no_nodes_of_a_template_overlap(page, path):
+    assert page.evaluate(OVERLAPS, json.loads(path.read_text(encoding="utf-8"))) == []
+
+
+def test_a_node_shows_the_text_of_its_run_and_does_not_keep_it(page, server):
+    open_template(page, server, "score_and_pick", "ImagenScore")
+    run_on_page(page, server)
+    page.wait_for_function("/^\\d+: [+-]/.test(document.querySelector('.imagen-text').textContent)")
+    assert page.locator(".imagen-text").first.text_content().count("\n") == 15  # sixteen ranks
+    node = "app.graph.serialize().nodes.find(n => n.type === 'ImagenScore')"
+    assert not page.evaluate(f"{node}.widgets_values?.length")
 
 
 @pytest.mark.parametrize("path", SAVED, ids=lambda path: f"{path.parent.name}-{path.stem}")

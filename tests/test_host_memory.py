@@ -67,6 +67,25 @@ def test_the_same_run_again_executes_no_node(host):
     assert entry["outputs"]["show"] == first["show"]
 
 
+def loads(server: Server, seed: int) -> int:
+    """How many models ComfyUI's memory management takes up for a run."""
+
+    def said() -> int:
+        return server.log.read_text(encoding="utf-8", errors="replace").count("Requested to load")
+
+    before = said()
+    server.run(best_of_two(server, "rgba", seed))
+    return said() - before
+
+
+def test_a_model_stays_loaded_until_free_unloads_it(host):
+    loads(host, 4100)
+    assert [loads(host, seed) for seed in (4101, 4102)] == [0, 0]
+    host.post("/api/free", {"unload_models": True})
+    # ComfyUI unloads between two runs: the next one may still come first
+    assert any(loads(host, seed) == 1 for seed in (4103, 4104))
+
+
 def test_an_unloaded_model_draws_the_same_when_it_is_needed_again(host):
     prompt = best_of_two(host, "rgba", 4001)
     first = saved_pixels(host, host.run(prompt))

@@ -99,6 +99,20 @@ def test_a_tile_goes_on_over_its_edges(server: Server):
     assert seams.max() <= inside.max()
 
 
+def test_a_panorama_is_twice_as_wide_as_high_closed_at_its_seam_and_plain_at_its_poles(server):
+    (sheet,) = saved_pixels(server, server.run(example(server, "panorama")))
+    assert sheet.shape == (512, 1024, 3)
+    turned = np.roll(sheet.astype(int), 512, axis=1)  # the seam is in the middle now
+    steps = np.abs(np.diff(turned, axis=1)).mean(axis=(0, 2))  # [columns]
+    joins = np.delete(steps[127::128], 3)  # between one mountain and the next
+    assert steps[511] < 1.5 * joins.max()
+    for pole in (sheet[0], sheet[-1]):
+        assert (pole == pole[0]).all()
+    assert (sheet[200:256] != sheet[0, 0]).any(
+        axis=(0, 2)
+    ).mean() > 0.9  # mountains nearly all round
+
+
 def test_a_picture_of_another_size_without_alpha_is_inverted(server: Server):
     rows = np.linspace(0, 255, 50 * 40 * 3).reshape(50, 40, 3).astype(np.uint8)
     Image.fromarray(rows).save(server.base / "input" / "photo.png")

@@ -103,9 +103,8 @@ def open_example(page: Page, server: Server, name: str) -> None:
     page.wait_for_function("window.app?.graph?.nodes.length > 2")
     page.evaluate("void app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
     page.wait_for_timeout(2000)
-    banner = page.locator("div:has(> button:has-text('Try it out')) button:has(i)")
-    if banner.count():
-        banner.first.click()
+    for announcement in page.locator("button:has-text('Try it out')").all():
+        announcement.locator("xpath=following::button[1]").click()  # its close button
 
 
 def run_on_page(page: Page, server: Server) -> None:
