@@ -3,6 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..imagen_model import combined, hear
+from .clip import hosted_clip
 from .convert import to_pictures
 from .host import all_styles, stage_progress, tell
 from .types import CATEGORY, ImagenCondition, ImagenModel
@@ -42,6 +43,11 @@ class ImagenEncodeText(io.ComfyNode):
                     optional=True,
                     tooltip="Each line is a prompt of its own: a picture a line.",
                 ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="Only for a model that was trained on a CLIP text encoder: that one.",
+                ),
             ],
             outputs=[
                 ImagenCondition.Output(
@@ -57,13 +63,16 @@ class ImagenEncodeText(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, model, text: str, style: str, per_line: bool = False) -> io.NodeOutput:
+    def execute(
+        cls, model, text: str, style: str, per_line: bool = False, clip=None
+    ) -> io.NodeOutput:
+        reader = model.model
+        if clip is not None:
+            reader = reader.with_text_encoder(hosted_clip(clip))
         chosen = None if style == ANY_STYLE else style
         prompts = (text.strip().splitlines() if per_line else text) or ""
-        condition = model.model.encode_text(
-            prompts, style=chosen, progress=stage_progress("reading")
-        )
-        read = model.model.how_read(prompts, style=chosen)
+        condition = reader.encode_text(prompts, style=chosen, progress=stage_progress("reading"))
+        read = reader.how_read(prompts, style=chosen)
         tell(cls.hidden.unique_id, read)
         return io.NodeOutput(condition, ui=ui.PreviewText(read) if read else None)
 

@@ -18,7 +18,7 @@ from imagen_model.networks import Networks
 from studio.server import Server, StudioError
 from studio.workflow import declared, is_widget
 
-WORDLESS = ("grey", "dcgan")  # models without text
+WORDLESS = ("grey", "dcgan", "on_clip")  # models without text, or without its encoder
 SEEDS = count(1000)
 _INFO: dict[str, dict] = {}
 
@@ -27,12 +27,14 @@ def models() -> dict[str, ModelConfig]:
     """Tiny models of every kind; `wide` is of another width and knows other styles."""
     rgba = tiny_model_config()
     wide = tiny_model_config(styles=("ink", "oil"))
+    clip = replace(rgba.conditioning, dim=48, text_encoder=f"clip-48-{'5a' * 24}")
     return {
         "rgba": rgba,
         "wide": replace(wide, generator=replace(wide.generator, dim=64, z_dim=24)),
         "rgb": tiny_model_config(channels=3, styles=()),
         "grey": tiny_model_config(channels=1, styles=(), text_encoder=""),
         "dcgan": dcgan(channels=3, width=4, judge_width=4),
+        "on_clip": replace(rgba, conditioning=clip),
     }
 
 

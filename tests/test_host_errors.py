@@ -55,6 +55,7 @@ MISTAKES = [
     ("rate", {"rate": LATENT}, "draw them with this model"),
     ("sample", {"sample": {"latent": ["mixed", 0], "model": ["other", 0]}}, r"\(3, 32\) do not"),
     ("sample", {"sample": {"latent": ["sample", 0]}}, r"received_type\(IMAGE\) mismatch"),
+    ("text", {"text": {"clip": ["latent", 0]}}, r"received_type\(IMAGEN_LATENT\) mismatch"),
     ("combined", {"combined": {"condition_b": ["text_other", 0]}}, "are of different models"),
     ("best", {"best": {"image": ["three", 0], "mask": ["masks", 0]}}, "ranks 2 pictures, and .* 3"),
     ("best", {"score": {"image": ["three", 0], "mask": ["masks", 0]}}, "names picture 2, and .* 2"),
@@ -133,6 +134,9 @@ UNFIT = [  # what a model cannot do
     ("shown", "dcgan", "model dcgan was trained without text; it takes no pictures"),
     ("spoken", "grey", "model grey was trained without text"),
     ("spoken", "dcgan", "model dcgan was trained without text"),
+    ("texts", "on_clip", "model on_clip was trained on a CLIP text encoder; connect it to clip"),
+    ("shown", "on_clip", "model on_clip was trained on a CLIP text encoder; connect it to clip"),
+    ("spoken", "on_clip", "model on_clip was trained on a CLIP text encoder; connect it to clip"),
     ("moved", "dcgan", "this model has no w space"),
 ]
 

@@ -12,7 +12,7 @@ missing from many files.
 What a checkpoint names (`identity`) is a signature of the encoder's answers, not of its file: CLIP
 goes round as fp32, fp16, bf16 and fp8 under many names. Each of up to 512 bits says whether one
 number of the pooled vector rises from one of PROBE's texts to the next (a SimHash with the axes for
-planes). Rounding turns a few bits over, other weights half of them (docs/experiments.md).
+planes). Rounding turns a few bits over, other weights half of them (docs/multimodal.md).
 """
 
 from __future__ import annotations
