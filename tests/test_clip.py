@@ -207,7 +207,7 @@ def test_a_folder_that_is_no_clip_is_one_line(imagen, folder, emoji_folder, tmp_
 
 def test_without_transformers_one_line_says_what_to_install(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ValueError, match=r'pip install "imagen-gan\[clip\]"'):
+    with pytest.raises(ValueError, match=r"pip install 'imagen-gan\[clip\]'"):
         ClipFolder(folder)
 
 

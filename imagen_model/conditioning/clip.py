@@ -36,7 +36,7 @@ from .weighting import Part
 
 logger = logging.getLogger(__name__)
 
-NEEDS_TRANSFORMERS = 'a CLIP text encoder needs transformers: pip install "imagen-gan[clip]"'
+NEEDS_TRANSFORMERS = "a CLIP text encoder needs transformers: pip install 'imagen-gan[clip]'"
 WEIGHTS = "model.safetensors"
 MAX_CHARACTERS = 2000  # more can't change the first pieces, and would only cost time
 PROBE = (
