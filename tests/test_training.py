@@ -703,13 +703,31 @@ def test_captions_make_the_stage_text(prepared, emoji_pictures):
 
 def test_pretraining_forgets_the_captions(prepared):
     t = prepared(stage="pretrain")
-    assert t.training.pairs_weight == t.training.info_nce_weight == 0
+    assert t.training.info_nce_weight == 0
     assert (t.training.augment_p, t.training.augment_target) == (0.4, 0.6)
     assert t.model.conditioning.styles == ()
     assert t.model.conditioning.text_encoder == ""
     condition, _, is_open = t.captions.draw(torch.arange(8), t.rng)
     assert is_open.all()
     assert condition.pooled.shape == (8, COND_DIM)
+
+
+def test_without_captions_z_says_which_picture_is_to_be_matched(prepared):
+    t = prepared(stage="pretrain")
+    assert t.training.pairs_weight > 0
+    index = torch.arange(8)
+    z = torch.zeros(8, t.model.generator.z_dim)
+    coded = t.codes.write(z, index, t.captions.draw(index, t.rng))
+    assert torch.cdist(coded, coded)[~torch.eye(8, dtype=torch.bool)].min() > 0.5
+
+
+@pytest.mark.slow
+def test_pretrained_pictures_differ_though_nothing_is_said(prepared):
+    """The game alone, without the codes in z, ends in one picture (docs/experiments.md)."""
+    t = prepared(stage="pretrain", kimg=3.2, batch=16)
+    t.run()
+    last = json.loads((t.out / "stats.jsonl").read_text().splitlines()[-1])
+    assert last["diversity"] > 0.2
 
 
 def test_a_folder_without_captions_is_pretrained_and_never_a_text_stage(prepared, tmp_path):

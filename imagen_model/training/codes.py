@@ -6,6 +6,8 @@ in the last numbers of z: the principal components of its 8x8 miniature, standar
 pictures that share the words, so that they look like the normal numbers of z in use. It is
 BicycleGAN's conditional VAE (1711.11586) with an encoder that is fixed and needs no training.
 Captions that name one picture get plain noise, and the generator learns to ignore it there.
+Without captions nothing is said of any picture, so all of them have their codes: the game alone
+ends in one picture for every z.
 """
 
 from __future__ import annotations

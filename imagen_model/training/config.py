@@ -44,9 +44,7 @@ class TrainingConfig:
     augment_max: float = 0.8
     ema_halflife_kimg: float = 10.0
     adversarial_weight: float = 0.2
-    pairs_weight: float = (
-        1.0  # feature matching with the caption's real picture; 0 without captions
-    )
+    pairs_weight: float = 1.0  # feature matching with the real picture of the caption or the code
     wrong_caption_weight: float = 0.25
     info_nce_weight: float = (
         1.0  # for the discriminator; times adversarial_weight for the generator

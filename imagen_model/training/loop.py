@@ -411,7 +411,7 @@ class Trainer:
             kimg = (p.cur_nimg - start[0]) / 1000
             self.game.controls.adapt(self.training, line, kimg=kimg)
             self.judge = {"real": line["real_logits"], "generated": line["fake_logits"]}
-            warm = p.cur_nimg > self.training.warmup_kimg * 1000
+            warm = start[0] >= self.training.warmup_kimg * 1000
             if warm and line["diversity"] < LOW_DIVERSITY:
                 logger.warning(
                     "generated pictures look alike: they differ %.2f times as much as real ones",

@@ -133,10 +133,12 @@ def prepare(
     if stage == "pretrain" and choices.text_encoder and not (origin and origin.on_clip):
         raise ValueError("--text-encoder is for captions, which this run does not use")
     if stage == "pretrain":
-        # null condition: no words, no styles, and nothing to pair a picture with
+        # null condition: no words and no styles; z's own code says which picture is to be matched
         pictures.samples = [_unlabelled(s) for s in pictures.samples]
-        settings |= {"pairs_weight": 0.0, "info_nce_weight": 0.0, "adversarial_weight": 1.0}
-        if not is_dcgan:
+        settings["info_nce_weight"] = 0.0
+        if is_dcgan:
+            settings |= {"pairs_weight": 0.0, "adversarial_weight": 1.0}
+        else:
             settings |= _adaptive_augmentation(len(pictures))
     if is_dcgan:
         settings |= _in_epochs(len(pictures), settings["batch"], has_limit=has_limit)
