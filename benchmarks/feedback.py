@@ -5,9 +5,9 @@
 Raters: blue (likes blue pictures), large (likes large objects), style (likes one style), noisy
 (likes blue, and 20 % of its clicks are wrong). Each rates pictures of training captions, half with
 thumbs and half in pairs. Then, against the base and with the same seeds: `win_rate` is how often
-its true taste prefers the adapted model on held-out captions; `retrieval_change` and
-`coverage_change` are relative, by lite1 features, which nothing here learns from. Rows that FILE
-has already are not made again, so a stopped run goes on.
+its true taste prefers the adapted model on held-out captions; `retrieval_change` (of R@1, with its
+standard error) and `coverage_change` are relative, by lite1 features, which nothing here learns
+from. Rows that FILE has already are not made again, so a stopped run goes on.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +74,7 @@ class Bench:
         self.features = self.lite1(self.test.batch(torch.arange(len(self.test))))
         held = sorted({s.text for s in test})
         self.held = random.Random(0).sample(held, min(prompts, len(held)))
-        self.base = self.figures(model)
+        self.base, self.base_hits = self.figures(model)
         self.base_pictures = self.drawn(model)
 
     @staticmethod
@@ -90,8 +91,9 @@ class Bench:
         condition = self.model.encode_text(self.held)
         return model.draw(condition, model.latent(range(TEST_SEED, TEST_SEED + len(self.held))))
 
-    def figures(self, model: im.Model) -> dict[str, float]:
-        """Retrieval and coverage over the held-out pairs, each in its own style."""
+    def figures(self, model: im.Model) -> tuple[dict[str, float], np.ndarray]:
+        """Retrieval and coverage over the held-out pairs, each in its own style; and each pair's
+        share of hits."""
         samples = self.test.samples
         condition = self.model.encode_text([s.text for s in samples])
         style = torch.cat([style_weights(self.model.styles, s.style, 1) for s in samples])
@@ -106,11 +108,12 @@ class Bench:
         names, styles = [s.base for s in samples], [s.style for s in samples]
         found = retrieve(queries, names, styles, self.features, names, styles)
         near = [density_and_coverage(self.features, part).coverage for part in drawn]
-        return {
+        figures = {
             "r1": found.recall(1),
             "r5": found.recall(5),
             "coverage": sum(near) / len(near),
         }
+        return figures, (found.ranks < 1).mean(axis=1)
 
     def rated(self, name: str, count: int) -> list[Rating]:
         """What the rater clicks: thumbs and pairs, one after the other."""
@@ -148,7 +151,8 @@ class Bench:
         taste = self.taste(name)
         before, after = taste(self.base_pictures), taste(self.drawn(adapted))
         wins = (after > before).float() + 0.5 * (after == before).float()
-        now = self.figures(adapted)
+        now, hits = self.figures(adapted)
+        gained = hits - self.base_hits  # of each pair, whose seeds are the same
         change = {key: now[key] / max(self.base[key], 1e-9) - 1 for key in now}
         card = adapter.card
         return {
@@ -157,6 +161,7 @@ class Bench:
             "method": card["method"],
             "win_rate": float(wins.mean()),
             "retrieval_change": change["r1"],
+            "retrieval_change_error": float(gained.std() / len(gained) ** 0.5 / self.base["r1"]),
             "retrieval_r5_change": change["r5"],
             "coverage_change": change["coverage"],
             "seconds": round(seconds, 1),
@@ -180,7 +185,7 @@ def main() -> None:
     parser.add_argument("--ratings", nargs="+", type=int, default=[15, 50])
     parser.add_argument("--method", choices=METHODS, default="auto")
     parser.add_argument("--prompts", type=int, default=256, help="held-out captions to compare on")
-    parser.add_argument("--seeds", type=int, default=4, help="pictures a held-out pair")
+    parser.add_argument("--seeds", type=int, default=12, help="pictures a held-out pair")
     parser.add_argument("--json", type=Path, required=True)
     args = parser.parse_args()
     model = im.load(args.model)
@@ -198,7 +203,10 @@ def main() -> None:
         row = {"asked": args.method} | bench.row(*key)
         result["raters"].append(row)
         args.json.write_text(json.dumps(result, indent=1) + "\n")
-        shown = ("win_rate", "retrieval_change", "coverage_change", "accuracy", "scale")
+        shown = (
+            "win_rate", "retrieval_change", "retrieval_change_error", "coverage_change",
+            "accuracy", "scale",
+        )  # fmt: skip
         numbers = "  ".join(f"{k} {row[k]:+.3f}" for k in shown)
         print(f"{row['taste']:6} {row['ratings']:3} {row['method']:5}  {numbers}  "
               f"{row['seconds']:.0f} s", flush=True)  # fmt: skip
