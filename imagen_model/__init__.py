@@ -17,6 +17,7 @@ from .latent import mixed, moved, moved_along, walk
 from .model import Model, load
 from .sampling import Latent, random_latent
 from .scoring import Scores
+from .upscaler import upscale
 
 __version__ = "0.1.0"
 
@@ -40,5 +41,6 @@ __all__ = [
     "random_latent",
     "straight",
     "to_image",
+    "upscale",
     "walk",
 ]
