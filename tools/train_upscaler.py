@@ -3,9 +3,9 @@
 `imagen data emoji --resolution 128` makes the data; the styles that come at 128 px or more are used
 (two of the four come at 64). The small picture is a 32 px version of a real one, mostly with the
 faults of a generator's pictures: soft, wobbly and fringed edges, some noise. The target is a crop
-of 64 px. The loss is feature matching and L1 with a hinge game against the library's own
-discriminator, heads on lite0 included. The bundled model's own drawings play in that game, too;
-they have no target, and need only look real and keep their colours.
+of 64 px. The first steps go by L1 alone. Then the loss is L1 and feature matching with a hinge game
+against the library's own discriminator, heads on lite0 included. The bundled model's own drawings
+play in that game, too; they have no target, and need only look real and keep their colours.
 
 Resumable from its last 200 steps. At the end the weights are written as the bundled file, and
 compared with bicubic and Lanczos enlargement on the held-out pictures.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -54,8 +55,9 @@ RESOLUTION = 128  # pixels of a whole picture
 CROP = 64  # pixels of a target
 BATCH, DRAWN = 12, 4  # pairs, and drawings of the bundled model, a step
 POOL = 1024  # drawings to choose from
-LR, LR_END = 1e-3, 5e-5
-L1_WEIGHT, ADVERSARIAL_WEIGHT = 8.0, 0.1
+L1_STEPS = 3000  # of all, by L1 alone
+LR, LR_GAME, LR_END = 1e-3, 3e-4, 3e-5  # at the beginning, when the game begins, at the end
+L1_WEIGHT, ADVERSARIAL_WEIGHT = 20.0, 0.05
 CLEAN, OPAQUE = 0.3, 0.4  # shares of the small pictures without faults, and over a flat colour
 BLUR_PX, WOBBLE_PX, FRINGE_PX, NOISE = 1.0, 0.4, 0.15, 0.03  # the most, in small pixels
 EMA_DECAY = 0.998
@@ -79,7 +81,7 @@ class Training:
         self.lite0 = lite0()
         trained = [p for p in self.judge.parameters() if p.requires_grad]
         self.optimizers = {
-            "upscaler": torch.optim.Adam(self.upscaler.parameters(), betas=(0.5, 0.99)),
+            "upscaler": torch.optim.Adam(self.upscaler.parameters(), betas=(0.9, 0.99)),
             "judge": torch.optim.Adam(trained, betas=(0.0, 0.99)),
         }
 
@@ -109,9 +111,24 @@ class Training:
         return torch.stack(small_crops), torch.stack(large_crops)
 
     def step(self) -> dict[str, float]:
-        small, large = self.batch()
-        background = random_background(len(small), self.rng, torch.device("cpu"))
         self._set_lr()
+        small, large = self.batch()
+        log = (self._plain if self.done < L1_STEPS else self._played)(small, large)
+        decay = min(EMA_DECAY, (1 + self.done) / (10 + self.done))
+        for ours, theirs in zip(self.average.parameters(), self.upscaler.parameters(), strict=True):
+            ours.lerp_(theirs.detach(), 1 - decay)
+        self.done += 1
+        return log
+
+    def _plain(self, small: Tensor, large: Tensor) -> dict[str, float]:
+        """A step by L1 alone."""
+        l1 = F.l1_loss(self.upscaler(small[:BATCH]), large)
+        self._descend("upscaler", l1)
+        return {"l1": l1.item()}
+
+    def _played(self, small: Tensor, large: Tensor) -> dict[str, float]:
+        """A step of both players."""
+        background = random_background(len(small), self.rng, torch.device("cpu"))
         made = self.upscaler(small)
         with torch.no_grad():
             real_levels = self.lite0(as_rgb(large, background[:BATCH]))
@@ -132,21 +149,20 @@ class Training:
         colours = F.l1_loss(F.avg_pool2d(made[BATCH:], 2 * SCALE), F.avg_pool2d(small[BATCH:], 2))
         loss = matching + L1_WEIGHT * (l1 + colours) + ADVERSARIAL_WEIGHT * adversarial
         self._descend("upscaler", loss)
-        decay = min(EMA_DECAY, (1 + self.done) / (10 + self.done))
-        for ours, theirs in zip(self.average.parameters(), self.upscaler.parameters(), strict=True):
-            ours.lerp_(theirs.detach(), 1 - decay)
-        self.done += 1
         return {
             "d": d_loss.item(), "matching": matching.item(), "l1": l1.item(),
             "colours": colours.item(), "adversarial": adversarial.item(),
         }  # fmt: skip
 
     def _set_lr(self) -> None:
-        cosine = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * self.done / self.steps)).item())
-        for name, optimizer in self.optimizers.items():
-            top = LR if name == "upscaler" else LR / 2
+        """Half a cosine down for each part of the training."""
+        part, top, end = self.done / L1_STEPS, LR, LR_GAME
+        if self.done >= L1_STEPS:
+            part, top, end = (self.done - L1_STEPS) / (self.steps - L1_STEPS), LR_GAME, LR_END
+        lr = end + (top - end) * (1 + math.cos(math.pi * part)) / 2
+        for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = LR_END + (top - LR_END) * cosine
+                group["lr"] = lr
 
     def _descend(self, name: str, loss: Tensor) -> None:
         self.optimizers[name].zero_grad(set_to_none=True)
@@ -309,7 +325,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=Path("runs/upscaler"))
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=4200)
     args = parser.parse_args()
     everything = read_samples(args.data)
     samples = [s for s in everything if s.style in STYLES]
