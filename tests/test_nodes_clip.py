@@ -6,21 +6,17 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from clip_folders import random_clip
 from comfyui import free, saved_pixels
-from conftest import tiny_model_config
 from every_node import failure, node
 
 import imagen_model as im
-from imagen_model.checkpoint import save_checkpoint
+from imagen_model.cli import main
 from imagen_model.conditioning.clip import ClipEncoder, ClipFolder
-from imagen_model.features import lite0_hash
-from imagen_model.networks import Networks
 from studio.host import find_host
 from studio.server import Server
 
@@ -49,13 +45,17 @@ def clip(server: Server, tmp_path_factory) -> Iterator[ClipEncoder]:
 
 
 @pytest.fixture(scope="module")
-def model(server: Server, clip: ClipEncoder) -> Iterator[im.Model]:
-    """An untrained model that names the CLIP, in models/imagen."""
-    config = tiny_model_config()
-    conditioning = replace(config.conditioning, dim=clip.width, text_encoder=clip.identity)
-    config = replace(config, conditioning=conditioning)
+def model(
+    server: Server, clip: ClipEncoder, emoji_folder: Path, tmp_path_factory
+) -> Iterator[im.Model]:
+    """A model after two steps of training on the folder, in models/imagen."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    typed = ["train", emoji_folder, "--out", run, "--batch", 8, "--kimg", 0.016]
+    folder = clip.core.folder
+    assert main([str(word) for word in [*typed, "--text-encoder", folder]]) == 0
     path = server.base / "models" / "imagen" / MODEL
-    save_checkpoint(path, config, Networks.seeded(config, 0).eval(), {"lite0": lite0_hash()})
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(run / "latest.safetensors", path)
     yield im.load(path).with_text_encoder(clip)
     path.unlink()
 
