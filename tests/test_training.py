@@ -24,7 +24,7 @@ from imagen_model.data.captions import CaptionSampler
 from imagen_model.data.folder import PictureSet, Sample
 from imagen_model.features import lite0_hash
 from imagen_model.training.config import PENALTIES, TrainingConfig
-from imagen_model.training.loop import EpochOrder, Trainer
+from imagen_model.training.loop import EpochOrder, Progress, Trainer
 from imagen_model.training.losses import OBJECTIVES
 from imagen_model.training.report import write_timelapse
 from imagen_model.training.start import Choices, describe, estimate, prepare
@@ -790,3 +790,8 @@ def test_a_training_configuration_is_frozen():
     assert replace(training, batch=64).to_dict()["batch"] == 64
     with pytest.raises(AttributeError):
         training.batch = 3
+
+
+def test_a_run_past_its_limit_has_no_time_left():
+    assert Progress(seconds=100.0, fraction=0.8).eta_sec == pytest.approx(25)
+    assert Progress(seconds=100.0, fraction=1.1).eta_sec == 0

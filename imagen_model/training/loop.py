@@ -62,7 +62,7 @@ class Progress:
 
     @property
     def eta_sec(self) -> float:
-        return self.seconds * (1 - self.fraction) / max(self.fraction, 1e-6)
+        return self.seconds * max(0.0, 1 - self.fraction) / max(self.fraction, 1e-6)
 
 
 class EpochOrder:
