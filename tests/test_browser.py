@@ -61,9 +61,9 @@ def page(server, tmp_path_factory) -> Iterator:
 def _collect(complaints: list[str], message) -> None:
     """Errors that come from our files or speak of them; the frontend has some of its own."""
     where = message.location.get("url", "")
-    ours = "imagen" in where.lower() or "imagen" in message.text.lower()
-    if ours and message.type == "error" and "api.comfy.org" not in message.text:
-        complaints.append(f"{message.text} ({where})")
+    said = f"{message.text} ({where})"
+    if message.type == "error" and "imagen" in said.lower() and "api.comfy.org" not in said:
+        complaints.append(said)
 
 
 def open_frontend(page, server, query: str = "") -> None:
