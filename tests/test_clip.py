@@ -28,6 +28,7 @@ from imagen_model.conditioning.clip import (
 )
 from imagen_model.conditioning.text import text_encoder
 from imagen_model.conditioning.weighting import parse_weights
+from imagen_model.feedback.tune import pool_condition
 from imagen_model.training.start import Choices, prepare
 
 TEXTS = ["a red apple", "", "key", "Zwölf 大象"]
@@ -308,3 +309,10 @@ def test_words_of_a_clip_begin_where_pretraining_without_words_ended(
         expected = before.networks.generate(z, before.encode_text([""] * 4))
         words = trainer.networks.generate(z, asked)
     torch.testing.assert_close(words, expected, atol=1e-5, rtol=0)
+
+
+def test_learning_asks_for_anything_where_the_encoder_is_not_at_hand(trained, clip):
+    model = im.load(trained)
+    assert not pool_condition(model).mask.any()
+    words = pool_condition(model.with_text_encoder(clip))
+    assert words.mask.any(dim=1).all() and words.tokens.shape[2] == 32
