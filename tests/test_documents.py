@@ -1,0 +1,61 @@
+"""The documents say of the bundled model what was measured, and their links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import imagen_model as im
+from imagen_model.bundled import ALIASES, find_model
+from imagen_model.checkpoint import load_checkpoint, read_metadata
+from imagen_model.provenance import read_facts
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+@pytest.fixture(scope="module")
+def tool():
+    path = ROOT / "tools" / "write_figures.py"
+    spec = importlib.util.spec_from_file_location("write_figures", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_and_weights_show_what_the_model_s_card_holds(tool):
+    """Where this fails after a new model: `python tools/write_figures.py figures.json`."""
+    figures = tool.figures_of(ALIASES["emoji"])
+    assert figures["model"] == ALIASES["emoji"]
+    for document in (tool.SHORT, tool.FULL):
+        assert document.read_text(encoding="utf-8") == tool.renewed(document, figures)
+
+
+def test_the_sheet_shows_what_this_model_draws():
+    """Where this fails after a new model: `python tools/make_sheet.py` (docs/weights.md)."""
+    drawn_by = read_facts(ROOT / "docs" / "images" / "sheet64.png")["imagen"]
+    card = json.loads(read_metadata(find_model("emoji"))["imagen.card"])
+    assert (drawn_by["model"], drawn_by["sha256"]) == (ALIASES["emoji"], card["sha256"])
+
+
+def test_a_renewed_card_has_other_figures_and_the_same_tensors(tool, tmp_path):
+    path = tmp_path / "model.safetensors"
+    shutil.copy(find_model("emoji"), path)
+    before = json.loads(read_metadata(path)["imagen.card"])
+    tool.renew_card(path, {"model": "another"})
+    _, _, after = load_checkpoint(path)  # its hash is checked
+    assert after == before | {"figures": {"model": "another"}}
+    assert im.load(str(path)).card["sha256"] == before["sha256"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_to_files_lead_somewhere(document):
+    text = document.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" not in link and not link.startswith("#"):
+            assert (document.parent / link.split("#")[0]).exists(), link
