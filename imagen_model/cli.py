@@ -170,6 +170,7 @@ def _add_sample(commands, common) -> None:
     )
     c.add_argument("--tile", choices=("none", "x", "both"), default="none", help="seamless edges")
     c.add_argument("--scale", type=_positive, default=1, help="enlarge whole pixels, for looking")
+    c.add_argument("--upscale", action="store_true", help="redraw with four times the pixels")
     c.add_argument("--adapter", type=Path, metavar="FILE", help="what `imagen learn` wrote")
     c.add_argument("--strength", type=float, default=1.0, help="of the adapter (default 1)")
     c.add_argument(
@@ -251,9 +252,12 @@ def _adapted(model, args: argparse.Namespace):
 def _drawn(model, condition, seeds: list[int], args: argparse.Namespace):
     import torch
 
+    from .upscaler import upscale
+
     rows = torch.arange(len(condition)).repeat_interleave(len(seeds))
     latent = model.latent(seeds * len(condition))
-    return model.draw(condition[rows], latent, truncation=args.truncation, tile=args.tile)
+    drawn = model.draw(condition[rows], latent, truncation=args.truncation, tile=args.tile)
+    return upscale(drawn, device=model.device) if args.upscale else drawn
 
 
 def _signer(args: argparse.Namespace):
@@ -272,6 +276,7 @@ def _write_pictures(pictures, prompts, seeds, model, args, signer) -> list[Path]
 
     facts = model_facts(model.name, model.card) | {
         "style": args.style, "truncation": args.truncation, "tile": args.tile,
+        **({"upscaled": True} if args.upscale else {}),
     }  # fmt: skip
     form = {"scale": args.scale, "deep": "notice" in facts, "signer": signer}
     if args.out.suffix:

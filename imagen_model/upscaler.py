@@ -28,7 +28,7 @@ from .sampling import Progress, full_precision
 SCALE = 4
 UPSCALER_FILE = WEIGHTS_DIR / "upscaler" / "emoji-x4.safetensors"
 MAX_SIDE = 1024  # pixels of what goes in
-PIXELS_AT_ONCE = 192 * 192  # that go in: a batch of small pictures, or a window of a large one
+PIXELS_AT_ONCE = 128 * 128  # that go in: a batch of small pictures, or a window of a large one
 
 
 @dataclass(frozen=True)

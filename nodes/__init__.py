@@ -2,12 +2,24 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import audio, condition, dataset, feedback, grid, latent, model, sample, score, train
+from . import (
+    audio,
+    condition,
+    dataset,
+    feedback,
+    grid,
+    latent,
+    model,
+    sample,
+    score,
+    train,
+    upscale,
+)
 from .feedback_host import add_routes
 from .host import register_model_folder
 
 FAMILIES = (
-    model, condition, latent, sample, score, grid, audio, dataset, train, feedback,
+    model, condition, latent, sample, score, grid, upscale, audio, dataset, train, feedback,
 )  # fmt: skip
 
 

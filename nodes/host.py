@@ -142,6 +142,11 @@ def tell(node_id: str | None, text: str) -> None:
     server.send_progress_text(text or "read as written", node_id, page)
 
 
+def torch_device() -> torch.device:
+    """Where ComfyUI computes."""
+    return management.get_torch_device()
+
+
 def to_intermediate(x: Tensor) -> Tensor:
     """Where ComfyUI wants results to be."""
     return x.to(management.intermediate_device())

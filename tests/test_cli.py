@@ -77,6 +77,16 @@ def test_sample_writes_a_grid_that_says_how_it_was_made(imagen, tiny_checkpoint,
     assert json.loads(facts.read_text())["seeds"] == [7, 8, 9]
 
 
+def test_upscaled_pictures_are_four_times_as_large_and_say_so(imagen, tiny_checkpoint, tmp_path):
+    common = ("sample", "--model", tiny_checkpoint, "--prompt", "key", "--out")
+    assert imagen(*common, tmp_path / "small.png")[0] == 0
+    assert imagen(*common, tmp_path / "large.png", "--upscale")[0] == 0
+    small, large = opened(tmp_path / "small.png"), opened(tmp_path / "large.png")
+    assert small.size == (32, 32) and large.size == (128, 128) and large.mode == "RGBA"
+    facts = json.loads(large.info["imagen"])
+    assert facts.pop("upscaled") is True and facts == json.loads(small.info["imagen"])
+
+
 def test_sample_into_a_folder_gives_the_grid_s_pictures_one_by_one(
     imagen, tiny_checkpoint, tmp_path
 ):

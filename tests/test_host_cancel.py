@@ -30,6 +30,7 @@ SLOW = [
     ("moved", {"model": {"model_name": "emoji-32-v2"}, "moved": {"attribute": "detail"}}),
     ("texts", {"texts": {"text": LINES}}),
     ("shown", {"three": MANY, "shown": ALL}),
+    ("upscaled", {"three": MANY, "upscaled": ALL}),
     ("spoken", {"speech": {"audio": "noise.wav"}}),
     ("film", {"film": {"audio": ["silence", 0]}}),
     ("score", {"three": MANY, "score": ALL}),

@@ -67,6 +67,7 @@ MISTAKES = [
     ("best", {"best": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
     ("grid", {"grid": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
     ("shown", {"shown": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
+    ("upscaled", {"upscaled": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
     ("saved", {"saved": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
     ("score", {"score": {"image": ["three", 0]}}, "2 masks do not fit 3 images"),
     ("walk", {"latent": {"batch_size": 1}}, "needs 2 latents or more"),
@@ -124,6 +125,7 @@ MISTAKES = [
     ("moved", {"moved": {"attribute": "beauty"}}, "'beauty'"),
     ("mixed", {"mixed": {"from_block": 6}}, "from_block is 6; expected 0 to 3"),
     ("grid", {"grid": BIG | {"scale": 16}}, "expected 100,000,000 at most"),
+    ("upscaled", {"upscaled": BIG, "huge": {"width": 1025}}, "1025x640; expected sides of up to"),
     ("folder", {"folder": {"resolution": 2048}}, "too many at once; expected 16 at most"),
 ]  # fmt: skip
 

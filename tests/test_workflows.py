@@ -45,6 +45,7 @@ NODES = {
     "ImagenLoadImageFolder",
     "ImagenEncodeImage",
     "ImagenAudioWalk",
+    "ImagenUpscale",
 }
 
 NEEDS_A_CHECKPOINT = "diffusion_refine"

@@ -1,0 +1,44 @@
+"""Nodes that enlarge."""
+
+from comfy_api.latest import io
+
+from ..imagen_model import upscale
+from .convert import to_image_and_mask, to_pictures
+from .host import NodeProgress, to_intermediate, torch_device
+from .types import CATEGORY
+
+
+class ImagenUpscale(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagenUpscale",
+            display_name="Imagen Upscale",
+            category=CATEGORY,
+            description="Enlarges pictures four times and redraws their edges sharply.",
+            inputs=[
+                io.Image.Input("image", tooltip="The pictures, of up to 1024 pixels a side."),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Their transparency, enlarged with them. Without it they are opaque.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="image",
+                    tooltip="The pictures, four times as wide and high; with mask straight colour.",
+                ),
+                io.Mask.Output(display_name="mask", tooltip="1 where they are transparent."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, mask=None) -> io.NodeOutput:
+        pictures = to_pictures(image, mask)
+        large = upscale(pictures, device=torch_device(), progress=NodeProgress(len(pictures)))
+        colour, transparent = to_image_and_mask(large, "none")
+        return io.NodeOutput(to_intermediate(colour), to_intermediate(transparent))
+
+
+NODES = [ImagenUpscale]
