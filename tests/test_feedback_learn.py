@@ -456,6 +456,20 @@ def test_what_was_learned_is_scaled_down_until_it_does_no_harm(tiny_model, monke
     assert adapter.card["objections"] == []
 
 
+def test_what_held_out_ratings_do_not_confirm_is_followed_less_far(tiny_model, monkeypatch):
+    """Held-out ratings that like the opposite of the others."""
+    split = learn_module._split
+
+    def opposed(*args):
+        reward, judge = split(*args)
+        return reward, Reward(judge.mean, judge.projection, -reward.theta)
+
+    monkeypatch.setattr(learn_module, "_split", opposed)
+    adapter = learn(tiny_model, rated(tiny_model, 32))
+    assert adapter.candidates == 2 and adapter.card["scale"] < 1
+    assert "held-out ratings do not confirm" in report(adapter)
+
+
 def test_an_adapter_that_is_worse_says_why(tiny_model, monkeypatch):
     monkeypatch.setattr(learn_module, "objections", lambda ab: ["diversity falls by 9 %"])
     adapter = learn(tiny_model, rated(tiny_model, 24), method="best")

@@ -26,6 +26,7 @@ from .tune import Pool, Tuner, draw_pool
 
 METHODS = ("auto", "best", "shift", "lora")
 CANDIDATES = 4
+UNCONFIRMED_CANDIDATES = 2  # where held-out ratings do not say that what was learned is better
 HELD_EVERY = 4  # every fourth rating is held out from LoRA's reward
 SCALES = (1.0, 0.6, 0.3)  # of what was learned; the largest that does no harm is kept
 TOTAL = 1000  # progress is told in thousandths
@@ -97,7 +98,17 @@ def _tuned(
     tuner = Tuner(base, pool, reward, judge, method)
     course = tuner.run(tell.stage(150, 800))
     shift, lora = tuner.result()
-    return course, replace(adapter, shift=shift, lora=lora)
+    adapter = replace(adapter, shift=shift, lora=lora)
+    if _confirmed(course):
+        return course, adapter
+    notes = [*adapter.card["complaints"], "held-out ratings do not confirm it: followed less far"]
+    cautious = replace(adapter, candidates=UNCONFIRMED_CANDIDATES)
+    return course, cautious.with_card(complaints=notes)
+
+
+def _confirmed(course: dict) -> bool:
+    """Whether the held-out ratings, or without them the reward, like what was learned better."""
+    return course["after"]["judge"] > course["before"]["judge"]
 
 
 def _split(
@@ -118,8 +129,10 @@ def _split(
 def _tried(base: Model, adapter: Adapter, fit: Fit, course: dict, tell: _Stages) -> Adapter:
     """The adapter at the largest scale that does no harm; best-of-N alone if every one does."""
     before = figures(base, base, fit.reward, tell.stage(800, 840))
-    scales = (*SCALES, 0.0) if course else (0.0,)
-    for i, scale in enumerate(scales):
+    scales: tuple[float, ...] = ()
+    if course:
+        scales = SCALES if _confirmed(course) else SCALES[1:]
+    for i, scale in enumerate((*scales, 0.0)):
         stage = tell.stage(840 + 40 * i, 880 + 40 * i)
         scaled = _scaled(adapter, scale).with_card()
         after = figures(base, apply_adapter(base, scaled), fit.reward, stage)
