@@ -28,7 +28,8 @@ from .sampling import Progress, full_precision
 SCALE = 4
 UPSCALER_FILE = WEIGHTS_DIR / "upscaler" / "emoji-x4.safetensors"
 MAX_SIDE = 1024  # pixels of what goes in
-PIXELS_AT_ONCE = 128 * 128  # that go in: a batch of small pictures, or a window of a large one
+BATCH_PIXELS = 64 * 64  # of small pictures that go in together
+WINDOW_PX = 128  # a side of what is seen at once of a large picture
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def upscale(
     if network is None:
         network = bundled_upscaler(torch.device(device))
     windows = list(windows_of(height, width, network.reach))
-    parts = pictures.split(max(1, PIXELS_AT_ONCE // (height * width)))
+    parts = pictures.split(max(1, BATCH_PIXELS // (height * width)))
     result = torch.empty(count, channels, SCALE * height, SCALE * width)
     done = 0
     with full_precision():
@@ -155,8 +156,8 @@ class Window(NamedTuple):
 def windows_of(height: int, width: int, reach: int) -> Iterator[Window]:
     """Windows that cover a picture and see `reach` pixels beyond: together as if it were whole."""
     side = max(height, width)
-    if height * width > PIXELS_AT_ONCE:
-        side = int(PIXELS_AT_ONCE**0.5) - 2 * reach
+    if height * width > WINDOW_PX**2:
+        side = WINDOW_PX - 2 * reach
     for top in range(0, height, side):
         for left in range(0, width, side):
             rows, columns = _span(top, side, height, reach), _span(left, side, width, reach)

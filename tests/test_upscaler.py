@@ -109,8 +109,8 @@ def test_the_same_pictures_give_the_same_pictures():
 
 
 def test_image_i_does_not_depend_on_batch_size():
-    small = pictures(2, 40, 4, 32, 32)
-    assert (im.upscale(small)[37:38] - im.upscale(small[37:38])).abs().max() < 1e-5
+    small = pictures(2, 6, 4, 32, 32)
+    assert (im.upscale(small)[2:3] - im.upscale(small[2:3])).abs().max() < 1e-5
 
 
 def test_windows_of_a_large_picture_join_without_seams():
@@ -143,9 +143,9 @@ def test_an_untrained_upscaler_is_the_bilinear_enlargement():
 
 def test_progress_counts_to_the_end_with_the_newest_pictures():
     told = []
-    im.upscale(pictures(5, 40, 3, 32, 32), progress=lambda *args: told.append(args))
+    im.upscale(pictures(5, 10, 3, 32, 32), progress=lambda *args: told.append(args))
     assert [(done, total, len(newest)) for done, total, newest in told] == [
-        (1, 3, 16), (2, 3, 16), (3, 3, 8),
+        (1, 3, 4), (2, 3, 4), (3, 3, 2),
     ]  # fmt: skip
 
 
