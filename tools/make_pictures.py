@@ -128,6 +128,12 @@ def run_on_page(page: Page, server: Server) -> None:
         page.wait_for_timeout(200)
     page.evaluate("app.graph.nodes.forEach(n => { if (n.mode === 2) n.mode = 0 })")
     page.wait_for_timeout(2000)
+    page.evaluate(
+        """base => document.querySelectorAll(".imagen-text").forEach(text => {
+            text.textContent = text.textContent.replaceAll(base, "ComfyUI")
+        })""",
+        str(server.base),  # where this machine keeps it is nobody's business
+    )
 
 
 def fit_view(page: Page) -> None:
