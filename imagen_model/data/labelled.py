@@ -44,9 +44,9 @@ def append_labelled(
 
     One caption serves all pictures, or one each; it is the label, too. Four channels are
     premultiplied RGBA, and are written with straight alpha. `facts`, one for all pictures or one
-    each, and ComfyUI's `graph` say in each file where it comes from (provenance.py). `progress` may raise to cancel: then
-    nothing of the batch stays. ValueError for captions that do not fit, and for a folder whose
-    pictures this function has not written.
+    each, and ComfyUI's `graph` say in each file where it comes from (provenance.py). `progress` may
+    raise to cancel: then nothing of the batch stays. ValueError for captions that do not fit, and
+    for a folder whose pictures this function has not written.
     """
     if len(captions) not in (1, len(pictures)):
         raise ValueError(

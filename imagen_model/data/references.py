@@ -84,7 +84,8 @@ def read_references(
 ) -> References:
     """Encode the reference pictures and recordings of `samples`, or take what `found` has of them.
 
-    `encoder` None is the bundled text encoder. Unreadable ones are skipped, with a warning and in `skipped`.
+    `encoder` None is the bundled text encoder. Unreadable ones are skipped, with a warning and in
+    `skipped`.
     """
     pictures = list(dict.fromkeys(s.image_ref for s in samples if s.image_ref))
     recordings = list(dict.fromkeys(s.audio for s in samples if s.audio))
