@@ -32,8 +32,9 @@ class PictureCodes:
         if style.shape[1]:  # a style is asked for, not left open
             x = x - style @ (style.t() @ x / style.sum(dim=0)[:, None].clamp(min=1))
         x = x - x.mean(dim=0)
-        spread = x.double()  # in float32 LAPACK may give up on pictures that are all alike
-        variance, axes = torch.linalg.eigh(spread.t() @ spread / len(x))  # ascending
+        covariance = x.t() @ x / len(x)
+        # double: in float32 LAPACK may give up on that of pictures which are all alike
+        variance, axes = torch.linalg.eigh(covariance.double())  # ascending
         axes, variance = axes[:, -num:].to(x), variance[-num:].to(x)
         self.codes = x @ axes / variance.clamp(min=1e-6).sqrt()
         rows, text = captions.words
