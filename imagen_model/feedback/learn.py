@@ -59,9 +59,10 @@ def learn(
         method = _chosen(base, method, fit.ratings)
         adapter = Adapter(_card(base, method, fit), fit.reward, candidates=CANDIDATES)
         course: dict = {}
+        scales: tuple[float, ...] = ()
         if method != "best":
-            course, adapter = _tuned(base, adapter, ratings, pool, fit, method, tell)
-        return _tried(base, adapter, fit, course, tell)
+            course, adapter, scales = _tuned(base, adapter, ratings, pool, fit, method, tell)
+        return _tried(base, adapter, fit, course, (*scales, 0.0), tell)
 
 
 def _chosen(base: Model, method: str, count: int) -> str:
@@ -91,7 +92,9 @@ def _card(base: Model, method: str, fit: Fit) -> dict:
 def _tuned(
     base: Model, adapter: Adapter, ratings: Sequence[Rating], pool: Pool, fit: Fit, method: str,
     tell: _Stages,
-) -> tuple[dict, Adapter]:  # fmt: skip
+) -> tuple[dict, Adapter, tuple[float, ...]]:  # fmt: skip
+    """How tuning went, what it gave, and the scales of it to try; smaller ones, and fewer
+    candidates, where held-out ratings (or without them the reward) do not like it better."""
     reward, judge = fit.reward, None
     if method == "lora":
         reward, judge = _split(base, ratings, pool, fit, tell.stage(150, 150))
@@ -99,16 +102,11 @@ def _tuned(
     course = tuner.run(tell.stage(150, 800))
     shift, lora = tuner.result()
     adapter = replace(adapter, shift=shift, lora=lora)
-    if _confirmed(course):
-        return course, adapter
+    if course["after"]["judge"] > course["before"]["judge"]:
+        return course, adapter, SCALES
     notes = [*adapter.card["complaints"], "held-out ratings do not confirm it: followed less far"]
     cautious = replace(adapter, candidates=UNCONFIRMED_CANDIDATES)
-    return course, cautious.with_card(complaints=notes)
-
-
-def _confirmed(course: dict) -> bool:
-    """Whether the held-out ratings, or without them the reward, like what was learned better."""
-    return course["after"]["judge"] > course["before"]["judge"]
+    return course, cautious.with_card(complaints=notes), SCALES[1:]
 
 
 def _split(
@@ -126,13 +124,13 @@ def _split(
         return fit.reward, None
 
 
-def _tried(base: Model, adapter: Adapter, fit: Fit, course: dict, tell: _Stages) -> Adapter:
-    """The adapter at the largest scale that does no harm; best-of-N alone if every one does."""
+def _tried(
+    base: Model, adapter: Adapter, fit: Fit, course: dict, scales: tuple[float, ...], tell: _Stages
+) -> Adapter:
+    """The adapter at the first of `scales` that does no harm, or at the last; 0 is best-of-N
+    alone."""
     before = figures(base, base, fit.reward, tell.stage(800, 840))
-    scales: tuple[float, ...] = ()
-    if course:
-        scales = SCALES if _confirmed(course) else SCALES[1:]
-    for i, scale in enumerate((*scales, 0.0)):
+    for i, scale in enumerate(scales):
         stage = tell.stage(840 + 40 * i, 880 + 40 * i)
         scaled = _scaled(adapter, scale).with_card()
         after = figures(base, apply_adapter(base, scaled), fit.reward, stage)
