@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from .conditioning import Condition, combined
+from .conditioning.condition import Progress as Told
 from .latent import into_w
 from .networks import Networks
 from .sampling import BATCH, Latent, Progress, draw, fitted, settled
@@ -89,7 +90,7 @@ def listen(
     rate: int,
     *,
     frame_rate: float = 24.0,
-    progress: Callable[[int, int], object] | None = None,
+    progress: Told | None = None,
 ) -> Sound:
     """A waveform [C, L] at `rate` Hz, described for each frame of a film as long as it.
 
@@ -169,7 +170,7 @@ def _spectra(
     rate: int,
     size: int,
     hop: int,
-    progress: Callable[[int, int], object] | None,
+    progress: Told | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """mel power [NUM_MELS, H], chroma [12, H] and loudness [H] of windows `hop` samples apart.
 

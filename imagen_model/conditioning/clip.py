@@ -32,13 +32,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..files import sha256_of, storable
+from .text import MAX_CHARACTERS
 from .weighting import Part
 
 logger = logging.getLogger(__name__)
 
 NEEDS_TRANSFORMERS = "a CLIP text encoder needs transformers: pip install 'imagen-gan[clip]'"
 WEIGHTS = "model.safetensors"
-MAX_CHARACTERS = 2000  # more can't change the first pieces, and would only cost time
 PROBE = (
     "a red apple",
     "two blue cars at night",
