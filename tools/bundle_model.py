@@ -1,10 +1,9 @@
-"""Put a trained run into the box: int8 weights, a card that says what was measured, a sample grid.
+"""Put a trained run into the box: int8 weights, and a card that says what they were trained on.
 
-    imagen evaluate --model int8.safetensors --data DATA --json figures.json
-    python tools/bundle_model.py RUN/latest.safetensors --name emoji-32-v2 --data DATA \
-        --figures figures.json
+    python tools/bundle_model.py RUN/latest.safetensors --name emoji-32-v2 --data DATA
 
-Without --figures the model is written unmeasured, to be evaluated in the form that ships.
+It is then evaluated in the form that ships; tools/write_figures.py puts what was measured into its
+card.
 """
 
 from __future__ import annotations
@@ -24,15 +23,12 @@ def main() -> None:
     parser.add_argument("snapshot", type=Path)
     parser.add_argument("--name", required=True, help="FAMILY-RESOLUTION-vN")
     parser.add_argument("--data", type=Path, required=True, help="what it was trained on")
-    parser.add_argument("--figures", type=Path, help="what `imagen evaluate` wrote")
     args = parser.parse_args()
 
     config, networks, card = load_checkpoint(args.snapshot)
     manifest = json.loads((args.data / "manifest.json").read_text(encoding="utf-8"))
     card["name"] = args.name
     card["data"] = {**card["data"], "name": manifest["name"], "sources": manifest["sources"]}
-    if args.figures:
-        card["figures"] = json.loads(args.figures.read_text())
     path = MODELS_DIR / f"{args.name}.safetensors"
     save_checkpoint(path, config, networks, card, int8=True)
     size = path.stat().st_size / 2**20

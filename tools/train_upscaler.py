@@ -40,6 +40,7 @@ from imagen_model.files import quantized, save_tensors, sha256_of, write_atomica
 from imagen_model.layers import channels_last
 from imagen_model.likeness import feature_matching
 from imagen_model.training.augment import random_background
+from imagen_model.training.game import over_heads
 from imagen_model.training.losses import hinge_d, hinge_g
 from imagen_model.upscaler import (
     SCALE,
@@ -137,11 +138,11 @@ class Training:
         self.judge.mixer.requires_grad_(False)
         real = self.judge(large, real_levels).patch_logits
         fake = self.judge(made.detach(), [level.detach() for level in made_levels]).patch_logits
-        d_loss = torch.stack([hinge_d(a, b) for a, b in zip(real, fake, strict=True)]).mean()
+        d_loss = over_heads(hinge_d, real, fake)
         self._descend("judge", d_loss)
         self.judge.requires_grad_(False)
         logits = self.judge(made, made_levels).patch_logits
-        adversarial = torch.stack([hinge_g(x, x) for x in logits]).mean()
+        adversarial = over_heads(hinge_g, logits, logits)
         paired = [level[:BATCH] for level in made_levels]
         pooled = [self.lite0.pool(levels[-1]) for levels in (real_levels, paired)]
         matching = feature_matching(real_levels, paired, *pooled)
