@@ -1,6 +1,7 @@
-"""How unlike two batches of pictures are: in frozen lite0 features, and in colours and layout.
+"""How unlike two batches of pictures are: in frozen lite0 features, in colours and layout, in detail.
 
-Training (training/pairs.py) and inversion (inversion.py) minimise the same two numbers.
+Training (training/pairs.py) and inversion (inversion.py) minimise the first two; a mark that every
+picture carries, which both overlook, is looked for in fine detail (evaluation/marks.py).
 """
 
 from __future__ import annotations
@@ -30,3 +31,10 @@ def low_resolution_l1(real: Tensor, fake: Tensor) -> Tensor:
         small_fake, small_real = (F.adaptive_avg_pool2d(x, side) for x in (fake, real))
         total = total + F.l1_loss(small_fake, small_real)
     return total
+
+
+def fine_detail(pictures: Tensor) -> Tensor:
+    """[N, C, H, W] what a mean over an eighth of the side takes away."""
+    reach = max(1, pictures.shape[2] // 16)
+    padded = F.pad(pictures, [reach] * 4, mode="replicate")
+    return pictures - F.avg_pool2d(padded, 2 * reach + 1, stride=1)

@@ -7,8 +7,8 @@ import torch
 
 from imagen_model import likeness
 from imagen_model.features import as_rgb, lite0
-from imagen_model.likeness import low_resolution_l1
-from imagen_model.training.pairs import feature_contrast
+from imagen_model.likeness import fine_detail, low_resolution_l1
+from imagen_model.training.pairs import common_detail, feature_contrast
 
 
 def levels(pictures: torch.Tensor) -> list[torch.Tensor]:
@@ -71,3 +71,37 @@ def test_contrast_of_the_average_picture_is_chance(generator):
     real = torch.rand(8, 20, generator=generator)
     average = real.mean(dim=0).expand(8, -1)
     assert feature_contrast(real, average).item() == pytest.approx(math.log(8), rel=0.1)
+
+
+def test_what_every_drawing_has_over_its_picture_is_found(generator):
+    """The mean square of the common part, whatever else each drawing has: in the mean over many
+    batches, for one of eight sees it with noise."""
+    stroke = torch.zeros(4, 16, 16)
+    stroke[:, 8, 4:12] = 0.5
+    own = [torch.randn(8, 4, 16, 16, generator=generator) for _ in range(200)]
+    found = torch.stack([common_detail(each + stroke) for each in own]).mean()
+    nothing = torch.stack([common_detail(each) for each in own]).mean()
+    assert found.item() == pytest.approx(stroke.square().mean().item(), rel=0.15)
+    assert nothing.item() == pytest.approx(0, abs=1e-3)
+
+
+def test_common_detail_pulls_at_the_stroke_and_not_at_the_rest(generator):
+    stroke = torch.zeros(4, 16, 16)
+    stroke[:, 8, 4:12] = 0.5
+    own = torch.randn(8, 4, 16, 16, generator=generator)
+    own -= own.mean(dim=0)
+    excess = (own + stroke).requires_grad_(True)
+    (gradient,) = torch.autograd.grad(common_detail(excess), excess)
+    along = (gradient * stroke).sum(dim=(1, 2, 3))
+    assert (along > 0).all()
+    assert (gradient * own).sum() <= 0  # no drawing is asked to have less detail
+
+
+def test_a_single_drawing_has_nothing_in_common():
+    assert common_detail(torch.ones(1, 4, 16, 16)).item() == 0
+
+
+def test_flat_pictures_have_no_fine_detail():
+    slope = torch.linspace(-1, 1, 32).expand(2, 4, 32, 32)
+    assert fine_detail(torch.full((2, 4, 32, 32), 0.3)).abs().max() < 1e-6
+    assert fine_detail(slope)[..., 2:-2].abs().max() < 1e-6

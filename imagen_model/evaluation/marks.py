@@ -6,18 +6,16 @@ features notices. Averaged over many pictures, what they show blurs and such a m
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
+
+from ..likeness import fine_detail
 
 
 def common_share(pictures: Tensor) -> float:
     """How much of the fine detail of [N, C, H, W] is the same in all: 0 none, 1 all of it.
 
-    Fine is what a mean over an eighth of the side takes away. Real pictures share a little, too.
+    Real pictures share a little, too.
     """
-    light = pictures[:, :3].mean(dim=1, keepdim=True)
-    reach = max(1, pictures.shape[2] // 16)
-    padded = F.pad(light, [reach] * 4, mode="replicate")
-    fine = light - F.avg_pool2d(padded, 2 * reach + 1, stride=1)  # [N, 1, H, W]
+    fine = fine_detail(pictures[:, :3].mean(dim=1, keepdim=True))  # [N, 1, H, W]
     power = float(fine.square().mean())
     return float(fine.mean(dim=0).square().mean()) / power if power else 0.0

@@ -25,7 +25,7 @@ from ..conditioning import Condition
 from ..config import ModelConfig
 from ..discriminator import Judgement
 from ..features import as_rgb, lite0
-from ..likeness import L1_WEIGHT, feature_matching, low_resolution_l1
+from ..likeness import L1_WEIGHT, feature_matching, fine_detail, low_resolution_l1
 from ..networks import Networks
 from .augment import AugmentDraw, random_background
 from .batch import Batch, Chance
@@ -41,7 +41,7 @@ from .losses import (
     info_nce,
     lipschitz_penalty,
 )
-from .pairs import CONTRAST_WEIGHT, feature_contrast
+from .pairs import COMMON_WEIGHT, CONTRAST_WEIGHT, common_detail, feature_contrast
 from .team import Team
 from .unrolled import UnrolledDiscriminator
 
@@ -337,6 +337,7 @@ class Game:
         if self.training.pairs_weight:
             kept["real"] = torch.cat([self.lite0.pool(b.real_levels[-1]) for b in batches])
             kept["fake"] = torch.cat([self.lite0.pool(b.fake_levels[-1]) for b in batches])
+            kept["excess"] = torch.cat([fine_detail(b.fake - b.real) for b in batches])
         return kept
 
     def _redrawn(self, batch: Batch, draw: Callable[[slice], Tensor] | None) -> Batch:
@@ -378,10 +379,13 @@ class Game:
                 self._among(kept.get("real"), real, rows), self._among(kept.get("fake"), fake, rows)
             )
             l1 = low_resolution_l1(batch.real, batch.fake)
-            pairs = matching + t.accumulate * CONTRAST_WEIGHT * contrast + L1_WEIGHT * l1
+            excess = fine_detail(batch.fake - batch.real)
+            common = common_detail(self._among(kept.get("excess"), excess, rows))
+            of_batch = CONTRAST_WEIGHT * contrast + COMMON_WEIGHT * common
+            pairs = matching + L1_WEIGHT * l1 + t.accumulate * of_batch
             loss = loss + t.pairs_weight * pairs
             log |= {"feature_matching": matching.detach(), "feature_contrast": contrast.detach()}
-            log["l1"] = l1.detach()
+            log |= {"l1": l1.detach(), "common_detail": common.detach()}
         logs.append(log)
         return loss
 
