@@ -1,7 +1,7 @@
-"""How unlike two batches of pictures are: in frozen lite0 features, in colours and layout, in detail.
+"""How unlike two batches of pictures are: in frozen lite0 features, and in colours and layout.
 
-Training (training/pairs.py) and inversion (inversion.py) minimise the first two; a mark that every
-picture carries, which both overlook, is looked for in fine detail (evaluation/marks.py).
+Training (training/pairs.py) and inversion (inversion.py) minimise the same two numbers. A mark that
+every picture carries, which both overlook, is looked for in fine detail (evaluation/marks.py).
 """
 
 from __future__ import annotations

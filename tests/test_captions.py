@@ -37,7 +37,7 @@ def test_texts_are_encoded_once_each(sampler):
 def test_encoded_texts_are_what_the_encoder_says():
     texts = ["a red apple", "key", "a very long way to say very little indeed"]
     told = []
-    encoded = encode_all(texts, lambda done, total: told.append((done, total)))
+    encoded = encode_all(texts, text_encoder(), lambda done, total: told.append((done, total)))
     tokens, mask, pooled = text_encoder().encode(texts)
     rows = encoded.rows(torch.arange(3), torch.zeros(3, 0))
     assert torch.equal(rows.mask, mask)

@@ -15,6 +15,7 @@ from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from imagen_model.cli import main
+from imagen_model.conditioning.text import text_encoder_hash
 from imagen_model.data import captions, stream
 from imagen_model.data.folder import PictureSet, load_pictures, read_samples
 from imagen_model.data.stream import StreamedSet, Survey, open_pictures
@@ -196,10 +197,12 @@ def test_what_was_found_is_not_used_for_other_captions_or_other_files(
     sampler = captions.CaptionSampler(first.samples, first.styles)
     sampler.save(tmp_path)
     path = tmp_path / captions.ENCODED
-    kept = captions.EncodedTexts.kept(path, sampler.texts)
+    kept = captions.EncodedTexts.kept(path, sampler.texts, text_encoder_hash())
     assert torch.equal(kept.flat, sampler.encoded.flat)
     assert torch.equal(kept.pooled, sampler.encoded.pooled)
-    assert captions.EncodedTexts.kept(path, [*sampler.texts, "more"]) is None
+    assert captions.EncodedTexts.kept(path, sampler.texts, "another") is None
+    more = [*sampler.texts, "more"]
+    assert captions.EncodedTexts.kept(path, more, text_encoder_hash()) is None
 
 
 def test_a_streamed_set_is_told_of_like_one_in_memory(tmp_path, monkeypatch):

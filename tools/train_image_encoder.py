@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from imagen_model.conditioning.condition import stretched
 from imagen_model.conditioning.image import CHANNELS, GRID, IMAGE_FILE, ImageHead, place_features
 from imagen_model.conditioning.slots import NUM_SLOTS
-from imagen_model.conditioning.text import text_encoder_hash
+from imagen_model.conditioning.text import text_encoder, text_encoder_hash
 from imagen_model.data.captions import encode_all
 from imagen_model.data.folder import PictureSet, Sample, load_pictures, read_samples
 from imagen_model.features import lite0_hash
@@ -125,7 +125,7 @@ class Trainer:
         self, texts: list[str], features: Tensor, text: Tensor, args: argparse.Namespace
     ) -> None:
         self.features, self.text, self.args = features, text, args
-        encoded = encode_all(texts)
+        encoded = encode_all(texts, text_encoder())
         rows = encoded.rows(torch.arange(len(texts)), torch.zeros(len(texts), 0))
         count = rows.mask.sum(dim=1, keepdim=True)
         self.pooled = encoded.pooled

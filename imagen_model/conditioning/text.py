@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -117,21 +117,33 @@ def from_bert_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class TextEncoder:
-    """The frozen encoder. Rows come out alike whatever else is in the batch, to float rounding."""
+    """The frozen encoder. Rows come out alike whatever else is in the batch, to float rounding.
+
+    Its files are read when it first encodes: ValueError where they are damaged.
+    """
 
     width = COND_DIM
 
     def __init__(self, directory: Path = TEXT_DIR) -> None:
-        weights = directory / TEXT_FILE.name
+        self.directory = directory
+
+    @cached_property
+    def network(self) -> MiniLM:
+        weights = self.directory / TEXT_FILE.name
         checked_sha256(weights)
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((self.directory / "config.json").read_text(encoding="utf-8"))
         # Layers draw initial weights that are overwritten at once: leave the global state alone.
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-            self.network = MiniLM(config).eval().requires_grad_(False)
-            self.network.load_state_dict(from_bert_names(dequantized(load_file(weights))))
-        self.tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-        self.tokenizer.enable_truncation(MAX_TOKENS)
-        self.tokenizer.enable_padding(pad_token="[PAD]")
+            network = MiniLM(config).eval().requires_grad_(False)
+            network.load_state_dict(from_bert_names(dequantized(load_file(weights))))
+        return network
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        tokenizer = Tokenizer.from_file(str(self.directory / "tokenizer.json"))
+        tokenizer.enable_truncation(MAX_TOKENS)
+        tokenizer.enable_padding(pad_token="[PAD]")
+        return tokenizer
 
     @property
     def identity(self) -> str:
@@ -168,7 +180,7 @@ class TextEncoder:
 
 @lru_cache(maxsize=1)
 def text_encoder() -> TextEncoder:
-    """The bundled encoder, loaded once a process."""
+    """The bundled encoder, one a process."""
     return TextEncoder()
 
 

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from ..conditioning import Condition
 from ..conditioning.condition import style_weights
-from ..config import COND_DIM
 from ..files import save_tensors, write_atomically
 from .folder import Sample
 from .references import read_references
@@ -81,13 +80,14 @@ class EncodedTexts:
         flat = self.flat[: int(length.sum())]
         return EncodedTexts(flat, self.start[:count], length, self.pooled[:count])
 
-    def save(self, path: Path, texts: list[str], identity: str = "") -> None:
+    def save(self, path: Path, texts: list[str], identity: str) -> None:
+        """Under the identity of the encoder."""
         state = {name: t.cpu().contiguous() for name, t in vars(self).items()}
         key = {"texts": _key_of(texts, identity)}
         write_atomically(path, lambda new: save_tensors(state, new, key))
 
     @classmethod
-    def kept(cls, path: Path, texts: list[str], identity: str = "") -> EncodedTexts | None:
+    def kept(cls, path: Path, texts: list[str], identity: str) -> EncodedTexts | None:
         """What `path` holds of these very texts by the encoder that is called so, or None."""
         if not path.is_file():
             return None
@@ -98,22 +98,15 @@ class EncodedTexts:
 
 
 def _key_of(texts: list[str], identity: str) -> str:
-    """`identity` is the encoder's; "" is the bundled one."""
-    from ..conditioning.text import text_encoder_hash
-
-    parts = [identity or text_encoder_hash(), *texts]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return hashlib.sha256("\0".join([identity, *texts]).encode()).hexdigest()
 
 
 def encode_all(
     texts: list[str],
+    encoder: Encoder,
     progress: Callable[[int, int], object] | None = None,
-    encoder: Encoder | None = None,
 ) -> EncodedTexts:
-    """Encode distinct texts once, short ones together; `encoder` None is the bundled one."""
-    from ..conditioning.text import text_encoder
-
-    encoder = encoder or text_encoder()
+    """Encode distinct texts once, short ones together."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     rows: list[Tensor] = [torch.empty(0)] * len(texts)
     pooled = torch.zeros(len(texts), encoder.width)
@@ -157,9 +150,9 @@ class CaptionSampler:
     ) -> None:
         """`found` is a folder in which an earlier run may have kept what it had encoded; `encoder`
         None is the bundled one."""
-        self.width, self.identity = COND_DIM, ""
-        if encoder:
-            self.width, self.identity = encoder.width, encoder.identity
+        from ..conditioning.text import text_encoder
+
+        self.encoder = encoder = encoder or text_encoder()
         number: dict[str, int] = {}
 
         def known(text: str) -> int:
@@ -173,7 +166,7 @@ class CaptionSampler:
             ids = [known(word) for word in sample.keywords]
             row[: len(ids)] = torch.tensor(ids, dtype=torch.long)
         self.num_keywords = torch.tensor([len(s.keywords) for s in samples])
-        self.references = read_references(samples, found=found, progress=progress, encoder=encoder)
+        self.references = read_references(samples, encoder, found=found, progress=progress)
         heard = torch.tensor([known(words) for words in self.references.heard])
         self.style = torch.cat([style_weights(styles, s.style, 1) for s in samples])
         self.texts = list(number)
@@ -190,17 +183,18 @@ class CaptionSampler:
         self.encoded = None
         if number:
             file = found and found / ENCODED
-            kept = EncodedTexts.kept(file, self.texts, self.identity) if file else None
-            self.encoded = kept or encode_all(self.texts, progress, encoder)
+            kept = EncodedTexts.kept(file, self.texts, encoder.identity) if file else None
+            self.encoded = kept or encode_all(self.texts, encoder, progress)
         if len(self.references.tokens):
             tokens, pooled = self.references.tokens, self.references.pooled
-            encoded = self.encoded or EncodedTexts.none(self.width)
+            encoded = self.encoded or EncodedTexts.none(encoder.width)
             self.encoded = encoded.with_pictures(tokens, pooled)
 
     def save(self, folder: Path) -> None:
         """Keep what has been encoded, for `found`."""
         if self.encoded is not None and self.texts:
-            self.encoded.first(len(self.texts)).save(folder / ENCODED, self.texts, self.identity)
+            texts = self.encoded.first(len(self.texts))
+            texts.save(folder / ENCODED, self.texts, self.encoder.identity)
         self.references.save(folder)
 
     def to(self, device: torch.device) -> CaptionSampler:
@@ -244,8 +238,8 @@ class CaptionSampler:
         if self.encoded is not None:
             return self.encoded.rows(text.to(style.device), style)
         return Condition(
-            style.new_zeros(len(index), 1, self.width),
+            style.new_zeros(len(index), 1, self.encoder.width),
             torch.zeros(len(index), 1, dtype=torch.bool, device=style.device),
-            style.new_zeros(len(index), self.width),
+            style.new_zeros(len(index), self.encoder.width),
             style,
         )

@@ -20,7 +20,6 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..config import COND_DIM
 from ..files import save_tensors, write_atomically
 from .folder import File, Progress, Sample, read_all, warn_of_skipped
 from .sound import NEEDS_SOUNDFILE, read_sound
@@ -77,21 +76,20 @@ class References:
 
 def read_references(
     samples: Sequence[Sample],
+    encoder: Encoder,
     *,
     found: Path | None = None,
     progress: Progress | None = None,
-    encoder: Encoder | None = None,
 ) -> References:
     """Encode the reference pictures and recordings of `samples`, or take what `found` has of them.
 
-    `encoder` None is the bundled text encoder. Unreadable ones are skipped, with a warning and in
-    `skipped`.
+    Unreadable ones are skipped, with a warning and in `skipped`.
     """
     pictures = list(dict.fromkeys(s.image_ref for s in samples if s.image_ref))
     recordings = list(dict.fromkeys(s.audio for s in samples if s.audio))
     if not pictures and not recordings:
         none = torch.full((len(samples),), -1)
-        tokens, pooled = torch.zeros(0, 1, COND_DIM).half(), torch.zeros(0, COND_DIM)
+        tokens, pooled = torch.zeros(0, 1, encoder.width).half(), torch.zeros(0, encoder.width)
         return References(tokens, pooled, none, [""] * len(none), [])
     key = _key_of(samples, encoder)
     kept = _kept(found / ENCODED, key) if found else None
@@ -124,14 +122,14 @@ def read_references(
 
 
 def _encoded(
-    pictures: list[File], skipped: list[str], told, encoder: Encoder | None
+    pictures: list[File], skipped: list[str], told, encoder: Encoder
 ) -> tuple[Tensor, Tensor, dict]:
     """Tokens and pooled vectors of the readable pictures, and which row is whose."""
     from ..conditioning.image import INPUT_PX, image_encoder
     from ..conditioning.slots import NUM_SLOTS
 
-    width = encoder.width if encoder else COND_DIM
-    tokens, pooled = [torch.zeros(0, NUM_SLOTS, width).half()], [torch.zeros(0, width)]
+    tokens = [torch.zeros(0, NUM_SLOTS, encoder.width).half()]
+    pooled = [torch.zeros(0, encoder.width)]
     rows: dict[File, int] = {}
     waiting: list[Tensor] = []
 
@@ -175,11 +173,11 @@ def _heard(file: File, skipped: list[str]) -> str:
         return ""
 
 
-def _key_of(samples: Sequence[Sample], encoder: Encoder | None) -> str:
+def _key_of(samples: Sequence[Sample], encoder: Encoder) -> str:
     from ..conditioning.audio import listener_hash
     from ..conditioning.image import image_encoder_hash
 
-    readers = [image_encoder_hash(), listener_hash(), *([encoder.identity] if encoder else [])]
+    readers = [image_encoder_hash(), listener_hash(), encoder.identity]
     digest = hashlib.sha256(" ".join(readers).encode())
     stamps: dict[Path, str] = {}
     for sample in samples:

@@ -57,7 +57,7 @@ class Progress:
     cur_nimg: int = 0
     seconds: float = 0.0
     fraction: float = 0.0  # of kimg or minutes, whichever is nearer
-    img_per_sec: float = 0.0
+    img_per_sec: float = 0.0  # since the last line of the log
     loss: float = math.nan  # of the last step: how far from the real pictures, or D's loss
 
     @property
@@ -285,6 +285,7 @@ class Trainer:
                 self.progress.seconds = self.team.agree(self.progress.seconds + now - last)
                 last = now
                 self._update_fraction()
+                self._update_speed()
                 ends = self.progress.fraction >= 1
                 shows = _crossed(before, self.progress.cur_nimg, t.snapshot_kimg)
                 if shows or ends:
@@ -308,6 +309,10 @@ class Trainer:
             if self.progress.cur_nimg:
                 self.save()
         self._show()
+
+    def _update_speed(self) -> None:
+        p, (images, seconds) = self.progress, self.tick_start
+        p.img_per_sec = (p.cur_nimg - images) / max(p.seconds - seconds, 1e-9)
 
     def _measure(self, *, whatever_it_takes: bool) -> None:
         """Figures for the next line of the log, unless they would take too much of the run's time.
@@ -396,7 +401,6 @@ class Trainer:
     def _tick(self) -> None:
         """Append one line to stats.jsonl."""
         p, start = self.progress, self.tick_start
-        p.img_per_sec = (p.cur_nimg - start[0]) / max(p.seconds - start[1], 1e-9)
         line = {
             "kimg": p.cur_nimg / 1000,
             "seconds": round(p.seconds, 2),

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from ..bundled import find_model
 from ..checkpoint import load_checkpoint
 from ..conditioning.clip import ClipEncoder, ClipFolder, clip_card, is_clip, refuse_another
-from ..conditioning.text import text_encoder_hash
-from ..config import COND_DIM, DCGAN, ConditioningConfig, ModelConfig, preset
+from ..conditioning.text import text_encoder
+from ..config import DCGAN, ConditioningConfig, ModelConfig, preset
 from ..data.captions import CaptionSampler
 from ..data.folder import Sample, read_notice, read_samples
 from ..data.stream import open_pictures
@@ -142,17 +142,16 @@ def prepare(
             settings |= _adaptive_augmentation(len(pictures))
     if is_dcgan:
         settings |= _in_epochs(len(pictures), settings["batch"], has_limit=has_limit)
-    text_encoder = ""
+    encoder, identity = clip or text_encoder(), ""
     if stage == "text":
-        text_encoder = clip.identity if clip else text_encoder_hash()
-        if origin and origin.on_clip:
-            text_encoder = origin.model.conditioning.text_encoder
-    width = clip.width if clip else COND_DIM
+        identity = encoder.identity
+        if origin and origin.on_clip:  # of which the one that is given is another edition
+            identity = origin.model.conditioning.text_encoder
     networks = None
     if origin and origin.networks:
         seed = settings["seed"]
         asked = replace(
-            model.conditioning, styles=pictures.styles, text_encoder=text_encoder, dim=width
+            model.conditioning, styles=pictures.styles, text_encoder=identity, dim=encoder.width
         )
         networks, model = _adopted(origin.networks, model, asked, seed)
         if stage == "text" and origin.stage == "pretrain":
@@ -163,12 +162,12 @@ def prepare(
             resolution=choices.resolution,
             channels=pictures.channels,
             styles=pictures.styles,
-            text_encoder=text_encoder,
-            cond_dim=width,
+            text_encoder=identity,
+            cond_dim=encoder.width,
         )
     styles = model.conditioning.styles
     captions = CaptionSampler(
-        pictures.samples, styles, progress("encoding captions"), found=found, encoder=clip
+        pictures.samples, styles, progress("encoding captions"), found=found, encoder=encoder
     )
     card = {
         "name": out.name,
