@@ -257,7 +257,7 @@ def _drawn(model, condition, seeds: list[int], args: argparse.Namespace):
     rows = torch.arange(len(condition)).repeat_interleave(len(seeds))
     latent = model.latent(seeds * len(condition))
     drawn = model.draw(condition[rows], latent, truncation=args.truncation, tile=args.tile)
-    return upscale(drawn, device=model.device) if args.upscale else drawn
+    return upscale(drawn, device=model.device, tile=args.tile) if args.upscale else drawn
 
 
 def _signer(args: argparse.Namespace):

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .files import WEIGHTS_DIR, checked_sha256, dequantized
+from .generator import TILES
 from .layers import channels_last
 from .sampling import Progress, full_precision
 
@@ -112,23 +113,27 @@ def upscale(
     *,
     network: Upscaler | None = None,
     device: torch.device | str = "cpu",
+    tile: str = "none",
     progress: Progress | None = None,
 ) -> Tensor:
     """Pictures [N, C, H, W] in [-1, 1] with C of 1, 3 or 4 -> [N, C, 4 H, 4 W] in [-1, 1], fp32 on
     the CPU.
 
-    `network` is the bundled one unless given, and then already on `device`. `progress` counts
-    batches, or windows of large pictures, and may raise to cancel. ValueError for other shapes, for
-    sides over MAX_SIDE, and where the weights are missing.
+    `network` is the bundled one unless given, and then already on `device`. `tile` says which edges
+    join, and stay seamless: "none", "x" left and right, "both" also top and bottom. `progress`
+    counts batches, or windows of large pictures, and may raise to cancel. ValueError for other
+    shapes and tiles, for sides over MAX_SIDE, and where the weights are missing.
     """
     if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4) or not pictures.numel():
         raise ValueError(f"pictures have shape {tuple(pictures.shape)}; expected [N, 1|3|4, H, W]")
     count, channels, height, width = pictures.shape
     if max(height, width) > MAX_SIDE:
         raise ValueError(f"pictures of {width}x{height}; expected sides of up to {MAX_SIDE} pixels")
+    if tile not in TILES:
+        raise ValueError(f"tile is {tile!r}; expected one of {', '.join(TILES)}")
     if network is None:
         network = bundled_upscaler(torch.device(device))
-    windows = list(windows_of(height, width, network.reach))
+    windows = list(windows_of(height, width, network.reach, tile))
     parts = pictures.split(max(1, BATCH_PIXELS // (height * width)))
     result = torch.empty(count, channels, SCALE * height, SCALE * width)
     done = 0
@@ -153,23 +158,30 @@ class Window(NamedTuple):
     written: tuple  # where that is in the whole result
 
 
-def windows_of(height: int, width: int, reach: int) -> Iterator[Window]:
-    """Windows that cover a picture and see `reach` pixels beyond: together as if it were whole."""
+def windows_of(height: int, width: int, reach: int, tile: str = "none") -> Iterator[Window]:
+    """Windows that cover a picture and see `reach` pixels beyond, on the other side where edges
+    join: together as if it were whole, or among its like."""
     side = max(height, width)
     if height * width > WINDOW_PX**2:
         side = WINDOW_PX - 2 * reach
     for top in range(0, height, side):
         for left in range(0, width, side):
-            rows, columns = _span(top, side, height, reach), _span(left, side, width, reach)
-            yield Window(*((..., r, c) for r, c in zip(rows, columns, strict=True)))
+            rows = _span(top, side, height, reach, joins=tile == "both")
+            columns = _span(left, side, width, reach, joins=tile != "none")
+            seen = (..., rows[0][:, None], columns[0])
+            yield Window(seen, (..., rows[1], columns[1]), (..., rows[2], columns[2]))
 
 
-def _span(begin: int, side: int, length: int, reach: int) -> tuple[slice, slice, slice]:
-    """seen, kept and written of a Window along one axis."""
+def _span(
+    begin: int, side: int, length: int, reach: int, *, joins: bool
+) -> tuple[Tensor, slice, slice]:
+    """seen, kept and written of a Window along one axis, whose ends may join."""
     end = min(begin + side, length)
-    low, high = max(begin - reach, 0), min(end + reach, length)
+    low, high = begin - reach, end + reach
+    if not joins:
+        low, high = max(low, 0), min(high, length)
     return (
-        slice(low, high),
+        torch.arange(low, high) % length,
         slice(SCALE * (begin - low), SCALE * (end - low)),
         slice(SCALE * begin, SCALE * end),
     )

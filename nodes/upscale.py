@@ -3,6 +3,7 @@
 from comfy_api.latest import io
 
 from ..imagen_model import upscale
+from ..imagen_model.generator import TILES
 from .convert import to_image_and_mask, to_pictures
 from .host import NodeProgress, to_intermediate, torch_device
 from .types import CATEGORY
@@ -23,6 +24,13 @@ class ImagenUpscale(io.ComfyNode):
                     optional=True,
                     tooltip="Their transparency, enlarged with them. Without it they are opaque.",
                 ),
+                io.Combo.Input(
+                    "tile",
+                    options=list(TILES),
+                    default="none",
+                    optional=True,
+                    tooltip="Edges that join and stay seamless: x left and right, both all four.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -34,9 +42,10 @@ class ImagenUpscale(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, mask=None) -> io.NodeOutput:
+    def execute(cls, image, mask=None, tile="none") -> io.NodeOutput:
         pictures = to_pictures(image, mask)
-        large = upscale(pictures, device=torch_device(), progress=NodeProgress(len(pictures)))
+        progress = NodeProgress(len(pictures))
+        large = upscale(pictures, device=torch_device(), tile=tile, progress=progress)
         colour, transparent = to_image_and_mask(large, "none")
         return io.NodeOutput(to_intermediate(colour), to_intermediate(transparent))
 

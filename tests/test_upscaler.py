@@ -121,10 +121,24 @@ def test_windows_of_a_large_picture_join_without_seams():
     assert (upscaler.in_channels(whole, 4) - im.upscale(small)).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize(("tile", "shift"), [("x", (0, 5)), ("both", (3, 5))])
+@pytest.mark.parametrize("size", [(16, 9), (120, 170)], ids=["whole", "windows"])
+def test_edges_that_join_are_drawn_like_any_other_place(tile, shift, size):
+    """Where a seamless picture begins makes no difference, which at closed edges it does."""
+    small = pictures(7, 1, 4, *size)
+    moved = small.roll(shift, dims=(2, 3))
+    large_shift = tuple(SCALE * s for s in shift)
+    expected = im.upscale(small, tile=tile).roll(large_shift, dims=(2, 3))
+    assert (im.upscale(moved, tile=tile) - expected).abs().max() < 1e-5
+    closed = im.upscale(small).roll(large_shift, dims=(2, 3))
+    assert (im.upscale(moved) - closed).abs().max() > 0.05
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (128, 128), (1024, 40), (257, 300)])
-def test_windows_cover_every_pixel_once(height, width):
+@pytest.mark.parametrize("tile", ["none", "x", "both"])
+def test_windows_cover_every_pixel_once(height, width, tile):
     covered = torch.zeros(SCALE * height, SCALE * width)
-    for window in windows_of(height, width, 19):
+    for window in windows_of(height, width, 19, tile):
         seen = torch.empty(height, width)[window.seen]
         made = seen.repeat_interleave(SCALE, dim=0).repeat_interleave(SCALE, dim=1)
         assert made[window.kept].shape == covered[window.written].shape
@@ -170,6 +184,11 @@ def test_progress_cancels_between_the_windows_of_one_picture():
 def test_what_is_no_picture_or_too_large_is_refused(shape, words):
     with pytest.raises(ValueError, match=words):
         im.upscale(torch.zeros(shape))
+
+
+def test_an_unknown_tile_is_refused():
+    with pytest.raises(ValueError, match="tile is 'y'; expected one of none, x, both"):
+        im.upscale(torch.zeros(1, 4, 8, 8), tile="y")
 
 
 def test_missing_weights_name_what_does_without_them(tmp_path):
