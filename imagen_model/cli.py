@@ -384,7 +384,11 @@ def _add_train(commands, common) -> None:
         metavar="MODEL",
         help="begin with a trained model (a bundled name or a file) instead of random weights",
     )
-    c.add_argument("--resolution", type=int, help="pixels a side: 32, 64, 128 or 256")
+    c.add_argument(
+        "--resolution",
+        type=int,
+        help="pixels a side: 32, 64, 128 or 256; more than --init's: it grows",
+    )
     c.add_argument(
         "--stage", choices=("pretrain", "text"), help="default: text if there are captions"
     )

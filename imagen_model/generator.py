@@ -89,6 +89,15 @@ class UpBlock(nn.Module):
             x = x + F.silu(padded_conv(conv, x, tile))
         return F.pixel_shuffle(self.up(x), 2)
 
+    @torch.no_grad()
+    def repeat_pixels(self) -> None:
+        """Weights with which every pixel becomes four of its kind, and the convolutions add
+        nothing yet."""
+        for parameter in self.parameters():
+            parameter.zero_()
+        same = torch.eye(self.up.out_channels // 4, self.up.in_channels)
+        self.up.weight.copy_(same.repeat_interleave(4, dim=0)[:, :, None, None])
+
 
 class Tail(nn.Module):
     """Feature map [N, D, grid, grid] -> picture [N, C, resolution, resolution] in [-1, 1]."""

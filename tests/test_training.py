@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import tiny_model_config
 from PIL import Image
 from safetensors.torch import load_file
@@ -570,6 +571,26 @@ def test_new_styles_join_those_that_the_model_knows(prepared, tiny_checkpoint, t
     t.step()
 
 
+def test_a_model_grows_to_more_pixels(prepared):
+    """At first it draws what it drew, larger; then it trains as any other."""
+    t = prepared(init="emoji", preset=None, resolution=64, batch=4)
+    assert t.model.generator.resolution == t.model.discriminator.resolution == 64
+    assert t.pictures.batch(torch.arange(2)).shape == (2, 4, 64, 64)
+    z = torch.randn(8, t.model.generator.z_dim, generator=torch.Generator().manual_seed(0))
+    asked = t.captions.captions(torch.arange(8))
+    with torch.no_grad():
+        larger = F.interpolate(im.load("emoji").networks.generate(z, asked), scale_factor=2)
+        drawn = t.networks.generate(z, asked)
+    another = (drawn - larger.roll(1, dims=0)).abs().mean()
+    assert (drawn - larger).abs().mean() < 0.25 * another
+    first = parameters(t.networks.generator.tail)
+    t.progress.cur_nimg = 4000
+    t._set_lr()
+    t.step()
+    changed = parameters(t.networks.generator.tail)
+    assert all(not torch.equal(changed[name], p) for name, p in first.items())
+
+
 def test_a_pretrained_model_learns_text(emoji_folder, prepared, tmp_path):
     t = prepared(stage="pretrain", kimg=0.008)
     t.run()
@@ -621,7 +642,8 @@ def test_at_first_a_pretrained_model_draws_the_same_whatever_is_asked(prepared, 
     ("choice", "words"),
     [
         ({"preset": "large"}, "--preset large does not fit --init"),
-        ({"resolution": 64}, "--resolution 64 does not fit --init .* which is 32"),
+        ({"resolution": 16}, "--resolution 16 does not fit --init .* which is 32"),
+        ({"resolution": 48}, "resolution is 48; expected .*32, 64, 128"),
         ({"init": "nowhere.safetensors"}, "no checkpoint nowhere"),
     ],
 )

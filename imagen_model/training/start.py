@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from ..bundled import find_model
 from ..checkpoint import load_checkpoint
 from ..conditioning.clip import ClipEncoder, ClipFolder, clip_card, is_clip, refuse_another
 from ..conditioning.text import text_encoder
-from ..config import DCGAN, ConditioningConfig, ModelConfig, preset
+from ..config import DCGAN, ModelConfig, preset
 from ..data.captions import CaptionSampler
 from ..data.folder import Sample, read_notice, read_samples
 from ..data.stream import open_pictures
 from ..data.survey import report
-from ..generator import Generator
 from ..networks import Networks
 from .config import (
     DCGAN_EPOCHS,
@@ -30,6 +28,7 @@ from .config import (
     TrainingConfig,
     width_aware_lr,
 )
+from .inherit import grown, inherited, silence_words
 from .loop import Trainer
 from .state import read_progress, saved_state
 from .team import Team
@@ -57,7 +56,7 @@ class Choices:
     minutes: float = 0.0
     batch: int | None = None
     seed: int | None = None
-    init: str | None = None  # a checkpoint to begin with, whose architecture stays
+    init: str | None = None  # a checkpoint to begin with, whose architecture stays but for pixels
     keep: int | None = None
     unroll: int | None = None  # steps of the discriminator that the generator looks ahead
     save_memory: bool | None = None
@@ -103,7 +102,7 @@ def prepare(
     origin = (resume and _saved_run(out)) or _trained_model(choices.init)
     if origin:
         _refuse_other_shape(origin, choices)
-        model = origin.model
+        model = grown(origin.model, choices.resolution or origin.model.generator.resolution)
     else:
         model = preset(choices.preset or DEFAULT_PRESET, resolution=choices.resolution)
     settings = _settings(model, choices, origin)
@@ -153,9 +152,9 @@ def prepare(
         asked = replace(
             model.conditioning, styles=pictures.styles, text_encoder=identity, dim=encoder.width
         )
-        networks, model = _adopted(origin.networks, model, asked, seed)
+        networks, model = inherited(origin.networks, model, asked, seed)
         if stage == "text" and origin.stage == "pretrain":
-            _silence_words(networks, origin.networks)
+            silence_words(networks, origin.networks)
     elif not origin:
         model = preset(
             choices.preset or DEFAULT_PRESET,
@@ -305,62 +304,19 @@ def _in_epochs(num_pictures: int, batch: int, *, has_limit: bool) -> dict[str, f
     }
 
 
-def _silence_words(networks: Networks, source: Networks) -> None:
-    """Start the condition's path at zero: whatever is asked for, the picture is at first the one
-    that the model draws when nothing is.
-
-    Pretraining has only ever seen the null condition, so the two layers that take the condition
-    mean nothing yet for words. Their weights go to zero and their biases to what null gave in
-    `source`, whose conditions may be of another width.
-    """
-    before, after, learned = source.generator, networks.generator, source.conditioning.null_pooled
-    assert isinstance(before, Generator) and isinstance(after, Generator)
-    null = F.rms_norm(learned.detach(), learned.shape)
-    with torch.no_grad():
-        for old, new in (
-            (before.mapping.cond_in, after.mapping.cond_in),
-            (before.context_in, after.context_in),
-        ):
-            new.bias.copy_(old(null))
-            new.weight.zero_()
-
-
 def _refuse_other_shape(origin: Origin, choices: Choices) -> None:
     """What a run begins with decides what it is: what was asked for must agree."""
     model = origin.model
+    resolution, side = choices.resolution, model.generator.resolution
+    if resolution and origin.networks:  # which may grow, as a run that goes on may not
+        resolution = min(resolution, side)
     for option, asked, has in (
         ("--preset", choices.preset, model.preset),
-        ("--resolution", choices.resolution, model.generator.resolution),
+        ("--resolution", resolution, side),
         ("--stage", origin.training and choices.stage, origin.stage),
     ):
         if asked is not None and asked != has:
             raise ValueError(f"{option} {asked} does not fit {origin.name}, which is {has}")
-
-
-def _adopted(
-    source: Networks, config: ModelConfig, asked: ConditioningConfig, seed: int
-) -> tuple[Networks, ModelConfig]:
-    """The checkpoint's weights in networks that may know more styles, or conditions of another
-    width; a new style begins as the mean of the known ones, or where there is none, at random."""
-    known = config.conditioning.styles
-    conditioning = replace(
-        asked,
-        styles=(*known, *(s for s in asked.styles if s not in known)),
-        text_encoder=asked.text_encoder or config.conditioning.text_encoder,
-    )
-    config = replace(config, conditioning=conditioning)
-    networks = Networks.seeded(config, seed)
-    state = networks.state_dict()
-    for name, axis in (("conditioning.style_embed", 0), ("discriminator.style_in.weight", 1)):
-        if name in state:
-            wanted, old = state[name], source.state_dict().get(name)
-            same_width = old is not None and old.shape[1 - axis] == wanted.shape[1 - axis]
-            if old is not None and old.shape[axis] and same_width:
-                wanted.copy_(old.mean(dim=axis, keepdim=True).expand_as(wanted))
-                wanted.narrow(axis, 0, old.shape[axis]).copy_(old)
-    taken = {n: t for n, t in source.state_dict().items() if t.shape == state[n].shape}
-    networks.load_state_dict(state | taken)
-    return networks, config
 
 
 def _lineage(card: dict) -> list[dict]:
