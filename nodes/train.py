@@ -68,7 +68,8 @@ class ImagenTrain(io.ComfyNode):
                     "resolution",
                     options=list(RESOLUTIONS),
                     default="auto",
-                    tooltip="Pixels a side; auto: init's, or 32 for nano, else 64. With more than init's it grows.",
+                    tooltip="Pixels a side; auto: init's, or 32 for nano, else 64. "
+                    "With more than init's it grows.",
                 ),
                 io.Int.Input(
                     "training_seed",  # "seed" would get a widget that changes it at every run
