@@ -97,7 +97,7 @@ MISTAKES = [
     ("train", {"train": {"name": LONG}}, "expected letters, digits"),
     ("train", {"train": {"name": f"x{HALF}"}}, "expected letters, digits"),
     ("train", {"train": {"init": "gone.safetensors"}}, r"no model gone\.safetensors in .*imagen"),
-    ("train", {"train": {"init": "rgba.safetensors", "resolution": "64"}}, "resolution 64 does n"),
+    ("train", {"train": {"init": "dcgan.safetensors", "resolution": "32"}}, "resolution 32 does n"),
     ("rate", {"rate": {"ratings": "+9"}}, "there is no picture 9; this batch has 0 to 1"),
     ("rate", {"rate": {"ratings": "très bien 😀"}}, "rating 'très'; expected"),
     ("rate", {"rate": {"ratings": "{"}}, "the ratings are no JSON"),
