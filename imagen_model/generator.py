@@ -61,6 +61,12 @@ def init_linear(layer: nn.Linear, gain: float = 1.0) -> None:
 TILES = ("none", "x", "both")
 
 
+def check_tile(tile: str) -> None:
+    """ValueError where `tile` is none of TILES."""
+    if tile not in TILES:
+        raise ValueError(f"tile is {tile!r}; expected one of {', '.join(TILES)}")
+
+
 def padded_conv(conv: nn.Module, x: Tensor, tile: str) -> Tensor:
     """A 3x3 convolution that sees across the edges where the picture shall tile.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .conditioning import Condition
 from .conditioning.condition import settle_styles
-from .generator import TILES
+from .generator import check_tile
 from .networks import Networks
 
 SEED_RANGE = 1 << 64
@@ -178,8 +178,7 @@ def draw(
     One condition serves all latents, or one each; one latent serves several conditions. `progress`
     is called after each batch and may raise to cancel. ValueError for latents of another model.
     """
-    if tile not in TILES:
-        raise ValueError(f"tile is {tile!r}; expected one of {', '.join(TILES)}")
+    check_tile(tile)
     condition, latent = fitted(networks, condition, latent)
     values = latent.values
     device = networks.device

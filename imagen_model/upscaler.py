@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .files import WEIGHTS_DIR, checked_sha256, dequantized
-from .generator import TILES
+from .generator import check_tile
 from .layers import channels_last
 from .sampling import Progress, full_precision
 
@@ -129,8 +129,7 @@ def upscale(
     count, channels, height, width = pictures.shape
     if max(height, width) > MAX_SIDE:
         raise ValueError(f"pictures of {width}x{height}; expected sides of up to {MAX_SIDE} pixels")
-    if tile not in TILES:
-        raise ValueError(f"tile is {tile!r}; expected one of {', '.join(TILES)}")
+    check_tile(tile)
     if network is None:
         network = bundled_upscaler(torch.device(device))
     windows = list(windows_of(height, width, network.reach, tile))

@@ -15,6 +15,7 @@ from PIL import Image
 
 import imagen_model as im
 from imagen_model.cli import main
+from imagen_model.grid import to_image
 from imagen_model.training.loop import Trainer
 
 
@@ -85,6 +86,15 @@ def test_upscaled_pictures_are_four_times_as_large_and_say_so(imagen, tiny_check
     assert small.size == (32, 32) and large.size == (128, 128) and large.mode == "RGBA"
     facts = json.loads(large.info["imagen"])
     assert facts.pop("upscaled") is True and facts == json.loads(small.info["imagen"])
+
+
+def test_tile_holds_for_what_is_upscaled(imagen, tiny_checkpoint, tmp_path):
+    command = ("sample", "--model", tiny_checkpoint, "--prompt", "key", "--tile", "both")
+    assert imagen(*command, "--upscale", "--out", tmp_path / "tile.png")[0] == 0
+    found, model = opened(tmp_path / "tile.png"), im.load(tiny_checkpoint)
+    drawn = model.draw(model.encode_text("key"), model.latent([0]), tile="both")
+    joined, closed = (to_image(im.upscale(drawn, tile=tile)[0]) for tile in ("both", "none"))
+    assert found.tobytes() == joined.tobytes() != closed.tobytes()
 
 
 def test_sample_into_a_folder_gives_the_grid_s_pictures_one_by_one(

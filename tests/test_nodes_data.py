@@ -124,6 +124,29 @@ def test_a_picture_of_another_size_without_alpha_is_inverted(server: Server):
     assert sheet.std() > 1
 
 
+def test_a_seamless_picture_stays_seamless_when_it_is_enlarged(server: Server):
+    """Where it begins makes no difference, which it does where no edges join."""
+    noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    for name, picture in (("tile", noise), ("moved", np.roll(noise, (5, 7), axis=(0, 1)))):
+        Image.fromarray(picture).save(server.base / "input" / f"{name}.png")
+
+    def enlarged(name: str, **inputs: str) -> np.ndarray:
+        prompt = {
+            "1": {"class_type": "LoadImage", "inputs": {"image": f"{name}.png"}},
+            "2": {"class_type": "ImagenUpscale", "inputs": {"image": ["1", 0], **inputs}},
+            "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+        }
+        (picture,) = saved_pixels(server, server.run(prompt))
+        return picture.astype(int)
+
+    def farthest(**inputs: str) -> int:
+        back = np.roll(enlarged("moved", **inputs), (-20, -28), axis=(0, 1))
+        return np.abs(back - enlarged("tile", **inputs)).max()
+
+    assert farthest(tile="both") <= 1
+    assert farthest() > 20
+
+
 def test_a_search_is_cancelled_within_two_seconds_and_the_next_run_works(server: Server):
     prompt = example(server, "invert_and_edit")
     set_input(prompt, "ImagenInvert", "steps", 10_000)

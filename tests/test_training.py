@@ -57,9 +57,15 @@ def stats(run: Path) -> list[dict]:
 
 def test_a_run_writes_stats_snapshots_samples_and_a_model(trainer):
     t = trainer(tick_kimg=0.016, snapshot_kimg=0.016)
-    seen = []
-    t.run(lambda progress: seen.append((progress.cur_nimg, progress.fraction)))
+    seen, speeds = [], []
+
+    def on_step(progress):
+        seen.append((progress.cur_nimg, progress.fraction))
+        speeds.append(progress.img_per_sec)
+
+    t.run(on_step)
     assert seen == [(8, 0.25), (16, 0.5), (24, 0.75), (32, 1.0)]
+    assert all(speed > 0 for speed in speeds)  # from the first step, before any line of the log
     lines = stats(t.out)
     assert [line["kimg"] for line in lines] == [0.016, 0.032]
     for line in lines:
