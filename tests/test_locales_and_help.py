@@ -21,7 +21,6 @@ CORE_NODES = {
     "CLIPTextEncode",
     "CheckpointLoaderSimple",
     "CreateVideo",
-    "CropMask",
     "EmptyImage",
     "ImageBatch",
     "ImageCompositeMasked",
