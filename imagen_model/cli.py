@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import shlex
 import signal
 import sys
@@ -108,6 +109,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"is {value}; expected 1 or more")
+    return value
+
+
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"is {value:g}; expected a number above 0")
     return value
 
 
@@ -401,7 +409,19 @@ def _add_train(commands, common) -> None:
         "in place of the bundled MiniLM",
     )
     c.add_argument("--batch", type=_positive, help="images a step (default 32, dcgan 128)")
+    c.add_argument(
+        "--lr",
+        type=_above_zero,
+        help="learning rate at the start (default: by the preset's width, half of it with --init)",
+    )
     c.add_argument("--seed", type=int, help="default 0")
+    c.add_argument(
+        "--snapshot",
+        type=_above_zero,
+        metavar="KIMG",
+        help="show and keep what the model draws every so many thousand images (default 20, "
+        "on a GPU 200)",
+    )
     c.add_argument(
         "--keep", type=int, metavar="N", help="keep the newest N snapshots (default all)"
     )

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from .files import WEIGHTS_DIR, checked_sha256, dequantized
-from .layers import channels_last
 
 LITE0_FILE = WEIGHTS_DIR / "lite0.safetensors"
 
@@ -148,9 +147,15 @@ def lite0() -> EfficientNetLite:
     """The bundled lite0 on the CPU, loaded once a process. Move a copy, not this one."""
     checked_sha256(LITE0_FILE)
     with torch.inference_mode(False):
-        network = channels_last(EfficientNetLite("lite0"))
+        network = EfficientNetLite("lite0")
         network.load_state_dict(dequantized(load_file(LITE0_FILE)))
     return network.eval()
+
+
+def fast_layout(device: torch.device) -> torch.memory_format:
+    """Of the pictures that depthwise convolutions see: a CPU likes channels last, for which cuDNN
+    takes a kernel a few channels."""
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 
 def as_rgb(pictures: Tensor, background: Tensor | float = 1.0) -> Tensor:
@@ -167,7 +172,7 @@ def as_rgb(pictures: Tensor, background: Tensor | float = 1.0) -> Tensor:
         rgb = pictures[:, :3] + (1 - alpha) * (background + 1)
     else:
         rgb = pictures
-    rgb = rgb.contiguous(memory_format=torch.channels_last)
+    rgb = rgb.contiguous(memory_format=fast_layout(rgb.device))
     if rgb.shape[2] < 64:
         rgb = F.interpolate(rgb, size=(64, 64), mode="bilinear")
     return rgb

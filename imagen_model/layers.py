@@ -42,6 +42,14 @@ def channels_last(module: M) -> M:
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+class QKNorm(nn.RMSNorm):
+    """RMSNorm in the precision of its weights: under autocast queries and keys come in bf16, for
+    which torch has no fused kernel with weights of another type."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(self.weight.dtype))
+
+
 class SelfAttention(nn.Module):
     """y_i = sum_j a_ij v_j over the tokens, positions given by 2-D RoPE."""
 
@@ -49,8 +57,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.q_norm = nn.RMSNorm(dim // num_heads)
-        self.k_norm = nn.RMSNorm(dim // num_heads)
+        self.q_norm = QKNorm(dim // num_heads)
+        self.k_norm = QKNorm(dim // num_heads)
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
@@ -70,8 +78,8 @@ class CrossAttention(nn.Module):
         self.num_heads = num_heads
         self.q = nn.Linear(dim, dim, bias=False)
         self.kv = nn.Linear(dim, 2 * dim, bias=False)
-        self.q_norm = nn.RMSNorm(dim // num_heads)
-        self.k_norm = nn.RMSNorm(dim // num_heads)
+        self.q_norm = QKNorm(dim // num_heads)
+        self.k_norm = QKNorm(dim // num_heads)
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:

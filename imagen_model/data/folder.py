@@ -141,9 +141,9 @@ class PictureSet:
     def channels(self) -> int:
         return self.pixels.shape[1]
 
-    def batch(self, index: Tensor) -> Tensor:
-        """float [n, C, H, W] in [-1, 1]."""
-        return self.pixels[index].float() / 127.5 - 1
+    def batch(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """float [n, C, H, W] in [-1, 1] on `device`, which gets them as bytes."""
+        return self.pixels[index].to(device).float() / 127.5 - 1
 
     @property
     def styles(self) -> tuple[str, ...]:

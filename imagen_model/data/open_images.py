@@ -161,14 +161,14 @@ def _fill(index: sqlite3.Connection, files: Files, progress: Progress | None) ->
     names = dict(_class_names(files.classes))
     texts = [*files.labels, *files.narratives]
     total, done = sum(path.stat().st_size for path in texts), 0
-    known = "WHERE EXISTS (SELECT 1 FROM images WHERE id = ?1)"
+    known = "WHERE id IN (SELECT id FROM images)"
     for path in texts:
         if path.suffix == ".csv":
             rows: Iterator[tuple] = _labels(path, names)
-            insert = f"INSERT INTO labels SELECT ?1, ?2 {known}"
+            insert = f"INSERT INTO labels SELECT * FROM (SELECT ? AS id, ?) {known}"
         else:
             rows = _narratives(path)
-            insert = f"INSERT INTO narratives SELECT ?1, ?2, ?3, ?4 {known}"
+            insert = f"INSERT INTO narratives SELECT * FROM (SELECT ? AS id, ?, ?, ?) {known}"
         index.executemany(insert, rows)
         done += path.stat().st_size
         if progress is not None:

@@ -175,11 +175,11 @@ class StreamedSet:
     def styles(self) -> tuple[str, ...]:
         return styles_of(self.samples)
 
-    def batch(self, index: Tensor) -> Tensor:
-        """float [n, C, H, W] in [-1, 1]."""
+    def batch(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """float [n, C, H, W] in [-1, 1] on `device`."""
         self.prefetch(index)
         pictures = [future.result() for future in self._coming[1]]
-        return torch.from_numpy(np.stack(pictures)).float() / 127.5 - 1
+        return torch.from_numpy(np.stack(pictures)).to(device).float() / 127.5 - 1
 
     def prefetch(self, index: Tensor) -> None:
         """Begin to decode samples `index`, which the next batch will ask for."""

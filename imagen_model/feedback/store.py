@@ -187,8 +187,8 @@ class Store:
             """SELECT r.id, r.value, r.time, a.recipe, a.png, b.recipe, b.png
             FROM ratings r JOIN pictures a ON a.id = r.picture
             LEFT JOIN pictures b ON b.id = r.other
-            WHERE ?1 IS NULL OR a.model = ?1 ORDER BY r.time, r.rowid""",
-            (model,),
+            WHERE :model IS NULL OR a.model = :model ORDER BY r.time, r.rowid""",
+            {"model": model},
         )
         return [
             Rating(_picture(recipe, png), value, other and _picture(other, other_png), when, id_)
@@ -198,8 +198,8 @@ class Store:
     def count(self, model: str | None = None) -> int:
         (count,) = self._db.execute(
             """SELECT count(*) FROM ratings r JOIN pictures a ON a.id = r.picture
-            WHERE ?1 IS NULL OR a.model = ?1""",
-            (model,),
+            WHERE :model IS NULL OR a.model = :model""",
+            {"model": model},
         ).fetchone()
         return count
 
@@ -301,10 +301,10 @@ class Store:
         """The id of the last word on this picture or pair, if it says the same."""
         a, b = rating.picture.id, None if rating.other is None else rating.other.id
         last = self._db.execute(
-            """SELECT id, picture, value FROM ratings WHERE kind = ?1 AND
-            (picture = ?2 AND other IS ?3 OR picture = ?3 AND other = ?2)
+            """SELECT id, picture, value FROM ratings WHERE kind = :kind AND
+            (picture = :a AND other IS :b OR picture = :b AND other = :a)
             ORDER BY time DESC, rowid DESC LIMIT 1""",
-            (rating.kind, a, b),
+            {"kind": rating.kind, "a": a, "b": b},
         ).fetchone()
         return last[0] if last is not None and last[1:] == (a, rating.value) else None
 

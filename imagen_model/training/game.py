@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrize import cached
 
 from ..conditioning import Condition
@@ -44,6 +45,8 @@ from .losses import (
 from .pairs import COMMON_WEIGHT, CONTRAST_WEIGHT, common_detail, feature_contrast
 from .team import Team
 from .unrolled import UnrolledDiscriminator
+
+ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class Game:
@@ -178,10 +181,15 @@ class Game:
             return self.lite0(as_rgb(pictures, background))
         return []
 
-    def _autocast(self) -> contextlib.AbstractContextManager:
+    @contextlib.contextmanager
+    def _autocast(self) -> Iterator[None]:
+        """bf16 on a GPU, and attention without cuDNN, which plans it anew for every length of the
+        captions."""
         if self.device.type == "cuda":
-            return torch.autocast("cuda", dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+            with torch.autocast("cuda", dtype=torch.bfloat16), sdpa_kernel(ATTENTION):
+                yield
+        else:
+            yield
 
     def _own_rows(self, every: Tensor, rows: slice) -> Tensor:
         """A part's rows of the whole; without a slice where they are one, whose gradients would

@@ -197,7 +197,7 @@ class Trainer:
         """One batch: updates what is learning; returns scalars for the log."""
         t = self.training
         index, own = self.order.next(t.batch), self.team.own(t.batch)
-        real = self.pictures.batch(index[own]).to(self.device)
+        real = self.pictures.batch(index[own], self.device)
         self.pictures.prefetch(self.order.peek(t.batch)[own])
         words = self.captions.draw(index, self.rng)
         z, condition = self._latents(index, words)[own], words.condition[own]

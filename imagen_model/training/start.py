@@ -40,6 +40,7 @@ FINDINGS = "found"  # the folder beside a run's state
 DEFAULT_PRESET = "nano"
 DEFAULT_BATCH = 32
 INIT_LR_RATIO = 0.5  # a trained model goes on with smaller steps
+GPU_PACE = {"tick_kimg": 10.0, "snapshot_kimg": 200.0}  # which a GPU sees in a minute or so
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Choices:
     kimg: float = 0.0
     minutes: float = 0.0
     batch: int | None = None
+    lr: float | None = None  # at the start, of both networks
+    snapshot: float | None = None  # kimg from one snapshot to the next
     seed: int | None = None
     init: str | None = None  # a checkpoint to begin with, whose architecture stays but for pixels
     keep: int | None = None
@@ -105,7 +108,7 @@ def prepare(
         model = grown(origin.model, choices.resolution or origin.model.generator.resolution)
     else:
         model = preset(choices.preset or DEFAULT_PRESET, resolution=choices.resolution)
-    settings = _settings(model, choices, origin)
+    settings = _settings(model, choices, origin, device)
     has_limit = bool(settings["kimg"] or settings["minutes"])
     is_dcgan = model.architecture == DCGAN
     # bad choices fail before any picture is read
@@ -141,6 +144,8 @@ def prepare(
             settings |= _adaptive_augmentation(len(pictures))
     if is_dcgan:
         settings |= _in_epochs(len(pictures), settings["batch"], has_limit=has_limit)
+        if choices.snapshot:
+            settings["snapshot_kimg"] = choices.snapshot
     encoder, identity = clip or text_encoder(), ""
     if stage == "text":
         identity = encoder.identity
@@ -245,7 +250,9 @@ def _clip(choices: Choices, origin: Origin | None, device: torch.device) -> Clip
     return clip
 
 
-def _settings(model: ModelConfig, choices: Choices, origin: Origin | None) -> dict[str, Any]:
+def _settings(
+    model: ModelConfig, choices: Choices, origin: Origin | None, device: torch.device
+) -> dict[str, Any]:
     """A TrainingConfig's fields: what the preset chooses, or the run that goes on has, and what was
     asked for instead."""
     saved = origin.training if origin else None
@@ -257,14 +264,19 @@ def _settings(model: ModelConfig, choices: Choices, origin: Origin | None) -> di
     else:
         settings = {"objective": "hinge", "batch": DEFAULT_BATCH}
         settings["lr"] = width_aware_lr(model.generator.dim)
+        if device.type == "cuda":
+            settings |= GPU_PACE
     if origin and not continues:
         settings["lr"] *= INIT_LR_RATIO
-        settings["lr_end"] = min(settings.get("lr_end", TrainingConfig.lr_end), settings["lr"])
+    if choices.lr:
+        settings["lr"] = choices.lr
+    settings["lr_end"] = min(settings.get("lr_end", TrainingConfig.lr_end), settings["lr"])
     asked = {
         "stage": choices.stage,
         "objective": choices.objective,
         "batch": choices.batch,
         "seed": choices.seed,
+        "snapshot_kimg": choices.snapshot,
         "keep_snapshots": choices.keep,
         "unrolled_steps": choices.unroll,
         "recompute_blocks": choices.save_memory,
@@ -374,7 +386,7 @@ def estimate(trainer: Trainer) -> dict[str, str]:
         "speed": f"{rate:.1f} images a second",
         "time": f"{format_duration(images / rate)} for {images / 1000:.1f} kimg, "
         f"{math.ceil(images / t.batch):,} steps",
-        "epochs": f"{images / len(trainer.pictures):.1f}",
+        "epochs": f"{images / float(trainer.order.weights.sum()):.1f}",
     }
     memory = _peak_memory(trainer.device)
     return plan | ({"memory": f"{memory / 2**30:.1f} GiB"} if memory else {})
