@@ -180,7 +180,7 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="emoji")
-    parser.add_argument("--data", type=Path, default=Path("data/emoji-32"))
+    parser.add_argument("--data", type=Path, default=Path("data/emoji-64"))
     parser.add_argument("--raters", nargs="+", choices=list(WRONG_CLICKS), default=[*WRONG_CLICKS])
     parser.add_argument("--ratings", nargs="+", type=int, default=[15, 50])
     parser.add_argument("--method", choices=METHODS, default="auto")

@@ -1,6 +1,6 @@
 """Does a classifier learn from drawn pictures what it needs for real ones?
 
-    .venv/bin/python benchmarks/recognition.py --data data/emoji-32 [--model emoji] [--json FILE]
+    .venv/bin/python benchmarks/recognition.py --data data/emoji-64 [--model emoji] [--json FILE]
 
 Concepts of the held-out pairs are the classes. Tested is on their real held-out pictures, in a
 style in which neither the generator nor the classifier has seen that concept. One classifier learns

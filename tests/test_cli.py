@@ -90,6 +90,7 @@ def test_upscaled_pictures_are_four_times_as_large_and_say_so(imagen, tiny_check
 
 def test_tile_holds_for_what_is_upscaled(imagen, tiny_checkpoint, tmp_path):
     command = ("sample", "--model", tiny_checkpoint, "--prompt", "key", "--tile", "both")
+    command += ("--device", "cpu")  # like the library below
     assert imagen(*command, "--upscale", "--out", tmp_path / "tile.png")[0] == 0
     found, model = opened(tmp_path / "tile.png"), im.load(tiny_checkpoint)
     drawn = model.draw(model.encode_text("key"), model.latent([0]), tile="both")

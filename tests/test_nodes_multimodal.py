@@ -55,13 +55,13 @@ def test_a_loaded_picture_is_drawn_as_the_library_draws_it(server: Server, emoji
     file = next(iter(sorted(emoji_folder.glob("train/fluent-3d/1F34E.png"))))
     (server.base / "input" / "apple.png").write_bytes(file.read_bytes())
     drawn = saved_pixels(server, server.run(redrawn(server, "apple.png", "twemoji")))
+    model = im.load(next(iter(bundled_models())))
     array = premultiplied(read_picture(file, resolution=32, channels=4))
     picture = torch.from_numpy(array).permute(2, 0, 1)[None].float() / 127.5 - 1
-    model = im.load(next(iter(bundled_models())))
     condition = model.encode_image(picture, style="twemoji")
     expected = model.draw(condition, model.latent([0, 1]))
     for ours, theirs in zip(drawn, expected, strict=True):
-        white = Image.new("RGBA", (32, 32), "white")
+        white = Image.new("RGBA", (model.resolution,) * 2, "white")
         white.alpha_composite(im.to_image(theirs))
         difference = np.asarray(white.convert("RGB")).astype(int) - ours
         assert np.abs(difference).max() <= 4  # the file's alpha is rounded once more on its way

@@ -783,6 +783,18 @@ def test_rpgan_has_penalties_unless_told_otherwise(prepared):
     assert (training.r1_gamma, training.auto_gamma) == (1.0, True)
 
 
+def test_lr_and_snapshot_are_what_was_asked_for(prepared):
+    usual = prepared().training
+    assert usual.lr > 1e-3 and usual.snapshot_kimg == 20.0
+    t = prepared(lr=2e-5, snapshot=0.008, kimg=0.016)
+    assert (t.training.lr, t.training.lr_end, t.training.snapshot_kimg) == (2e-5, 2e-5, 0.008)
+    t.run()
+    assert len(list(t.out.glob("snapshot-*"))) == 1  # named by whole thousands: the newer stays
+    assert len(list((t.out / "samples").glob("0*.png"))) == 1
+    again = prepared(resume=True, lr=1e-3).training
+    assert (again.lr, again.snapshot_kimg) == (1e-3, 0.008)
+
+
 def test_preset_dcgan_is_the_article_s_loop(prepared):
     choices = {"preset": "dcgan", "resolution": None, "batch": None, "objective": None}
     t = prepared(kimg=0.0, **choices)

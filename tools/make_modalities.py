@@ -1,7 +1,7 @@
 """Make docs/images/multimodal.png: the same held-out pairs from text, a picture and speech.
 
-    imagen data emoji --out data/emoji-32 --resolution 32
-    python tools/make_modalities.py --data data/emoji-32
+    imagen data emoji --out data/emoji-64 --resolution 64
+    python tools/make_modalities.py --data data/emoji-64
 
 A column a pair, two of each style: those whose picture from text the discriminator finds to fit
 best, so that the model can draw the thing at all. Pictures and speech have no say in the choice.
@@ -27,7 +27,7 @@ PAIRS_A_STYLE = 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("data/emoji-32"))
+    parser.add_argument("--data", type=Path, default=Path("data/emoji-64"))
     parser.add_argument("--model", default="emoji")
     args = parser.parse_args()
     model = im.load(args.model)
