@@ -43,10 +43,10 @@ def test_a_picture_of_the_bundled_model_is_found_from_another_prompt():
     model = im.load("emoji")
     picture = model.sample("rocket", style="noto")
     condition = model.encode_text("red apple", style="noto")
-    found = model.invert(picture, condition, steps=30)
+    found = model.invert(picture, condition, steps=60)
     average = model.into_w(condition, found, truncation=0.0)
     before = psnr(model.draw(condition, average), picture)
-    assert psnr(model.draw(condition, found), picture) > before + 6
+    assert psnr(model.draw(condition, found), picture) > before + 12
 
 
 def test_a_picture_is_inverted_alike_whatever_else_is_in_the_batch(
