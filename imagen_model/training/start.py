@@ -384,7 +384,7 @@ def estimate(trainer: Trainer) -> dict[str, str]:
     images = min(limits)
     plan = {
         "speed": f"{rate:.1f} images a second",
-        "time": f"{format_duration(images / rate)} for {images / 1000:.1f} kimg, "
+        "time": f"{format_duration(round(images / rate))} for {images / 1000:.1f} kimg, "
         f"{math.ceil(images / t.batch):,} steps",
         "epochs": f"{images / float(trainer.order.weights.sum()):.1f}",
     }
