@@ -12,7 +12,6 @@ same augmentation.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import tempfile
 import time
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 import imagen_model as im
 from imagen_model.data.folder import Sample, load_pictures, read_samples
 from imagen_model.data.labelled import append_labelled
+from imagen_model.evaluation.sheet import by_hash
 from imagen_model.provenance import model_facts
 
 CLASSES, SEEDS_A_STYLE = 60, 12
@@ -108,9 +108,7 @@ def measure(model: im.Model, data: Path, folder: Path) -> dict:
     test_all = base_of(read_samples(data, split="test"))
     train_all = base_of(read_samples(data, split="train"))
     shown = {s.text for s in train_all}
-    names = sorted(
-        {s.text for s in test_all} & shown, key=lambda t: hashlib.sha256(t.encode()).hexdigest()
-    )[:CLASSES]
+    names = sorted({s.text for s in test_all} & shown, key=by_hash)[:CLASSES]
     test = tensors([s for s in test_all if s.text in names], names, model)
     real = tensors([s for s in train_all if s.text in names], names, model)
     started = time.monotonic()

@@ -805,6 +805,9 @@ def test_preset_dcgan_is_the_article_s_loop(prepared):
     assert training.tick_kimg == pytest.approx(12.8)  # 100 batches
     t._set_lr()
     assert {g["lr"] for o in t.optimizers.values() for g in o.param_groups} == {2e-4}
+    often = {**choices, "batch": 8, "snapshot": 0.016, "kimg": 0.008}
+    prepared(**often).run()
+    assert prepared(resume=True, kimg=0.016).training.snapshot_kimg == 0.016
     with pytest.raises(ValueError, match="preset dcgan knows no captions"):
         prepared(stage="text", **choices)
 

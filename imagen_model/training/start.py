@@ -143,9 +143,9 @@ def prepare(
         else:
             settings |= _adaptive_augmentation(len(pictures))
     if is_dcgan:
-        settings |= _in_epochs(len(pictures), settings["batch"], has_limit=has_limit)
-        if choices.snapshot:
-            settings["snapshot_kimg"] = choices.snapshot
+        settings = _in_epochs(len(pictures), settings["batch"]) | settings
+        if not has_limit:
+            settings["kimg"] = DCGAN_EPOCHS * len(pictures) / 1000
     encoder, identity = clip or text_encoder(), ""
     if stage == "text":
         identity = encoder.identity
@@ -305,14 +305,11 @@ def _adaptive_augmentation(num_pictures: int) -> dict[str, float]:
     return {"augment_p": 0.0, "augment_target": ADA_TARGET, "augment_max": 0.3}
 
 
-def _in_epochs(num_pictures: int, batch: int, *, has_limit: bool) -> dict[str, float]:
-    """The article counts in epochs: a checkpoint each, and a hundred of them without a limit."""
-    epoch_kimg = num_pictures / 1000
-    limit = {} if has_limit else {"kimg": DCGAN_EPOCHS * epoch_kimg}
+def _in_epochs(num_pictures: int, batch: int) -> dict[str, float]:
+    """The article counts in epochs, with a checkpoint each."""
     return {
         "tick_kimg": DCGAN_LOG_BATCHES * batch / 1000,
-        "snapshot_kimg": epoch_kimg,
-        **limit,
+        "snapshot_kimg": num_pictures / 1000,
     }
 
 
@@ -384,7 +381,7 @@ def estimate(trainer: Trainer) -> dict[str, str]:
     images = min(limits)
     plan = {
         "speed": f"{rate:.1f} images a second",
-        "time": f"{format_duration(round(images / rate))} for {images / 1000:.1f} kimg, "
+        "time": f"{format_duration(images / rate)} for {images / 1000:.1f} kimg, "
         f"{math.ceil(images / t.batch):,} steps",
         "epochs": f"{images / float(trainer.order.weights.sum()):.1f}",
     }
@@ -405,7 +402,7 @@ def _peak_memory(device: torch.device) -> int:
 
 
 def format_duration(seconds: float) -> str:
-    """h:mm:ss."""
-    minutes, seconds = divmod(int(seconds), 60)
+    """h:mm:ss, to the nearest second."""
+    minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}"
