@@ -12,7 +12,7 @@ from .files import WEIGHTS_DIR
 logger = logging.getLogger(__name__)
 
 MODELS_DIR = WEIGHTS_DIR / "models"
-ALIASES = {"emoji": "emoji-64-v1"}  # the best bundled model of each family
+ALIASES = {"emoji": "emoji-128-v1"}  # the best bundled model of each family
 SUFFIX = ".safetensors"
 
 

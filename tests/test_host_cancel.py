@@ -26,8 +26,8 @@ RATE, NOISE_SEC = 16_000, 60
 SLOW = [
     ("sample", {"latent": {"batch_size": 4096}}),
     ("rate", {"latent": {"batch_size": 4096}}),
-    ("truncated", {"model": {"model_name": "emoji-64-v1"}, "latent": {"batch_size": 4096}}),
-    ("moved", {"model": {"model_name": "emoji-64-v1"}, "moved": {"attribute": "detail"}}),
+    ("truncated", {"model": {"model_name": "emoji-128-v1"}, "latent": {"batch_size": 4096}}),
+    ("moved", {"model": {"model_name": "emoji-128-v1"}, "moved": {"attribute": "detail"}}),
     ("texts", {"texts": {"text": LINES}}),
     ("shown", {"three": MANY, "shown": ALL}),
     ("upscaled", {"three": MANY, "upscaled": ALL}),

@@ -266,6 +266,6 @@ def test_another_text_encoder_is_refused():
 
 def test_the_bundled_model_draws():
     drawn = im.load("emoji").sample("a red apple", seeds=[0, 1])
-    assert drawn.shape == (2, 4, 64, 64)
+    assert drawn.shape == (2, 4, 128, 128)
     assert drawn.isfinite().all()
     assert drawn.abs().max() <= 1

@@ -580,9 +580,9 @@ def test_new_styles_join_those_that_the_model_knows(prepared, tiny_checkpoint, t
 
 def test_a_model_grows_to_more_pixels(prepared):
     """At first it draws what it drew, larger; then it trains as any other."""
-    t = prepared(init="emoji", preset=None, resolution=128, batch=4)
-    assert t.model.generator.resolution == t.model.discriminator.resolution == 128
-    assert t.pictures.batch(torch.arange(2)).shape == (2, 4, 128, 128)
+    t = prepared(init="emoji", preset=None, resolution=256, batch=4)
+    assert t.model.generator.resolution == t.model.discriminator.resolution == 256
+    assert t.pictures.batch(torch.arange(2)).shape == (2, 4, 256, 256)
     z = torch.randn(8, t.model.generator.z_dim, generator=torch.Generator().manual_seed(0))
     asked = t.captions.captions(torch.arange(8))
     with torch.no_grad():

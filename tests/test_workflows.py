@@ -244,7 +244,7 @@ def test_model_info_shows_what_the_model_is(server):
     prompt = example(server, "directions")
     (info_id,) = (i for i, n in prompt.items() if n["class_type"] == "ImagenModelInfo")
     (text,) = server.run(prompt)[info_id]["text"]
-    assert text.startswith(f"{next(iter(bundled_models()))}: 64 px RGBA") and "fluent-3d" in text
+    assert text.startswith(f"{next(iter(bundled_models()))}: 128 px RGBA") and "fluent-3d" in text
 
 
 @pytest.mark.parametrize(

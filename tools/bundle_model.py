@@ -1,6 +1,6 @@
 """Put a trained run into the box: int8 weights, and a card that says what they were trained on.
 
-    python tools/bundle_model.py RUN/latest.safetensors --name emoji-64-v1 --data DATA
+    python tools/bundle_model.py RUN/latest.safetensors --name emoji-128-v1 --data DATA
 
 It is then evaluated in the form that ships; tools/write_figures.py puts what was measured into its
 card.
