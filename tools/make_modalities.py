@@ -1,7 +1,7 @@
-"""Make docs/images/multimodal.png: the same held-out pairs from text, a picture and speech.
+"""Make docs/images/multimodal.jpg: the same held-out pairs from text, a picture and speech.
 
-    imagen data emoji --out data/emoji-64 --resolution 64
-    python tools/make_modalities.py --data data/emoji-64
+    imagen data emoji --out data/emoji-128 --resolution 128
+    python tools/make_modalities.py --data data/emoji-128
 
 A column a pair, two of each style, which a hash of their names chooses: what comes of them has no
 say. Needs espeak-ng (extra `speech`).
@@ -20,15 +20,16 @@ from imagen_model.evaluation.modalities import image_prompts
 from imagen_model.evaluation.pairs import all_pixels, base_pictures, condition_of, subset
 from imagen_model.evaluation.sheet import by_hash
 from imagen_model.evaluation.speech import held_out_speech
+from imagen_model.features import as_rgb
 
-OUT = Path(__file__).parents[1] / "docs" / "images" / "multimodal.png"
+OUT = Path(__file__).parents[1] / "docs" / "images" / "multimodal.jpg"
 PAIRS_A_STYLE = 2
-SCALE = 2
+QUALITY = 90  # of the JPEG
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("data/emoji-64"))
+    parser.add_argument("--data", type=Path, default=Path("data/emoji-128"))
     parser.add_argument("--model", default="emoji")
     args = parser.parse_args()
     model = im.load(args.model)
@@ -61,10 +62,10 @@ def main() -> None:
     captions += ["from text"] * len(shown) + ["from the picture"] * len(shown)
     captions += [f"heard: {text}" for text in heard]
     sheet = im.contact_sheet(
-        torch.cat(pictures), columns=len(shown), scale=SCALE, gap=8, captions=captions
+        as_rgb(torch.cat(pictures)), columns=len(shown), gap=8, captions=captions
     )
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    im.to_image(sheet).save(OUT)
+    im.to_image(sheet).save(OUT, quality=QUALITY)
     print(OUT)
 
 

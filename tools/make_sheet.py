@@ -1,37 +1,41 @@
-"""docs/images/sheet64.png: what a model draws for 64 prompts that nobody chose, seeds 0 to 63.
+"""docs/images/sheet64.jpg: what a model draws for 64 prompts that nobody chose, seeds 0 to 63.
 
 The prompts are those of `imagen evaluate` (imagen_model/evaluation/sheet.py); nothing is left out.
 
-    python tools/make_sheet.py --model emoji --data DATA --out docs/images/sheet64.png
+    python tools/make_sheet.py --model emoji --data DATA --out docs/images/sheet64.jpg
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import imagen_model as im
 from imagen_model.data.folder import read_samples
 from imagen_model.evaluation.sheet import COLUMNS, draw_sheet
-from imagen_model.grid import contact_sheet, save_png
+from imagen_model.features import as_rgb
 from imagen_model.provenance import model_facts
 
 SHOWN_PX = 96  # a side
+QUALITY = 90  # of the JPEG, whose comment says what drew it
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--data", type=Path, required=True, help="a folder made by `imagen data`")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.jpg")
     args = parser.parse_args()
     model = im.load(args.model)
     samples = [s for s in read_samples(args.data, split="train") if s.hexcode == s.base]
     prompts, pictures = draw_sheet(model, samples)
-    scale = max(1, SHOWN_PX // model.resolution)
-    sheet = contact_sheet(pictures, columns=COLUMNS, scale=scale, gap=6, captions=prompts)
+    rgb = as_rgb(pictures)
+    scale = max(1, SHOWN_PX // rgb.shape[-1])
+    sheet = im.contact_sheet(rgb, columns=COLUMNS, scale=scale, gap=6, captions=prompts)
     facts = model_facts(model.name, model.card)
-    save_png(sheet, args.out, facts | {"prompts": prompts, "seeds": list(range(len(prompts)))})
+    facts |= {"prompts": prompts, "seeds": list(range(len(prompts)))}
+    im.to_image(sheet).save(args.out, quality=QUALITY, comment=json.dumps(facts))
 
 
 if __name__ == "__main__":

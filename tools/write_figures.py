@@ -2,7 +2,7 @@
 
     imagen evaluate --model emoji --data DATA --html report.html --json figures.json
     python tools/write_figures.py figures.json
-    python tools/make_sheet.py --model emoji --data DATA --out docs/images/sheet64.png
+    python tools/make_sheet.py --model emoji --data DATA --out docs/images/sheet64.jpg
 
 The card is renewed without a change to the tensors, so the model's hash stays. Without a file the
 documents are written from the card as it is.
