@@ -13,9 +13,11 @@ import pytest
 from every_node import graph, needed, node, still_works
 from PIL import Image
 
+from imagen_model.bundled import ALIASES
 from studio.server import Server, StudioError
 
 pytestmark = pytest.mark.comfyui
+BUNDLED = ALIASES["emoji"]
 MANY = {"width": 32, "height": 32, "batch_size": 4096}
 ALL = {"image": ["three", 0], "mask": ["masks", 0]}
 THUMBS = {"ratings": "+0 +1 +2 -3 -4 -5"}
@@ -26,8 +28,8 @@ RATE, NOISE_SEC = 16_000, 60
 SLOW = [
     ("sample", {"latent": {"batch_size": 4096}}),
     ("rate", {"latent": {"batch_size": 4096}}),
-    ("truncated", {"model": {"model_name": "emoji-128-v1"}, "latent": {"batch_size": 4096}}),
-    ("moved", {"model": {"model_name": "emoji-128-v1"}, "moved": {"attribute": "detail"}}),
+    ("truncated", {"model": {"model_name": BUNDLED}, "latent": {"batch_size": 4096}}),
+    ("moved", {"model": {"model_name": BUNDLED}, "moved": {"attribute": "detail"}}),
     ("texts", {"texts": {"text": LINES}}),
     ("shown", {"three": MANY, "shown": ALL}),
     ("upscaled", {"three": MANY, "upscaled": ALL}),

@@ -61,11 +61,10 @@ def main() -> None:
     captions += [f"given: {s.style}" for s in given.samples]
     captions += ["from text"] * len(shown) + ["from the picture"] * len(shown)
     captions += [f"heard: {text}" for text in heard]
-    sheet = im.contact_sheet(
-        as_rgb(torch.cat(pictures)), columns=len(shown), gap=8, captions=captions
-    )
+    sheet = im.contact_sheet(torch.cat(pictures), columns=len(shown), gap=8, captions=captions)
+    on_white = as_rgb(sheet[None])[0]
     OUT.parent.mkdir(parents=True, exist_ok=True)
-    im.to_image(sheet).save(OUT, quality=QUALITY)
+    im.to_image(on_white).save(OUT, quality=QUALITY)
     print(OUT)
 
 

@@ -30,12 +30,12 @@ def main() -> None:
     model = im.load(args.model)
     samples = [s for s in read_samples(args.data, split="train") if s.hexcode == s.base]
     prompts, pictures = draw_sheet(model, samples)
-    rgb = as_rgb(pictures)
-    scale = max(1, SHOWN_PX // rgb.shape[-1])
-    sheet = im.contact_sheet(rgb, columns=COLUMNS, scale=scale, gap=6, captions=prompts)
+    scale = max(1, SHOWN_PX // model.resolution)
+    sheet = im.contact_sheet(pictures, columns=COLUMNS, scale=scale, gap=6, captions=prompts)
     facts = model_facts(model.name, model.card)
     facts |= {"prompts": prompts, "seeds": list(range(len(prompts)))}
-    im.to_image(sheet).save(args.out, quality=QUALITY, comment=json.dumps(facts))
+    on_white = as_rgb(sheet[None])[0]
+    im.to_image(on_white).save(args.out, quality=QUALITY, comment=json.dumps(facts))
 
 
 if __name__ == "__main__":
