@@ -18,12 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import imagen_model as im
-from imagen_model.evaluation.clouds import MAX_CLOUD
-from imagen_model.evaluation.distances import frechet_distance, kernel_distance
-from imagen_model.evaluation.extractor import Lite1
-from imagen_model.evaluation.marks import common_share
-from imagen_model.evaluation.neighbours import mean_pairwise_distance
-from imagen_model.evaluation.pairs import all_pixels, base_pictures, draw_pairs, subset
+from imagen_model.evaluation.dataset import all_pixels, base_pictures, draw_pairs, subset
+from imagen_model.evaluation.density_coverage import mean_pairwise_distance
+from imagen_model.evaluation.distribution import MAX_CLOUD, frechet_distance, kernel_distance
+from imagen_model.evaluation.features import Lite1
+from imagen_model.evaluation.shared_artifact import shared_artifact
 
 
 def at(pictures: Tensor, resolution: int) -> Tensor:
@@ -59,7 +58,7 @@ def main() -> None:
             "fd_lite1_floor": frechet_distance(real[held], real[asked]),
             "kid_lite1": kernel_distance(real[held], features),
             "diversity": spread / real_spread,
-            "common_mark": common_share(drawn),
+            "common_mark": shared_artifact(drawn),
         }
         rows.append(row)
         print(json.dumps(row), flush=True)

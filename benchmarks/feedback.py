@@ -24,10 +24,11 @@ import torch
 from torch import Tensor
 
 import imagen_model as im
-from imagen_model.conditioning.condition import style_weights
-from imagen_model.data.folder import PictureSet, load_pictures, read_samples
-from imagen_model.evaluation.extractor import Lite1
-from imagen_model.evaluation.neighbours import density_and_coverage
+from imagen_model.condition import style_weights
+from imagen_model.data.dataset import InMemoryDataset, load_pictures
+from imagen_model.data.folder import read_items
+from imagen_model.evaluation.density_coverage import density_and_coverage
+from imagen_model.evaluation.features import Lite1
 from imagen_model.evaluation.retrieval import retrieve
 from imagen_model.feedback.adapter import apply_adapter
 from imagen_model.feedback.learn import METHODS, learn
@@ -68,7 +69,7 @@ class Bench:
         self.captions = sorted({s.text for s in self._samples(data, "train")})
         test = self._samples(data, "test")
         config = model.config.generator
-        self.test: PictureSet = load_pictures(
+        self.test: InMemoryDataset = load_pictures(
             test, resolution=config.resolution, channels=config.channels
         )
         self.features = self.lite1(self.test.batch(torch.arange(len(self.test))))
@@ -79,11 +80,11 @@ class Bench:
 
     @staticmethod
     def _samples(data: Path, split: str) -> list:
-        return [s for s in read_samples(data, split=split) if s.hexcode == s.base and s.text]
+        return [s for s in read_items(data, split=split) if s.hexcode == s.base and s.text]
 
     def taste(self, name: str) -> Taste:
         if name == "style":
-            return style_taste(self.lite1, self.features, [s.style for s in self.test.samples])
+            return style_taste(self.lite1, self.features, [s.style for s in self.test.items])
         return large if name == "large" else blue
 
     def drawn(self, model: im.Model) -> Tensor:
@@ -94,7 +95,7 @@ class Bench:
     def figures(self, model: im.Model) -> tuple[dict[str, float], np.ndarray]:
         """Retrieval and coverage over the held-out pairs, each in its own style; and each pair's
         share of hits."""
-        samples = self.test.samples
+        samples = self.test.items
         condition = self.model.encode_text([s.text for s in samples])
         style = torch.cat([style_weights(self.model.styles, s.style, 1) for s in samples])
         condition = condition.with_style(style)

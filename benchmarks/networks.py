@@ -16,11 +16,12 @@ from pathlib import Path
 
 import torch
 
-from imagen_model.conditioning import Condition, Conditioning
+from imagen_model.condition import Condition
 from imagen_model.config import ConditioningConfig, GeneratorConfig, preset
-from imagen_model.features import as_rgb, lite0
-from imagen_model.generator import Generator
-from imagen_model.networks import Networks
+from imagen_model.networks.condition_embedding import ConditionEmbedding
+from imagen_model.networks.efficientnet import as_rgb, lite0
+from imagen_model.networks.generator import Generator
+from imagen_model.networks.networks import Networks
 
 BATCH, TOKENS, REPEATS = 32, 8, 7
 
@@ -42,7 +43,7 @@ def generator_row(dim: int, grid: int, device: torch.device) -> dict:
     cond_config = ConditioningConfig()
     config = GeneratorConfig(dim=dim, grid=grid, tail_channels=dim // 4)
     generator = Generator(config, cond_config.dim).to(device)
-    conditioning = Conditioning(cond_config).to(device)
+    conditioning = ConditionEmbedding(cond_config).to(device)
     z = torch.randn(BATCH, config.z_dim, device=device)
     tokens = torch.randn(BATCH, TOKENS, cond_config.dim)
     mask = torch.ones(BATCH, TOKENS, dtype=torch.bool)

@@ -29,10 +29,11 @@ import torch
 from PIL import Image
 
 from imagen_model.cli import main as imagen
-from imagen_model.evaluation.distances import frechet_distance
-from imagen_model.evaluation.glance import Glance
-from imagen_model.training.loop import Progress, Trainer
-from imagen_model.training.start import Choices, prepare
+from imagen_model.evaluation.distribution import frechet_distance
+from imagen_model.evaluation.training_metrics import TrainingMetrics
+from imagen_model.training.options import TrainOptions
+from imagen_model.training.setup import prepare
+from imagen_model.training.trainer import Progress, Trainer
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -52,7 +53,7 @@ class Run:
     experiment: str
     name: str
     data: str
-    choices: Choices
+    choices: TrainOptions
     exact: bool = False
     begins_with: str = ""  # the name of another run with the same seed
 
@@ -69,7 +70,7 @@ def stability(kimg: float) -> list[Run]:
         "fashion, one channel": ("fashion-32", None),
     }
     return [
-        Run("stability", name, data, Choices(kimg=kimg, seed=seed, stage=stage, resolution=32))
+        Run("stability", name, data, TrainOptions(kimg=kimg, seed=seed, stage=stage, resolution=32))
         for seed in SEEDS
         for name, (data, stage) in kinds.items()
     ]
@@ -77,7 +78,7 @@ def stability(kimg: float) -> list[Run]:
 
 def objectives(kimg: float) -> list[Run]:
     def run(name: str, *, exact: bool = False, **choices) -> Run:
-        chosen = Choices(kimg=kimg, seed=0, **choices)
+        chosen = TrainOptions(kimg=kimg, seed=0, **choices)
         return Run("objectives", name, "emoji-32", chosen, exact=exact)
 
     return [
@@ -93,7 +94,7 @@ def pretraining(kimg: float) -> list[Run]:
     for seed in SEEDS:
 
         def run(name: str, seed: int = seed, start: str = "", **choices) -> Run:
-            chosen = Choices(seed=seed, resolution=32, **choices)
+            chosen = TrainOptions(seed=seed, resolution=32, **choices)
             return Run("pretraining", name, "emoji-32", chosen, begins_with=start)
 
         runs += [
@@ -121,8 +122,8 @@ def train(run: Run, data: Path, out: Path) -> dict:
         data / run.data, out, choices, device=torch.device("cpu"), progress=lambda label: _silent
     )
     if run.exact:
-        trainer.training = trainer.game.training = replace(trainer.training, penalty="exact")
-    glance = Glance(trainer.pictures, trainer.captions, num=GLANCE)
+        trainer.training = trainer.train_step.training = replace(trainer.training, penalty="exact")
+    glance = TrainingMetrics(trainer.dataset, trainer.captions, num=GLANCE)
     curve = [{"kimg": 0.0} | glance(trainer.ema.module)]
 
     def watch(progress: Progress) -> None:
@@ -130,21 +131,21 @@ def train(run: Run, data: Path, out: Path) -> dict:
             curve.append({"kimg": progress.cur_nimg / 1000} | glance(trainer.ema.module))
 
     complaints: list[str] = []
-    listener = logging.Handler()
-    listener.emit = lambda record: complaints.append(record.getMessage())  # type: ignore[method-assign]
-    logging.getLogger("imagen_model.training").addHandler(listener)
+    speech_recognizer = logging.Handler()
+    speech_recognizer.emit = lambda record: complaints.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("imagen_model.training").addHandler(speech_recognizer)
     started = time.monotonic()
     try:
         trainer.run(watch)
     finally:
-        logging.getLogger("imagen_model.training").removeHandler(listener)
+        logging.getLogger("imagen_model.training").removeHandler(speech_recognizer)
     seconds = trainer.progress.seconds
     curve.append({"kimg": trainer.progress.cur_nimg / 1000} | glance(trainer.ema.module))
     return {
         "experiment": run.experiment,
         "name": run.name,
         "seed": choices.seed,
-        "pictures": len(trainer.pictures),
+        "pictures": len(trainer.dataset),
         "kimg": trainer.progress.cur_nimg / 1000,
         "img_per_sec": round(trainer.progress.cur_nimg / seconds, 2),
         "wall_sec": round(time.monotonic() - started, 1),
@@ -159,13 +160,13 @@ def distance(trainer: Trainer) -> dict:
 
     Everything is seen at the data's 32 px, whatever the network draws.
     """
-    count = min(CLOUD, len(trainer.pictures) // 2)
-    glance = Glance(trainer.pictures, trainer.captions, num=2 * count)
+    count = min(CLOUD, len(trainer.dataset) // 2)
+    glance = TrainingMetrics(trainer.dataset, trainer.captions, num=2 * count)
     asked, other = glance.index[:count], glance.index[count:]
     lite1 = glance.lite1
     small = torch.nn.AdaptiveAvgPool2d(32)
-    real = lite1.pooled(small(trainer.pictures.batch(other)))
-    floor = lite1.pooled(small(trainer.pictures.batch(asked)))
+    real = lite1.pooled(small(trainer.dataset.batch(other)))
+    floor = lite1.pooled(small(trainer.dataset.batch(asked)))
     glance.index = asked
     drawn = lite1.pooled(small(glance._drawn(trainer.ema.module)))
     return {

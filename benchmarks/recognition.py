@@ -23,10 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import imagen_model as im
-from imagen_model.data.folder import Sample, load_pictures, read_samples
-from imagen_model.data.labelled import append_labelled
+from imagen_model.data.dataset import load_pictures
+from imagen_model.data.folder import read_items
+from imagen_model.data.item import Item
+from imagen_model.data.prepare.labelled import append_labelled
 from imagen_model.evaluation.sheet import by_hash
-from imagen_model.provenance import model_facts
+from imagen_model.storage.provenance import model_facts
 
 CLASSES, SEEDS_A_STYLE = 60, 12
 STEPS, BATCH, RUNS = 1000, 64, 3
@@ -81,15 +83,15 @@ def accuracy(
         return float((net(test[0]).argmax(dim=1) == test[1]).float().mean())
 
 
-def tensors(samples: Sequence[Sample], names: list[str], model: im.Model) -> tuple[Tensor, Tensor]:
+def tensors(samples: Sequence[Item], names: list[str], model: im.Model) -> tuple[Tensor, Tensor]:
     """Pictures and class numbers."""
     channels = model.config.generator.channels
     found = load_pictures(list(samples), resolution=SIDE, channels=channels)
-    labels = torch.tensor([names.index(s.text) for s in found.samples])
+    labels = torch.tensor([names.index(s.text) for s in found.items])
     return found.batch(torch.arange(len(found))), labels
 
 
-def draw_labelled(model: im.Model, names: list[str], folder: Path) -> list[Sample]:
+def draw_labelled(model: im.Model, names: list[str], folder: Path) -> list[Item]:
     """The synthetic set, as ImagenSaveDataset leaves it: every class in every style."""
     facts = model_facts(model.name, model.card)
     for s, style in enumerate(model.styles):
@@ -98,16 +100,16 @@ def draw_labelled(model: im.Model, names: list[str], folder: Path) -> list[Sampl
             pictures = model.sample(name, seeds=seeds, style=style)
             made = [facts | {"seed": seed, "style": style} for seed in seeds]
             append_labelled(folder, list(pictures), [name], style=style, facts=made)
-    return read_samples(folder)
+    return read_items(folder)
 
 
-def base_of(samples: Sequence[Sample]) -> list[Sample]:
+def base_of(samples: Sequence[Item]) -> list[Item]:
     return [s for s in samples if s.hexcode == s.base]
 
 
 def measure(model: im.Model, data: Path, folder: Path) -> dict:
-    test_all = base_of(read_samples(data, split="test"))
-    train_all = base_of(read_samples(data, split="train"))
+    test_all = base_of(read_items(data, split="test"))
+    train_all = base_of(read_items(data, split="train"))
     shown = {s.text for s in train_all}
     names = sorted({s.text for s in test_all} & shown, key=by_hash)[:CLASSES]
     test = tensors([s for s in test_all if s.text in names], names, model)

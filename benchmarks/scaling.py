@@ -19,14 +19,14 @@ import torch
 
 from imagen_model.bench import Flops, synthetic_trainer
 from imagen_model.config import PRESET_DIMS
-from imagen_model.training.loop import Trainer
+from imagen_model.training.trainer import Trainer
 
 BATCH = 2
 
 
 def kept_for_backward(trainer: Trainer) -> int:
     """Bytes of the tensors that autograd saves in one step, weights and repetitions left out."""
-    modules = (trainer.networks, trainer.game.lite0)
+    modules = (trainer.networks, trainer.train_step.lite0)
     weights = {p.untyped_storage().data_ptr() for m in modules for p in m.parameters()}
     storages: dict[int, torch.UntypedStorage] = {}  # held, so that no address comes twice
 

@@ -22,13 +22,16 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from .conditioning.text import text_encoder_hash
+from .conditioning.minilm import text_encoder_hash
 from .config import PRESET_DIMS, preset
 from .data.captions import CaptionSampler
-from .data.folder import PictureSet, Sample
-from .sampling import draw, random_latent
-from .training.config import TrainingConfig, width_aware_lr
-from .training.loop import Trainer
+from .data.dataset import InMemoryDataset
+from .data.item import Item
+from .inference.latent import random_latent
+from .inference.sampling import draw
+from .training.config import RunConfig, TrainingConfig
+from .training.settings import width_aware_lr
+from .training.trainer import Trainer
 
 SAMPLING_BATCHES = (1, 32)
 PRODUCT_TURNS = 7
@@ -120,18 +123,15 @@ def synthetic_trainer(
     pixels = torch.randint(
         256, (NUM_PICTURES, 4, side, side), dtype=torch.uint8, generator=generator
     )
-    samples = [Sample(Path(f"{i}.png"), text=f"picture {i}") for i in range(NUM_PICTURES)]
+    items = [Item(Path(f"{i}.png"), text=f"picture {i}") for i in range(NUM_PICTURES)]
     training = TrainingConfig(
         kimg=1000.0, batch=batch, lr=width_aware_lr(model.generator.dim), **settings
     )
     return Trainer(
-        model,
-        training,
-        PictureSet(samples, pixels),
-        CaptionSampler(samples, ()),
-        Path(tempfile.gettempdir()) / "imagen-bench",
+        RunConfig(model, training, Path(tempfile.gettempdir()) / "imagen-bench", card={}),
+        InMemoryDataset(items, pixels),
+        CaptionSampler(items, ()),
         device=device,
-        card={},
     )
 
 

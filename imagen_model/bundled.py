@@ -7,7 +7,7 @@ import logging
 import re
 from pathlib import Path
 
-from .files import WEIGHTS_DIR
+from .storage.files import WEIGHTS_DIR
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .config import ModelConfig
-from .files import dequantized, quantized, save_tensors, write_atomically
-from .networks import Networks
+from .networks.networks import Networks
+from .storage.files import save_tensors, write_atomically
+from .storage.int8 import dequantized, quantized
 
 FORMAT = 1
 PREFIXES = ("generator.", "discriminator.", "conditioning.")

@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    from . import __version__
+    from .version import __version__
 
     parser = argparse.ArgumentParser(
         prog="imagen",
@@ -222,7 +222,7 @@ def run_sample(args: argparse.Namespace) -> dict:
 def _asked(model, args: argparse.Namespace):
     """What to draw, and a name for each row. Modalities have equal shares in a row; one prompt, or
     one file, goes with all of another modality's."""
-    from .conditioning import combined
+    from .condition import combined
 
     parts = []  # (condition, names)
     if args.prompt or not (args.image or args.audio):
@@ -260,7 +260,7 @@ def _adapted(model, args: argparse.Namespace):
 def _drawn(model, condition, seeds: list[int], args: argparse.Namespace):
     import torch
 
-    from .upscaler import upscale
+    from .inference.upscaler import upscale
 
     rows = torch.arange(len(condition)).repeat_interleave(len(seeds))
     latent = model.latent(seeds * len(condition))
@@ -272,15 +272,16 @@ def _signer(args: argparse.Namespace):
     """Who signs what is written, tried before anything is drawn; None where nobody does."""
     if args.credentials is None:
         return None
-    from .credentials import Signer
+    from .storage.credentials import Signer
 
     return Signer(*args.credentials)
 
 
 def _write_pictures(pictures, prompts, seeds, model, args, signer) -> list[Path]:
     """A grid with a row a prompt, or one file each; every file says how it was made."""
-    from .grid import picture_grid, save_png
-    from .provenance import model_facts
+    from .storage.contact_sheet import picture_grid
+    from .storage.images import save_png
+    from .storage.provenance import model_facts
 
     facts = model_facts(model.name, model.card) | {
         "style": args.style, "truncation": args.truncation, "tile": args.tile,
@@ -306,7 +307,7 @@ def _read_pictures(paths: list[Path], *, resolution: int, channels: int):
     import numpy as np
     import torch
 
-    from .data.folder import premultiplied, read_picture
+    from .data.image_reader import premultiplied, read_picture
 
     arrays = [
         premultiplied(read_picture(path, resolution=resolution, channels=channels))
@@ -362,7 +363,7 @@ def _add_evaluate(commands, common) -> None:
 
 
 def run_evaluate(args: argparse.Namespace) -> dict:
-    from .evaluation import evaluate
+    from .evaluation.evaluate import evaluate
 
     stage = partial(print, file=sys.stderr, flush=True)
     result = evaluate(_load(args), args.data, html=args.html, stage=stage)
@@ -476,17 +477,21 @@ def _add_train(commands, common) -> None:
 
 
 def run_train(args: argparse.Namespace) -> dict:
-    from .training.start import Choices, describe, estimate, keep_findings, prepare
-    from .training.team import Team
+    from .training.distributed import DistributedContext
+    from .training.options import TrainOptions
+    from .training.plan import describe, estimate
+    from .training.setup import prepare, save_cache
 
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell ignores the first for background jobs
         signal.signal(number, _stop)
-    team = Team.current()
+    team = DistributedContext.current()
     if team.is_first and _holds_something(args.out) and not (args.resume or args.dry_run):
         raise ValueError(
             f"{args.out} already holds a run; go on with --resume, or choose another --out"
         )
-    choices = Choices(**{field.name: getattr(args, field.name) for field in fields(Choices)})
+    choices = TrainOptions(
+        **{field.name: getattr(args, field.name) for field in fields(TrainOptions)}
+    )
     trainer = prepare(
         args.data,
         args.out,
@@ -494,7 +499,7 @@ def run_train(args: argparse.Namespace) -> dict:
         device=team.device or pick_device(args.device),
         progress=_bar if team.is_first else _no_bar,
         resume=args.resume,
-        team=team,
+        context=team,
     )
     plan = describe(trainer)
     if args.dry_run:
@@ -504,14 +509,14 @@ def run_train(args: argparse.Namespace) -> dict:
     if args.dry_run or not team.is_first:
         if not args.dry_run:
             trainer.run()
-        team.leave()
+        team.close()
         return plan
     _measure_as_it_goes(trainer)
     if args.resume and not trainer.progress.cur_nimg:
         print("nothing saved yet: starting fresh")
-    keep_findings(trainer)
+    save_cache(trainer)
     finished = _train(trainer)
-    team.leave()
+    team.close()
     if not finished:
         typed = [word for word in args.typed if word != "--resume"]
         print(f"stopped and saved; go on with: {shlex.join(['imagen', *typed, '--resume'])}")
@@ -530,10 +535,10 @@ def _print_plan(plan: dict) -> None:
 
 def _measure_as_it_goes(trainer) -> None:
     """Figures at every snapshot, where what they need is installed."""
-    from .evaluation import Glance
+    from .evaluation.training_metrics import TrainingMetrics
 
     try:
-        trainer.metrics = Glance(trainer.pictures, trainer.captions)
+        trainer.metrics = TrainingMetrics(trainer.dataset, trainer.captions)
     except ValueError as error:
         print(f"without figures on the way: {error}")
 
@@ -542,7 +547,7 @@ def _train(trainer) -> bool:
     """Train with a bar; False where the user stopped it after something had been trained."""
     from tqdm import tqdm
 
-    from .training.start import format_duration
+    from .training.plan import format_duration
 
     with tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar}| {desc}") as bar:
 
@@ -649,7 +654,7 @@ def _add_data(commands, common) -> None:
 
 
 def run_data_emoji(args: argparse.Namespace) -> dict:
-    from .data.emoji import build_emoji
+    from .data.prepare.emoji import build_emoji
 
     manifest = build_emoji(
         args.out, resolution=args.resolution, source=args.source, progress=_bar("drawing")
@@ -662,7 +667,7 @@ def run_data_emoji(args: argparse.Namespace) -> dict:
 
 
 def run_data_folder(args: argparse.Namespace) -> dict:
-    from .data.folder import build_folder
+    from .data.prepare.folder import build_folder
 
     manifest = build_folder(
         args.source, args.out, resolution=args.resolution, progress=_bar("scaling")
@@ -675,7 +680,7 @@ def run_data_folder(args: argparse.Namespace) -> dict:
 
 
 def run_data_dicom(args: argparse.Namespace) -> dict:
-    from .data.dicom import build_dicom
+    from .data.prepare.dicom import build_dicom
 
     manifest, skipped = build_dicom(
         args.source,
@@ -690,7 +695,7 @@ def run_data_dicom(args: argparse.Namespace) -> dict:
 
 
 def run_data_shards(args: argparse.Namespace) -> dict:
-    from .data.webdataset import build_shards
+    from .data.prepare.shards import build_shards
 
     manifest = build_shards(
         args.folder, args.out, shard_mb=args.shard_size, progress=_bar("packing")
@@ -704,7 +709,7 @@ def run_data_shards(args: argparse.Namespace) -> dict:
 
 
 def run_data_open_images(args: argparse.Namespace) -> dict:
-    from .data.open_images import build_open_images
+    from .data.prepare.open_images import build_open_images
 
     manifest = build_open_images(
         args.source,
@@ -743,7 +748,7 @@ def _add_info(commands, common) -> None:
 def run_info(args: argparse.Namespace) -> dict:
     from .bundled import find_model
     from .checkpoint import read_metadata
-    from .provenance import SUFFIXES, read_facts
+    from .storage.provenance import SUFFIXES, read_facts
 
     path = Path(args.model)
     if path.suffix.lower() in SUFFIXES:
@@ -778,7 +783,7 @@ def _add_convert(commands, common) -> None:
 
 
 def run_convert(args: argparse.Namespace) -> dict:
-    from .convert import convert
+    from .convert_dcgan import convert
 
     card = convert(args.generator, args.out, discriminator=args.discriminator)
     print(args.out)

@@ -10,24 +10,25 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .attributes import attribute_directions
 from .bundled import find_model
 from .checkpoint import load_checkpoint
-from .conditioning import Condition
+from .condition import Condition
 from .config import ModelConfig
-from .features import EfficientNetLite, lite0, lite0_hash
-from .inversion import STEPS, invert
-from .latent import directions, into_w
-from .networks import Networks
-from .sampling import Latent, Progress, draw, random_latent
-from .scoring import Scores, score
+from .inference.directions import attribute_directions, directions
+from .inference.inversion import STEPS, invert
+from .inference.latent import Latent, random_latent
+from .inference.sampling import draw, into_w
+from .inference.scoring import Scores, score
+from .networks.efficientnet import EfficientNetLite, lite0, lite0_hash
+from .networks.networks import Networks
+from .progress import OnPictures, OnProgress
 
 if TYPE_CHECKING:
-    from .audio_walk import Reactions, Sound
     from .conditioning.audio import Clip
     from .conditioning.clip import ClipEncoder
-    from .conditioning.condition import Progress as Told
-    from .conditioning.text import Encoder
+    from .conditioning.encoder import Encoder
+    from .inference.audio_reactive import Reactions
+    from .inference.sound_analysis import Sound
 
 
 class Model:
@@ -91,7 +92,7 @@ class Model:
         texts: Sequence[str] | str,
         *,
         style: str | None = None,
-        progress: Told | None = None,
+        progress: OnProgress | None = None,
     ) -> Condition:
         """One condition row a text. Empty text asks for anything; with style None a text that names
         one of the styles chooses it, and else the seed.
@@ -109,7 +110,7 @@ class Model:
             return encode_text(
                 texts, styles=self.styles, style=style, progress=progress, encoder=encoder
             )
-        from .conditioning.condition import style_weights
+        from .condition import style_weights
 
         null = Condition.null(len(texts), self.config.conditioning)
         return null.with_style(style_weights(self.styles, style, len(texts)))
@@ -123,7 +124,7 @@ class Model:
         return how_read(read_prompts(texts, styles=self.styles, style=style))
 
     def encode_image(
-        self, pictures: Tensor, *, style: str | None = None, progress: Told | None = None
+        self, pictures: Tensor, *, style: str | None = None, progress: OnProgress | None = None
     ) -> Condition:
         """What pictures [N, C, H, W] in [-1, 1] of any size show, as one condition row each.
 
@@ -155,7 +156,7 @@ class Model:
         """The text encoder that the model was trained with, into whose space the encoders of
         pictures and sound lead as well; ValueError where it is not at hand."""
         from .conditioning.clip import is_clip
-        from .conditioning.text import text_encoder, text_encoder_hash
+        from .conditioning.minilm import text_encoder, text_encoder_hash
 
         trained_with = self.config.conditioning.text_encoder
         if not trained_with:
@@ -184,7 +185,7 @@ class Model:
         latent: Latent,
         *,
         truncation: float = 1.0,
-        progress: Progress | None = None,
+        progress: OnPictures | None = None,
     ) -> Latent:
         """Latents in w, where they can be mixed and moved (latent.py)."""
         return into_w(
@@ -197,14 +198,14 @@ class Model:
         condition: Condition,
         *,
         steps: int = STEPS,
-        progress: Progress | None = None,
+        progress: OnPictures | None = None,
     ) -> Latent:
         """The latents in w that draw pictures [N, C, H, W] of any size (inversion.py)."""
         return invert(
             self.networks, self.lite0, pictures, condition, steps=steps, progress=progress
         )
 
-    def direction(self, which: int | str, *, progress: Progress | None = None) -> Tensor:
+    def direction(self, which: int | str, *, progress: OnPictures | None = None) -> Tensor:
         """[dim] a direction in w: a number, 0 changes the picture most; or a name of ATTRIBUTES.
 
         A name's first use measures pictures for seconds; `progress` may raise to cancel. ValueError
@@ -217,7 +218,7 @@ class Model:
             raise ValueError(f"direction {which}; this model has 0 to {len(found) - 1}")
         return found[which]
 
-    def _attribute_direction(self, name: str, progress: Progress | None) -> Tensor:
+    def _attribute_direction(self, name: str, progress: OnPictures | None) -> Tensor:
         if not self._attributes:
             self._attributes = attribute_directions(self.networks, progress=progress)
         if name not in self._attributes:
@@ -262,7 +263,7 @@ class Model:
         *,
         truncation: float = 1.0,
         tile: str = "none",
-        progress: Progress | None = None,
+        progress: OnPictures | None = None,
     ) -> Tensor:
         """Pictures [N, C, H, W] in [-1, 1]; four channels are premultiplied RGBA."""
         return draw(
@@ -282,10 +283,10 @@ class Model:
         reactions: Reactions | None = None,
         *,
         truncation: float = 1.0,
-        progress: Progress | None = None,
+        progress: OnPictures | None = None,
     ) -> Iterator[Tensor]:
         """The frames of a film to a sound that `listen` heard, batch by batch (audio_walk.py)."""
-        from .audio_walk import audio_walk
+        from .inference.audio_reactive import audio_walk
 
         return audio_walk(
             self.networks,
@@ -305,7 +306,7 @@ class Model:
         style: str | None = None,
         truncation: float = 1.0,
         tile: str = "none",
-        progress: Progress | None = None,
+        progress: OnPictures | None = None,
     ) -> Tensor:
         """Every prompt with every seed: [len(prompts) * len(seeds), C, H, W], prompt by prompt."""
         condition = self.encode_text(prompts, style=style)
@@ -320,7 +321,7 @@ class Model:
         pictures: Tensor,
         condition: Condition | None = None,
         *,
-        progress: Progress | None = None,
+        progress: OnPictures | None = None,
     ) -> Scores:
         """Judge pictures [N, C, H, W] in [-1, 1], of any size; see scoring.Scores."""
         return score(

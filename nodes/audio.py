@@ -3,8 +3,8 @@
 import torch
 from comfy_api.latest import io
 
-from ..imagen_model import Reactions, listen
-from ..imagen_model.audio_walk import SOURCES
+from ..imagen_model import Reactions, analyze_audio
+from ..imagen_model.inference.sound_analysis import SOURCES
 from .convert import BACKGROUNDS, link_to_latent, to_image_and_mask
 from .host import NodeProgress, stage_progress, to_intermediate
 from .types import CATEGORY, ImagenCondition, ImagenLatent, ImagenModel
@@ -131,7 +131,7 @@ class ImagenAudioWalk(io.ComfyNode):
         cls, model, condition, latent: dict, audio: dict, frame_rate: float, truncation: float,
         background: str, **reactions,
     ) -> io.NodeOutput:  # fmt: skip
-        sound = listen(
+        sound = analyze_audio(
             audio["waveform"][0],
             audio["sample_rate"],
             frame_rate=frame_rate,

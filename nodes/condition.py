@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io, ui
 
-from ..imagen_model import combined, hear
+from ..imagen_model import combined, transcribe
 from .clip import hosted_clip
 from .convert import to_pictures
 from .host import all_styles, stage_progress, tell
@@ -167,7 +167,7 @@ class ImagenEncodeAudio(io.ComfyNode):
     def execute(cls, model, audio, style: str) -> io.NodeOutput:
         chosen = None if style == ANY_STYLE else style
         clips = [(wave, audio["sample_rate"]) for wave in audio["waveform"]]
-        heard = hear(clips, progress=stage_progress("listening"))
+        heard = transcribe(clips, progress=stage_progress("listening"))
         condition = model.model.encode_text(heard, style=chosen)
         return io.NodeOutput(condition, "\n".join(heard))
 

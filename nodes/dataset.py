@@ -7,9 +7,10 @@ import torch
 from comfy.cli_args import args as host_options
 from comfy_api.latest import io, ui
 
-from ..imagen_model.data.folder import load_pictures, read_samples
-from ..imagen_model.data.labelled import append_labelled, chosen, folder_state
-from ..imagen_model.provenance import model_facts
+from ..imagen_model.data.dataset import load_pictures
+from ..imagen_model.data.folder import read_items
+from ..imagen_model.data.prepare.labelled import append_labelled, chosen, folder_state
+from ..imagen_model.storage.provenance import model_facts
 from .convert import to_image_and_mask, to_pictures
 from .host import picture_folder, stage_progress, stop_if_cancelled, to_intermediate
 from .types import CATEGORY, ImagenLatent, ImagenModel
@@ -115,7 +116,7 @@ class ImagenSaveDataset(io.ComfyNode):
             graph=cls.hidden.prompt if told else None,
             progress=progress,
         )
-        count = len(read_samples(root))
+        count = len(read_items(root))
         text = f"{len(written)} pictures added to {root}, which holds {count} now"
         return io.NodeOutput(str(root), count, ui=ui.PreviewText(text))
 
@@ -175,18 +176,18 @@ class ImagenLoadImageFolder(io.ComfyNode):
     @classmethod
     def execute(cls, folder: str, resolution: int, limit: int, shuffle_seed: int) -> io.NodeOutput:
         seed = None if shuffle_seed < 0 else shuffle_seed
-        samples = chosen(read_samples(picture_folder(folder)), limit, shuffle_seed=seed)
+        items = chosen(read_items(picture_folder(folder)), limit, shuffle_seed=seed)
         most = MAX_PX // resolution**2
-        if len(samples) > most:
+        if len(items) > most:
             raise ValueError(
-                f"{len(samples)} pictures of {resolution} x {resolution} are too many at once; "
+                f"{len(items)} pictures of {resolution} x {resolution} are too many at once; "
                 f"expected {most} at most: lower limit or resolution"
             )
         read = load_pictures(
-            samples, resolution=resolution, channels=4, progress=stage_progress("reading")
+            items, resolution=resolution, channels=4, progress=stage_progress("reading")
         )
         image, mask = to_image_and_mask(read.batch(torch.arange(len(read))), "none")
-        captions = [sample.text for sample in read.samples]
+        captions = [item.text for item in read.items]
         return io.NodeOutput(to_intermediate(image), to_intermediate(mask), captions)
 
 

@@ -3,8 +3,8 @@
 from comfy_api.latest import io, ui
 
 from ..imagen_model.feedback.adapter import apply_adapter, base_of, load_adapter
-from ..imagen_model.feedback.clicks import ratings_of
 from ..imagen_model.feedback.learn import METHODS, learn, report
+from ..imagen_model.feedback.rating_syntax import parse_ratings
 from ..imagen_model.feedback.recipe import pictures_of
 from ..imagen_model.feedback.reward import enough_for
 from .convert import link_to_latent, to_image_and_mask
@@ -65,7 +65,7 @@ class ImagenRate(io.ComfyNode):
         )
         pictures = pictures_of(ready, condition, points, drawn, truncation=truncation)
         with open_store() as store:
-            store.add(ratings_of(ratings, pictures))
+            store.add(parse_ratings(ratings, pictures))
             count = store.count()
         image, mask = to_image_and_mask(drawn, "white")
         summary = enough_for(count)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..imagen_model.feedback.clicks import ratings_of
+from ..imagen_model.feedback.rating_syntax import parse_ratings
 from ..imagen_model.feedback.reward import enough_for
 from ..imagen_model.feedback.store import Picture, Store, batch_id
 from .host import is_file_name, register_model_folder
@@ -68,7 +68,7 @@ def rate(key: str, clicks: str) -> dict:
     if key not in BATCHES:
         raise ValueError("these pictures are no longer known; run the graph again, then rate")
     with open_store() as store:
-        ids = store.add(ratings_of(clicks, BATCHES[key]))
+        ids = store.add(parse_ratings(clicks, BATCHES[key]))
         return {"ids": ids, "count": store.count(), "text": enough_for(store.count())}
 
 

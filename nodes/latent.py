@@ -3,8 +3,8 @@
 from comfy_api.latest import io
 
 from ..imagen_model import mixed, moved_along, walk
-from ..imagen_model.attributes import ATTRIBUTES
-from ..imagen_model.latent import CURVES
+from ..imagen_model.inference.directions import ATTRIBUTES
+from ..imagen_model.inference.editing import CURVES
 from .convert import latent_to_link, link_to_latent, to_pictures
 from .host import NodeProgress
 from .types import CATEGORY, ImagenCondition, ImagenLatent, ImagenModel

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..imagen_model.generator import TILES
+from ..imagen_model.networks.generator import TILES
 from .convert import BACKGROUNDS, link_to_latent, to_image_and_mask
 from .host import NodeProgress, to_intermediate
 from .types import CATEGORY, ImagenCondition, ImagenLatent, ImagenModel

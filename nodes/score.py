@@ -3,7 +3,7 @@
 from comfy_api.latest import io, ui
 
 from ..imagen_model.feedback.adapter import taste_of
-from ..imagen_model.scoring import map_colours
+from ..imagen_model.inference.scoring import map_colours
 from .convert import masks_of, to_image_and_mask, to_pictures
 from .host import NodeProgress, to_intermediate
 from .types import CATEGORY, ImagenCondition, ImagenModel

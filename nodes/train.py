@@ -98,13 +98,14 @@ class ImagenTrain(io.ComfyNode):
         cls, folder: str, name: str, minutes: float, preset: str, init: str, resolution: str,
         training_seed: int,
     ) -> io.NodeOutput:  # fmt: skip
-        from ..imagen_model.training.start import Choices, prepare  # heavy
+        from ..imagen_model.training.options import TrainOptions
+        from ..imagen_model.training.setup import prepare
 
         if resolution not in RESOLUTIONS:
             raise ValueError(f"resolution is {resolution!r}; expected {', '.join(RESOLUTIONS)}")
         source, (run, target) = picture_folder(folder), training_run(name)
         begins = init != NONE
-        choices = Choices(
+        choices = TrainOptions(
             preset=None if begins else preset,
             resolution=RESOLUTIONS[resolution],
             minutes=minutes,

@@ -3,7 +3,7 @@
 from comfy_api.latest import io
 
 from ..imagen_model import upscale
-from ..imagen_model.generator import TILES
+from ..imagen_model.networks.generator import TILES
 from .convert import to_image_and_mask, to_pictures
 from .host import NodeProgress, to_intermediate, torch_device
 from .types import CATEGORY

@@ -11,7 +11,7 @@ import torch
 
 import imagen_model as im
 from imagen_model.checkpoint import save_checkpoint
-from imagen_model.conditioning.text import text_encoder_hash
+from imagen_model.conditioning.minilm import text_encoder_hash
 from imagen_model.config import (
     ConditioningConfig,
     DiscriminatorConfig,
@@ -19,12 +19,13 @@ from imagen_model.config import (
     ModelConfig,
 )
 from imagen_model.data.captions import CaptionSampler
-from imagen_model.data.emoji import STYLES, build_emoji
-from imagen_model.data.folder import PictureSet, load_pictures, read_samples
-from imagen_model.features import lite0_hash
-from imagen_model.networks import Networks
-from imagen_model.training.config import TrainingConfig
-from imagen_model.training.loop import Trainer
+from imagen_model.data.dataset import InMemoryDataset, load_pictures
+from imagen_model.data.folder import read_items
+from imagen_model.data.prepare.emoji import STYLES, build_emoji
+from imagen_model.networks.efficientnet import lite0_hash
+from imagen_model.networks.networks import Networks
+from imagen_model.training.config import RunConfig, TrainingConfig
+from imagen_model.training.trainer import Trainer
 from studio.host import find_host
 from studio.server import Server, running
 
@@ -83,13 +84,13 @@ def emoji_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def emoji_pictures(emoji_folder: Path) -> PictureSet:
-    return load_pictures(read_samples(emoji_folder), resolution=32, channels=4)
+def emoji_pictures(emoji_folder: Path) -> InMemoryDataset:
+    return load_pictures(read_items(emoji_folder), resolution=32, channels=4)
 
 
 @pytest.fixture(scope="session")
-def emoji_captions(emoji_pictures: PictureSet) -> CaptionSampler:
-    return CaptionSampler(emoji_pictures.samples, emoji_pictures.styles)
+def emoji_captions(emoji_pictures: InMemoryDataset) -> CaptionSampler:
+    return CaptionSampler(emoji_pictures.items, emoji_pictures.styles)
 
 
 @pytest.fixture(scope="session")
@@ -109,14 +110,12 @@ def trainer(emoji_pictures, emoji_captions, tmp_path):
 
     def build(out: str = "run", model=None, **training) -> Trainer:
         settings = {"batch": 8, "kimg": 0.032, "lr": 2e-3, "warmup_kimg": 0.016} | training
+        model_config = model or tiny_model_config()
         return Trainer(
-            model or tiny_model_config(),
-            TrainingConfig(**settings),
+            RunConfig(model_config, TrainingConfig(**settings), tmp_path / out, {"name": out}),
             emoji_pictures,
             emoji_captions,
-            tmp_path / out,
             device=torch.device("cpu"),
-            card={"name": out},
         )
 
     return build

@@ -13,8 +13,8 @@ from conftest import tiny_model_config
 
 from imagen_model.checkpoint import save_checkpoint
 from imagen_model.config import ModelConfig, dcgan
-from imagen_model.features import lite0_hash
-from imagen_model.networks import Networks
+from imagen_model.networks.efficientnet import lite0_hash
+from imagen_model.networks.networks import Networks
 from studio.server import Server, StudioError
 from studio.workflow import declared, is_widget
 

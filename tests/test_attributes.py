@@ -6,15 +6,15 @@ from conftest import tiny_model_config
 from every_node import models
 
 import imagen_model as im
-from imagen_model.attributes import (
+from imagen_model.inference.directions import (
     ATTRIBUTES,
     FIRST_SEED,
     KNOWN,
     attribute_directions,
     measured,
 )
-from imagen_model.attributes import PICTURES as MEASURED
-from imagen_model.networks import Networks
+from imagen_model.inference.directions import PICTURES as MEASURED
+from imagen_model.networks.networks import Networks
 
 STRENGTHS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 PICTURES = 16

@@ -15,10 +15,17 @@ import imagen_model as im
 from imagen_model.checkpoint import save_checkpoint
 from imagen_model.cli import main
 from imagen_model.conditioning import audio
-from imagen_model.conditioning.audio import batch, levelled, listener, mel_power, mono, trimmed
+from imagen_model.conditioning.audio import (
+    batch,
+    levelled,
+    mel_power,
+    mono,
+    speech_recognizer,
+    trimmed,
+)
 from imagen_model.conditioning.lexicon import Entry, Lexicon
-from imagen_model.features import lite0_hash
-from imagen_model.networks import Networks
+from imagen_model.networks.efficientnet import lite0_hash
+from imagen_model.networks.networks import Networks
 
 SPEECH = Path(__file__).parent / "fixtures" / "speech"
 FILES = sorted(SPEECH.glob("*.wav"))
@@ -43,7 +50,9 @@ def red_apple() -> tuple[torch.Tensor, int]:
 @pytest.fixture(scope="module")
 def heard() -> dict[str, str]:
     """What was heard in each file: what was said -> text."""
-    return dict(zip(map(said_in, FILES), im.hear([clip_of(path) for path in FILES]), strict=True))
+    return dict(
+        zip(map(said_in, FILES), im.transcribe([clip_of(path) for path in FILES]), strict=True)
+    )
 
 
 def resampled(clip: tuple[torch.Tensor, int], rate: int) -> tuple[torch.Tensor, int]:
@@ -83,14 +92,14 @@ def test_the_right_sound_matches_its_picture_better_than_a_shuffled_one():
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 44_100, 48_000, 192_000])
 def test_the_sample_rate_does_not_change_what_is_heard(red_apple, rate):
-    assert im.hear([resampled(red_apple, rate)]) == im.hear([red_apple])
+    assert im.transcribe([resampled(red_apple, rate)]) == im.transcribe([red_apple])
 
 
 def test_the_loudness_and_the_number_of_channels_do_not_change_what_is_heard(red_apple):
     sound, rate = red_apple
     six = (sound * 0.01).expand(6, -1)
     quiet_ends = torch.nn.functional.pad(sound, (rate, rate // 2))
-    assert im.hear([(six, rate), (quiet_ends, rate)]) == im.hear([red_apple, red_apple])
+    assert im.transcribe([(six, rate), (quiet_ends, rate)]) == im.transcribe([red_apple, red_apple])
 
 
 def test_a_tone_falls_into_the_same_filter_at_every_rate():
@@ -103,7 +112,7 @@ def test_a_tone_falls_into_the_same_filter_at_every_rate():
 
 def test_rows_do_not_depend_on_the_batch(red_apple, generator):
     rows = [levelled(trimmed(mel_power(mono(*clip_of(path)), 22_050))) for path in FILES[:3]]
-    network = listener().network
+    network = speech_recognizer().network
     together, mask = network(*batch(rows))
     for i, row in enumerate(rows):
         (alone,), _ = network(*batch([row]))
@@ -112,9 +121,9 @@ def test_rows_do_not_depend_on_the_batch(red_apple, generator):
 
 def test_the_same_sound_is_heard_the_same_and_draws_nothing_from_the_global_generator(red_apple):
     state = torch.random.get_rng_state()
-    listener.cache_clear()
-    first = im.hear([red_apple])
-    assert im.hear([red_apple]) == first
+    speech_recognizer.cache_clear()
+    first = im.transcribe([red_apple])
+    assert im.transcribe([red_apple]) == first
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -135,32 +144,34 @@ REFUSED = {
 def test_what_cannot_be_heard_is_refused_in_one_line(name):
     waveform, rate, words = REFUSED[name]
     with pytest.raises(ValueError, match=words) as error:
-        im.hear([(waveform, rate)])
+        im.transcribe([(waveform, rate)])
     assert "\n" not in str(error.value)
 
 
 def test_no_sounds_are_refused():
     with pytest.raises(ValueError, match="there is no sound"):
-        im.hear([])
+        im.transcribe([])
 
 
 def test_a_tenth_of_a_second_is_enough_and_no_words_are_one_line(monkeypatch, red_apple):
     sound, rate = red_apple
     mel, mask = batch([levelled(trimmed(mel_power(mono(sound[:, : rate // 10], rate), rate)))])
-    assert listener().network(mel, mask)[0].isfinite().all()
+    assert speech_recognizer().network(mel, mask)[0].isfinite().all()
     monkeypatch.setattr(Lexicon, "best", lambda self, heard, **_: [])
     with pytest.raises(ValueError, match="no words were heard in the sound"):
-        im.hear([red_apple])
+        im.transcribe([red_apple])
 
 
 def test_an_hour_is_cut_to_a_minute_before_anything_else(monkeypatch, caplog, red_apple):
     """An hour of six channels, which one row of memory stands for."""
     seen = []
-    monkeypatch.setattr(audio.Listener, "hear", lambda self, clips, *_: [mono(*c) for c in clips])
+    monkeypatch.setattr(
+        audio.SpeechRecognizer, "hear", lambda self, clips, *_: [mono(*c) for c in clips]
+    )
     monkeypatch.setattr(torch.Tensor, "float", counted(torch.Tensor.float, seen))
     hour = red_apple[0][0, 5_000].expand(6, 3600 * 44_100)
     with caplog.at_level(logging.WARNING):
-        (sound,) = im.hear([(hour, 44_100)])
+        (sound,) = im.transcribe([(hour, 44_100)])
     assert sound.shape == (60 * 44_100,)
     assert max(seen) == 6 * 60 * 44_100  # nothing of the hour was copied
     assert [r.getMessage() for r in caplog.records] == [
@@ -276,7 +287,7 @@ def test_the_evaluation_speaks_in_held_out_voices_that_are_understood():
 
     texts = ["red apple", "rocket", "cat face", "snail", "guitar", "umbrella"]
     clips = held_out_speech(texts)
-    assert sum(a == b for a, b in zip(im.hear(clips), texts, strict=True)) >= 4
+    assert sum(a == b for a, b in zip(im.transcribe(clips), texts, strict=True)) >= 4
     lengths = [sound.shape[1] for sound, _ in clips]
     for length, (sound, _) in zip(lengths, held_out_speech(texts), strict=True):
         assert sound.shape[1] == pytest.approx(length, rel=0.1)  # the same voice at the same rate
@@ -296,5 +307,5 @@ def test_held_out_voices_are_not_among_the_voices_of_the_training():
 
     assert len(set(VOICES)) >= 14 and len(set(HELD_OUT_VOICES)) >= 3
     assert not set(VOICES) & set(HELD_OUT_VOICES)
-    assert listener().card["voices"] == list(VOICES)
-    assert "synthetic (espeak-ng)" in listener().card["speech"]
+    assert speech_recognizer().card["voices"] == list(VOICES)
+    assert "synthetic (espeak-ng)" in speech_recognizer().card["speech"]

@@ -10,17 +10,9 @@ import pytest
 import torch
 
 import imagen_model as im
-from imagen_model import audio_walk as walk_module
-from imagen_model.audio_walk import (
-    MAX_FRAMES,
-    SOURCES,
-    Reactions,
-    Sound,
-    followed,
-    listen,
-    mixtures,
-    smoothed,
-)
+from imagen_model.inference import sound_analysis as walk_module
+from imagen_model.inference.audio_reactive import Reactions, followed, mixtures, smoothed
+from imagen_model.inference.sound_analysis import MAX_FRAMES, SOURCES, Sound, analyze_audio
 
 RATE = 22_050
 
@@ -52,7 +44,7 @@ def test_a_click_is_an_onset_in_its_own_frame_at_any_rate(rate):
         at = int(second * rate)
         burst = torch.randn(2, rate // 50, generator=torch.Generator().manual_seed(0))
         wave[:, at : at + rate // 50] = 0.5 * burst
-    onsets = listen(wave, rate, frame_rate=20).levels["onsets"]
+    onsets = analyze_audio(wave, rate, frame_rate=20).levels["onsets"]
     assert len(onsets) == 40
     for frame in (10, 25):
         assert onsets[frame - 1 : frame + 2].max() > 0.9
@@ -63,7 +55,7 @@ def test_a_click_is_an_onset_in_its_own_frame_at_any_rate(rate):
 @pytest.mark.parametrize(("hz", "band"), [(80, "bass"), (800, "mids"), (6000, "treble")])
 def test_a_tone_is_heard_in_its_band(hz, band):
     wave = torch.cat([torch.zeros(1, RATE), tone(hz, 1.0)], dim=1)
-    sound = listen(wave, RATE, frame_rate=10)
+    sound = analyze_audio(wave, RATE, frame_rate=10)
     assert sound.levels[band][12:19].min() > 0.8
     assert sound.levels[band][:8].max() < 0.1
     assert sound.levels["loudness"][12:19].min() > 0.8
@@ -72,7 +64,7 @@ def test_a_tone_is_heard_in_its_band(hz, band):
 @pytest.mark.usefixtures("librosa")
 @pytest.mark.parametrize(("hz", "pitch"), [(261.63, 0), (440.0, 9), (880.0, 9), (493.88, 11)])
 def test_a_melody_is_the_pitch_class_that_sounds(hz, pitch):
-    melody = listen(tone(hz, 1.0), RATE, frame_rate=10).melody
+    melody = analyze_audio(tone(hz, 1.0), RATE, frame_rate=10).melody
     assert (melody[2:8].argmax(axis=1) == pitch).all()
     np.testing.assert_allclose(melody.sum(axis=1), 1, rtol=1e-5)
 
@@ -80,9 +72,9 @@ def test_a_melody_is_the_pitch_class_that_sounds(hz, pitch):
 @pytest.mark.usefixtures("librosa")
 def test_what_is_heard_does_not_depend_on_the_block_that_is_transformed(monkeypatch):
     wave = tone(220, 3.0) * torch.linspace(0, 1, 3 * RATE)
-    whole = listen(wave, RATE)
+    whole = analyze_audio(wave, RATE)
     monkeypatch.setattr(walk_module, "BLOCK_SEC", 0.3)
-    pieces = listen(wave, RATE)
+    pieces = analyze_audio(wave, RATE)
     for name, level in whole.levels.items():
         np.testing.assert_allclose(pieces.levels[name], level, atol=1e-5)
     np.testing.assert_allclose(pieces.melody, whole.melody, atol=1e-5)
@@ -91,12 +83,12 @@ def test_what_is_heard_does_not_depend_on_the_block_that_is_transformed(monkeypa
 @pytest.mark.usefixtures("librosa")
 @pytest.mark.parametrize(("seconds", "frames"), [(1.0, 24), (1.01, 25), (0.001, 1)])
 def test_a_film_covers_the_whole_sound(seconds, frames):
-    assert len(listen(tone(440, seconds), RATE)) == frames
+    assert len(analyze_audio(tone(440, seconds), RATE)) == frames
 
 
 @pytest.mark.usefixtures("librosa")
 def test_silence_moves_nothing_and_says_so(caplog):
-    sound = listen(torch.zeros(6, RATE), RATE)
+    sound = analyze_audio(torch.zeros(6, RATE), RATE)
     assert all((level == 0).all() for level in sound.levels.values())
     assert "the sound is silent" in caplog.text
 
@@ -115,19 +107,19 @@ def test_silence_moves_nothing_and_says_so(caplog):
 )
 def test_a_sound_that_cannot_be_walked_to_is_refused_in_one_line(wave, rate, words):
     with pytest.raises(ValueError, match=words) as caught:
-        listen(wave, rate)
+        analyze_audio(wave, rate)
     assert "\n" not in str(caught.value)
 
 
 def test_without_librosa_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "librosa", None)
     with pytest.raises(ValueError, match="pip install librosa"):
-        listen(tone(440, 0.5), RATE)
+        analyze_audio(tone(440, 0.5), RATE)
 
 
 def test_a_wrong_frame_rate_or_reaction_is_refused():
     with pytest.raises(ValueError, match="frame rate is 0"):
-        listen(tone(440, 0.5), RATE, frame_rate=0)
+        analyze_audio(tone(440, 0.5), RATE, frame_rate=0)
     with pytest.raises(ValueError, match="fine_from is 'drums'; expected one of onsets"):
         Reactions(fine_from="drums")
     with pytest.raises(ValueError, match="coarse is nan; expected 0 to 8"):
@@ -218,7 +210,7 @@ def test_a_hit_changes_its_own_frame_and_the_same_sound_gives_the_same_film(tiny
 
 
 def test_frames_do_not_depend_on_the_batch_and_few_wait_at_a_time(tiny_model):
-    from imagen_model.audio_walk import audio_walk
+    from imagen_model.inference.audio_reactive import audio_walk
 
     condition = tiny_model.encode_text("rocket", style="noto")
     loudness = np.linspace(0, 1, 10, dtype=np.float32)
@@ -266,4 +258,4 @@ def test_the_longest_film_is_refused_by_one_frame_more():
     rate = 2_000
     fits = torch.zeros(1, 1).expand(1, int(MAX_FRAMES * rate / 100))
     with pytest.raises(ValueError, match=f"{MAX_FRAMES + 1} frames; expected {MAX_FRAMES}"):
-        listen(torch.zeros(1, 1).expand(1, fits.shape[1] + 1), rate, frame_rate=100)
+        analyze_audio(torch.zeros(1, 1).expand(1, fits.shape[1] + 1), rate, frame_rate=100)

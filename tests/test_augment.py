@@ -3,12 +3,7 @@
 import pytest
 import torch
 
-from imagen_model.training.augment import (
-    CUTOUT,
-    AugmentDraw,
-    downsampled,
-    random_background,
-)
+from imagen_model.training.augment import CUTOUT, AugmentDraw, downsampled, random_background
 
 
 def drawn(n: int, p: float, seed: int = 0) -> AugmentDraw:

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from imagen_model.conditioning.text import text_encoder
+from imagen_model.conditioning.minilm import text_encoder
 from imagen_model.data.captions import OPEN_FROM, CaptionSampler, EncodedTexts, encode_all
-from imagen_model.data.folder import Sample
+from imagen_model.data.item import Item
 
 SAMPLES = [
-    Sample(Path("a"), "red apple", ("fruit", "food"), "noto"),
-    Sample(Path("b"), "rocket", (), "flat"),
-    Sample(Path("c"), "", (), ""),
+    Item(Path("a"), "red apple", ("fruit", "food"), "noto"),
+    Item(Path("b"), "rocket", (), "flat"),
+    Item(Path("c"), "", (), ""),
 ]
 DRAWS = 20_000
 
@@ -70,7 +70,7 @@ def test_captions_keywords_and_silence_come_in_their_shares(sampler, generator):
 
 
 def test_a_keyword_is_open_where_many_pictures_share_it(generator):
-    crowd = [Sample(Path(str(i)), f"flag {i}", ("flag", f"rare {i}")) for i in range(OPEN_FROM)]
+    crowd = [Item(Path(str(i)), f"flag {i}", ("flag", f"rare {i}")) for i in range(OPEN_FROM)]
     sampler = CaptionSampler(crowd, ())
     _, text, is_open = sampler.draw(torch.arange(OPEN_FROM).repeat(200), generator)
     words = {sampler.texts[i] for i, open_ in zip(text, is_open, strict=True) if open_ and i >= 0}
@@ -79,8 +79,8 @@ def test_a_keyword_is_open_where_many_pictures_share_it(generator):
 
 
 def test_the_name_of_a_class_is_open_where_many_pictures_have_it(generator):
-    crowd = [Sample(Path(str(i)), "cat") for i in range(OPEN_FROM)]
-    sampler = CaptionSampler([*crowd, Sample(Path("b"), "black swan", ("cat", "cat"))], ())
+    crowd = [Item(Path(str(i)), "cat") for i in range(OPEN_FROM)]
+    sampler = CaptionSampler([*crowd, Item(Path("b"), "black swan", ("cat", "cat"))], ())
     _, text, is_open = sampler.draw(torch.arange(OPEN_FROM + 1).repeat(50), generator)
     words = {sampler.texts[i] for i, open_ in zip(text, is_open, strict=True) if open_ and i >= 0}
     assert words == {"cat", "a cat"}
@@ -123,7 +123,7 @@ def test_plain_captions_have_no_article_and_no_keyword(sampler):
 
 
 def test_pictures_without_any_words_are_null_and_open(generator):
-    sampler = CaptionSampler([Sample(Path("a")), Sample(Path("b"))], ())
+    sampler = CaptionSampler([Item(Path("a")), Item(Path("b"))], ())
     condition, _, is_open = sampler.draw(torch.tensor([0, 1, 1]), generator)
     assert is_open.all()
     assert not condition.mask.any()

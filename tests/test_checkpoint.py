@@ -21,7 +21,7 @@ from imagen_model.checkpoint import (
     save_checkpoint,
     tensors_sha256,
 )
-from imagen_model.networks import Networks
+from imagen_model.networks.networks import Networks
 
 
 def refusal(path: Path) -> str:

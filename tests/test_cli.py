@@ -15,8 +15,8 @@ from PIL import Image
 
 import imagen_model as im
 from imagen_model.cli import main
-from imagen_model.grid import to_image
-from imagen_model.training.loop import Trainer
+from imagen_model.storage.images import to_image
+from imagen_model.training.trainer import Trainer
 
 
 @pytest.fixture

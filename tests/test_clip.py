@@ -26,10 +26,11 @@ from imagen_model.conditioning.clip import (
     refuse_another,
     signature_distance,
 )
-from imagen_model.conditioning.text import text_encoder
-from imagen_model.conditioning.weighting import parse_weights
-from imagen_model.feedback.tune import pool_condition
-from imagen_model.training.start import Choices, prepare
+from imagen_model.conditioning.minilm import text_encoder
+from imagen_model.conditioning.prompt_weights import parse_weights
+from imagen_model.feedback.finetune import pool_condition
+from imagen_model.training.options import TrainOptions
+from imagen_model.training.setup import prepare
 
 TEXTS = ["a red apple", "", "key", "Zwölf 大象"]
 SPEECH = Path(__file__).parent / "fixtures" / "speech" / "red_apple.wav"
@@ -297,7 +298,7 @@ def test_words_of_a_clip_begin_where_pretraining_without_words_ended(
     trainer = prepare(
         emoji_folder,
         tmp_path / "q",
-        Choices(init=str(begun), kimg=1.0, text_encoder=str(folder)),
+        TrainOptions(init=str(begun), kimg=1.0, text_encoder=str(folder)),
         device=torch.device("cpu"),
         progress=lambda label: lambda done, total: None,
     )

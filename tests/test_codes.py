@@ -6,27 +6,28 @@ import pytest
 import torch
 
 from imagen_model.data.captions import CaptionSampler, Draw
-from imagen_model.data.folder import PictureSet, Sample
-from imagen_model.training.codes import LIMIT, NUM_CODES, PictureCodes
+from imagen_model.data.dataset import InMemoryDataset
+from imagen_model.data.item import Item
+from imagen_model.training.latent_codes import LIMIT, NUM_CODES, LatentCodes
 
 Z_DIM = 40
 COUNT = 64
 
 
 @pytest.fixture(scope="module")
-def codes() -> PictureCodes:
+def codes() -> LatentCodes:
     """Random pictures; half of them have little red and share the keyword "night"."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (COUNT, 4, 8, 8), generator=generator, dtype=torch.uint8)
     pixels[: COUNT // 2, 0] //= 2
     samples = [
-        Sample(Path(str(i)), f"picture {i}", ("night",) if i < COUNT // 2 else ())
+        Item(Path(str(i)), f"picture {i}", ("night",) if i < COUNT // 2 else ())
         for i in range(COUNT)
     ]
-    return PictureCodes(PictureSet(samples, pixels), CaptionSampler(samples, ()), Z_DIM)
+    return LatentCodes(InMemoryDataset(samples, pixels), CaptionSampler(samples, ()), Z_DIM)
 
 
-def written(codes: PictureCodes, index: torch.Tensor, *, text: int, is_open: bool) -> torch.Tensor:
+def written(codes: LatentCodes, index: torch.Tensor, *, text: int, is_open: bool) -> torch.Tensor:
     draw = Draw(None, torch.full_like(index, text), torch.full_like(index, is_open).bool())
     return codes.write(torch.full((len(index), Z_DIM), 9.0), index, draw)
 

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 
-from imagen_model.training.compiled import why_not, worth_compiling
+from imagen_model.training.compile import why_not, worth_compiling
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the compiler's own
 needs_compiler = pytest.mark.skipif(
@@ -52,8 +52,8 @@ def test_a_cpu_compiles_the_generator_s_blocks_and_nothing_else(trainer):
 def test_a_gpu_compiles_convolutions_but_what_is_differentiated_twice(trainer, settings, expected):
     t = trainer(**settings)
     generator, trunk = t.networks.generator, t.networks.discriminator.trunk
-    named = {"tail": generator.tail, "lite0": t.game.lite0, "trunk": trunk}
-    parts = worth_compiling(t.networks, t.game.lite0, t.training, torch.device("cuda"))
+    named = {"tail": generator.tail, "lite0": t.train_step.lite0, "trunk": trunk}
+    parts = worth_compiling(t.networks, t.train_step.lite0, t.training, torch.device("cuda"))
     assert parts[:3] == list(generator.blocks)
     assert {name for name, part in named.items() if part in parts[3:]} == expected
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from imagen_model.conditioning import Condition, Conditioning
-from imagen_model.conditioning.condition import combined, settle_styles, style_weights
+from imagen_model.condition import Condition, combined, settle_styles, style_weights
 from imagen_model.config import ConditioningConfig
-from imagen_model.sampling import random_latent
+from imagen_model.inference.latent import random_latent
+from imagen_model.networks.condition_embedding import ConditionEmbedding
 
 CONFIG = ConditioningConfig(dim=8, styles=("a", "b", "c", "d"))
 FIELDS = ("tokens", "mask", "pooled", "style")
@@ -84,7 +84,7 @@ def test_rows_of_several_conditions_are_padded_to_the_longest(generator):
 
 
 def test_padding_does_not_change_what_the_networks_see(generator):
-    module = Conditioning(CONFIG)
+    module = ConditionEmbedding(CONFIG)
     short, long = condition_of(1, 2, generator), condition_of(1, 5, generator)
     tokens, mask, pooled = module(Condition.cat([short, long]))
     alone, alone_mask, alone_pooled = module(short)
@@ -93,7 +93,7 @@ def test_padding_does_not_change_what_the_networks_see(generator):
 
 
 def test_every_row_has_the_pooled_vector_and_the_style_to_look_at(generator):
-    module = Conditioning(CONFIG)
+    module = ConditionEmbedding(CONFIG)
     condition = condition_of(2, 3, generator)
     tokens, mask, pooled = module(condition)
     assert tokens.shape == (2, 5, 8)
@@ -104,7 +104,7 @@ def test_every_row_has_the_pooled_vector_and_the_style_to_look_at(generator):
 
 
 def test_a_null_row_is_the_learned_null_whatever_it_holds(generator):
-    module = Conditioning(CONFIG)
+    module = ConditionEmbedding(CONFIG)
     condition = condition_of(2, 3, generator)
     condition.mask[0] = False
     _, mask, pooled = module(condition)

@@ -14,8 +14,9 @@ from imagen_model.config import (
     ModelConfig,
     preset,
 )
-from imagen_model.generator import Generator
-from imagen_model.training.config import TrainingConfig, width_aware_lr
+from imagen_model.networks.generator import Generator
+from imagen_model.training.config import TrainingConfig
+from imagen_model.training.settings import width_aware_lr
 
 
 @pytest.mark.parametrize("name", PRESET_DIMS)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from imagen_model.training.adaptive import AdaptiveControls, overfit
 from imagen_model.training.config import TrainingConfig
-from imagen_model.training.controls import Controls, overfit
 
 ADAPTIVE = TrainingConfig(kimg=1.0, augment_target=0.6, augment_min=0.1, augment_max=0.7)
 AUTO = TrainingConfig(kimg=1.0, r1_gamma=2.0, r2_gamma=2.0, auto_gamma=True)
@@ -23,13 +23,13 @@ def test_overfit_does_not_feel_where_the_logits_zero_is(generator):
 
 @pytest.mark.parametrize(("seen", "expected"), [(0.9, 0.42), (0.1, 0.38)])
 def test_augmentation_follows_what_the_discriminator_knows(seen, expected):
-    controls = Controls(0.4)
+    controls = AdaptiveControls(0.4)
     controls.adapt(ADAPTIVE, {"overfit": seen, "d_loss": 1.0}, kimg=10.0)
     assert controls.augment_p == pytest.approx(expected)  # from 0 to 1 takes 500 kimg
 
 
 def test_augmentation_stays_within_its_limits():
-    controls = Controls(0.4)
+    controls = AdaptiveControls(0.4)
     for seen, limit in ((1.0, 0.7), (0.0, 0.1)):
         for _ in range(50):
             controls.adapt(ADAPTIVE, {"overfit": seen, "d_loss": 1.0}, kimg=20.0)
@@ -37,14 +37,14 @@ def test_augmentation_stays_within_its_limits():
 
 
 def test_without_a_target_augmentation_is_fixed():
-    controls = Controls(0.4)
+    controls = AdaptiveControls(0.4)
     controls.adapt(TrainingConfig(kimg=1.0), {"overfit": 1.0, "d_loss": 1.0}, kimg=100.0)
     assert controls.augment_p == 0.4
 
 
 @pytest.mark.parametrize("slope", [1e-4, 0.3, 50.0])
 def test_gamma_brings_the_penalties_into_their_band(slope):
-    controls = Controls(0.4)
+    controls = AdaptiveControls(0.4)
     line = {"d_loss": 0.5, "r1_penalty": slope, "r2_penalty": slope}
     for _ in range(60):
         controls.adapt(AUTO, line, kimg=2.0)
@@ -54,6 +54,6 @@ def test_gamma_brings_the_penalties_into_their_band(slope):
 
 def test_a_gamma_that_was_asked_for_stays():
     fixed = TrainingConfig(kimg=1.0, r1_gamma=2.0, r2_gamma=2.0)
-    controls = Controls(0.4)
+    controls = AdaptiveControls(0.4)
     controls.adapt(fixed, {"d_loss": 0.5, "r1_penalty": 1e3, "overfit": 0.0}, kimg=2.0)
     assert controls.shown(fixed)["gamma"] == 2.0

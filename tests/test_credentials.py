@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from imagen_model.cli import main
-from imagen_model.credentials import CHUNK, Signer, read_credentials
-from imagen_model.grid import save_png
-from imagen_model.provenance import png_info, read_facts
+from imagen_model.storage.credentials import CHUNK, Signer, read_credentials
+from imagen_model.storage.images import save_png
+from imagen_model.storage.provenance import png_info, read_facts
 
 pytest.importorskip("c2pa", reason="Content Credentials need the extra credentials (c2pa-python)")
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from imagen_model.cli import main
-from imagen_model.data.folder import read_samples
+from imagen_model.data.folder import read_items
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,7 +37,7 @@ def scaled(folder: Path, out: Path, resolution: int = 16) -> dict[str, np.ndarra
         imagen("data", "folder", "--source", folder, "--out", out, "--resolution", resolution) == 0
     )
     result = {}
-    for sample in read_samples(out):
+    for sample in read_items(out):
         with Image.open(sample.path) as image:
             result[sample.text] = np.asarray(image.convert("RGBA")).astype(int)
     return result
@@ -181,7 +181,7 @@ def test_a_picture_of_30000_pixels_takes_little_memory_or_is_named(tmp_path):
     kilobytes = int(done.stdout.split("grew ")[1].split()[0])
     assert kilobytes < 200_000
     arrays = []
-    for sample in read_samples(tmp_path / "out"):
+    for sample in read_items(tmp_path / "out"):
         with Image.open(sample.path) as image:
             arrays.append(np.asarray(image).astype(int))
     assert abs(arrays[1][5, 5, 0] - 200) < 5 and abs(arrays[1][5, 28, 0] - 20) < 5
@@ -223,9 +223,9 @@ def test_captions_in_every_script_arrive_whole(tmp_path, capsys, kind):
         for name, text in rows:
             encoding = "utf-16" if kind == "utf16" else "utf-8"
             (folder / name).with_suffix(".txt").write_bytes(text.encode(encoding))
-    assert [s.text for s in read_samples(folder)] == CAPTIONS
+    assert [s.text for s in read_items(folder)] == CAPTIONS
     assert prepared(folder, tmp_path) == 0
-    assert [s.text for s in read_samples(tmp_path / "out")] == CAPTIONS
+    assert [s.text for s in read_items(tmp_path / "out")] == CAPTIONS
     out = capsys.readouterr().out
     assert "7 with captions" in out and "all there, 4 in scripts of which" in out
 
@@ -273,7 +273,7 @@ def test_keywords_may_be_a_list_or_a_line(tmp_path):
     pictures_in(tmp_path / "a", 2)
     text = 'file_name,text,keywords,weight\n0.png,an apple,"fruit, red",\n1.png,,,2\n'
     (tmp_path / "a" / "metadata.csv").write_text(text)
-    first, second = read_samples(tmp_path / "a")
+    first, second = read_items(tmp_path / "a")
     assert first.keywords == ("fruit", "red") and first.weight == 1
     assert (second.text, second.keywords, second.weight) == ("", (), 2)
 

@@ -16,7 +16,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
 
 from imagen_model.cli import main
-from imagen_model.data.dicom import read_frames
+from imagen_model.data.prepare.dicom import read_frames
 
 CT, MR = Path(get_testdata_file("CT_small.dcm")), Path(get_testdata_file("MR_small.dcm"))
 ABDOMEN = Path(get_testdata_file("examples_overlay.dcm"))  # MR, 12 bits, two windows

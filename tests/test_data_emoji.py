@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imagen_model.data import emoji
-from imagen_model.data.emoji import (
+from imagen_model.data.folder import read_items
+from imagen_model.data.prepare import emoji
+from imagen_model.data.prepare.emoji import (
     STYLES,
     build_emoji,
     hexcode_of,
@@ -17,13 +18,12 @@ from imagen_model.data.emoji import (
     open_picture,
     read_concepts,
 )
-from imagen_model.data.folder import read_samples
 
 HELD_OUT = {("1F602", "noto"), ("1F355", "fluent-3d"), ("1F40C", "twemoji")}
 
 
 def test_the_held_out_pairs_are_those_of_the_rule(emoji_folder):
-    assert {(s.base, s.style) for s in read_samples(emoji_folder, split="test")} == HELD_OUT
+    assert {(s.base, s.style) for s in read_items(emoji_folder, split="test")} == HELD_OUT
 
 
 def test_the_rule_is_a_twentieth_of_all_pairs_and_knows_only_names():
@@ -36,26 +36,26 @@ def test_the_rule_is_a_twentieth_of_all_pairs_and_knows_only_names():
 
 
 def test_train_and_test_share_no_pair_and_no_picture(emoji_folder):
-    train, test = (read_samples(emoji_folder, split=split) for split in ("train", "test"))
+    train, test = (read_items(emoji_folder, split=split) for split in ("train", "test"))
     assert not {(s.base, s.style) for s in train} & {(s.base, s.style) for s in test}
     files = [{hashlib.sha256(s.path.read_bytes()).digest() for s in part} for part in (train, test)]
     assert not files[0] & files[1]
 
 
 def test_every_held_out_concept_trains_in_other_styles(emoji_folder):
-    trained = {s.base for s in read_samples(emoji_folder)}
+    trained = {s.base for s in read_items(emoji_folder)}
     assert {base for base, _ in HELD_OUT} <= trained
 
 
 def test_skin_tones_follow_their_emoji(emoji_folder, monkeypatch, emoji_sources, tmp_path):
-    hands = [s for s in read_samples(emoji_folder) if s.base == "1F44B" and s.style == "noto"]
+    hands = [s for s in read_items(emoji_folder) if s.base == "1F44B" and s.style == "noto"]
     assert {s.hexcode for s in hands} == {"1F44B", "1F44B-1F3FB", "1F44B-1F3FF"}
     # whatever the rule holds out, it takes all tones of a hand together
     monkeypatch.setattr(
         emoji, "is_held_out", lambda base, style: (base, style) == ("1F44B", "noto")
     )
     build_emoji(tmp_path / "out", resolution=32, source=emoji_sources)
-    held = read_samples(tmp_path / "out", split="test")
+    held = read_items(tmp_path / "out", split="test")
     assert {s.hexcode for s in held} == {"1F44B", "1F44B-1F3FB", "1F44B-1F3FF"}
 
 
@@ -107,7 +107,7 @@ def test_two_builds_are_the_same(emoji_folder, emoji_sources, tmp_path):
 
 
 def test_pictures_have_the_size_names_and_words_of_their_emoji(emoji_folder):
-    samples = {(s.hexcode, s.style): s for s in read_samples(emoji_folder)}
+    samples = {(s.hexcode, s.style): s for s in read_items(emoji_folder)}
     assert len(samples) == 53
     apple = samples["1F34E", "fluent-flat"]
     assert apple.text == "red apple"

@@ -8,16 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from imagen_model.data.folder import (
-    PictureSet,
-    Sample,
-    build_folder,
-    fit_picture,
-    load_pictures,
-    premultiplied,
-    read_picture,
-    read_samples,
-)
+from imagen_model.data.dataset import InMemoryDataset, load_pictures
+from imagen_model.data.folder import read_items
+from imagen_model.data.image_reader import fit_picture, premultiplied, read_picture
+from imagen_model.data.item import Item
+from imagen_model.data.prepare.folder import build_folder
 
 
 def picture(path, colour=(200, 30, 40), size=(20, 20), mode="RGB", **options):
@@ -43,8 +38,8 @@ def test_metadata_says_what_is_known(tmp_path):
         "",
         {"file_name": "sub/a.png", "hexcode": "1F511", "weight": 0.5, "text": None},
     )
-    first, second = read_samples(tmp_path)
-    assert first == Sample(tmp_path / "sub" / "a.png", "café", ("x", "y"), "noto")
+    first, second = read_items(tmp_path)
+    assert first == Item(tmp_path / "sub" / "a.png", "café", ("x", "y"), "noto")
     assert (second.text, second.base, second.weight) == ("", "1F511", 0.5)
 
 
@@ -52,43 +47,43 @@ def test_text_files_beside_pictures_are_captions(tmp_path):
     picture(tmp_path / "a.png")
     (tmp_path / "a.txt").write_text("  a red square\n", encoding="utf-8")
     picture(tmp_path / "b.png")
-    assert [s.text for s in read_samples(tmp_path)] == ["a red square", ""]
+    assert [s.text for s in read_items(tmp_path)] == ["a red square", ""]
 
 
 def test_class_folders_are_captions(tmp_path):
     picture(tmp_path / "red_apple" / "1.jpg")
     picture(tmp_path / "green-apple" / "1.WEBP")
-    assert [s.text for s in read_samples(tmp_path)] == ["green apple", "red apple"]
+    assert [s.text for s in read_items(tmp_path)] == ["green apple", "red apple"]
 
 
 def test_a_text_file_goes_before_the_class_folder(tmp_path):
     picture(tmp_path / "apples" / "1.png")
     (tmp_path / "apples" / "1.txt").write_text("the first apple")
-    assert [s.text for s in read_samples(tmp_path)] == ["the first apple"]
+    assert [s.text for s in read_items(tmp_path)] == ["the first apple"]
 
 
 def test_bare_pictures_have_no_words(tmp_path):
     picture(tmp_path / "b.png")
     picture(tmp_path / "a.gif", colour=3, mode="P")
     (tmp_path / "notes.md").write_text("not a picture")
-    assert read_samples(tmp_path) == [Sample(tmp_path / "a.gif"), Sample(tmp_path / "b.png")]
+    assert read_items(tmp_path) == [Item(tmp_path / "a.gif"), Item(tmp_path / "b.png")]
 
 
 def test_a_split_is_read_where_there_is_one(tmp_path):
     picture(tmp_path / "train" / "a.png")
     picture(tmp_path / "test" / "b.png")
-    assert [s.path.name for s in read_samples(tmp_path)] == ["a.png"]
-    assert [s.path.name for s in read_samples(tmp_path, split="test")] == ["b.png"]
+    assert [s.path.name for s in read_items(tmp_path)] == ["a.png"]
+    assert [s.path.name for s in read_items(tmp_path, split="test")] == ["b.png"]
     with pytest.raises(ValueError, match="no split 'validation'"):
-        read_samples(tmp_path, split="validation")
+        read_items(tmp_path, split="validation")
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(ValueError, match=f"no pictures in {tmp_path}"):
-        read_samples(tmp_path)
+        read_items(tmp_path)
     with pytest.raises(ValueError, match="no folder"):
-        read_samples(tmp_path / "missing")
+        read_items(tmp_path / "missing")
 
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../secret.png"])
@@ -96,7 +91,7 @@ def test_a_path_that_leaves_the_folder_is_refused(tmp_path, name):
     picture(tmp_path / "secret.png")
     metadata(tmp_path / "set", {"file_name": name})
     with pytest.raises(ValueError, match=r"line 1: .* is outside"):
-        read_samples(tmp_path / "set")
+        read_items(tmp_path / "set")
 
 
 def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
@@ -104,7 +99,7 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
     metadata(tmp_path / "set", {"file_name": "a.png"})
     (tmp_path / "set" / "a.png").symlink_to(secret)
     with pytest.raises(ValueError, match="is outside"):
-        read_samples(tmp_path / "set")
+        read_items(tmp_path / "set")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +108,7 @@ def test_a_link_that_leaves_the_folder_is_refused(tmp_path):
 def test_a_bad_line_of_metadata_is_named(tmp_path, line):
     metadata(tmp_path, {"file_name": "a.png"}, line)
     with pytest.raises(ValueError, match=r"metadata\.jsonl line 2: expected a JSON object"):
-        read_samples(tmp_path)
+        read_items(tmp_path)
 
 
 # -- pictures -------------------------------------------------------------------------------------
@@ -127,12 +122,12 @@ def test_unreadable_pictures_are_skipped_and_listed(tmp_path, caplog):
     told = []
     with caplog.at_level(logging.WARNING):
         pictures = load_pictures(
-            read_samples(tmp_path),
+            read_items(tmp_path),
             resolution=8,
             channels=3,
             progress=lambda done, total: told.append((done, total)),
         )
-    assert [s.path.name for s in pictures.samples] == ["good.png"]
+    assert [s.path.name for s in pictures.items] == ["good.png"]
     assert len(pictures) == 1
     assert pictures.pixels.shape == (1, 3, 8, 8)
     names = ("broken.png", "empty.png", "text.jpg")
@@ -144,7 +139,7 @@ def test_unreadable_pictures_are_skipped_and_listed(tmp_path, caplog):
 def test_a_folder_of_unreadable_pictures_is_refused(tmp_path, caplog):
     (tmp_path / "a.png").write_text("no")
     with pytest.raises(ValueError, match=r"none of 1 pictures could be read; the first: .*a\.png"):
-        load_pictures(read_samples(tmp_path), resolution=8, channels=3)
+        load_pictures(read_items(tmp_path), resolution=8, channels=3)
 
 
 def test_a_photo_is_turned_as_its_camera_was_held(tmp_path):
@@ -208,7 +203,7 @@ def test_rgb_is_not_multiplied():
 
 def test_batches_are_floats_from_minus_one_to_one(tmp_path):
     pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).view(3, 1, 1, 1)
-    pictures = PictureSet([Sample(tmp_path)] * 3, pixels)
+    pictures = InMemoryDataset([Item(tmp_path)] * 3, pixels)
     batch = pictures.batch(torch.tensor([1, 0, 2]))
     assert batch.flatten().tolist() == pytest.approx([1, -1, -0.6])
 
@@ -216,34 +211,34 @@ def test_batches_are_floats_from_minus_one_to_one(tmp_path):
 def test_an_opaque_set_loses_its_alpha_and_another_keeps_it(tmp_path):
     pixels = torch.full((2, 4, 4, 4), 255, dtype=torch.uint8)
     pixels[0, 0] = 40  # some colour
-    samples = [Sample(tmp_path)] * 2
-    assert PictureSet(samples, pixels.clone()).with_fewest_channels().pixels.shape[1] == 3
+    samples = [Item(tmp_path)] * 2
+    assert InMemoryDataset(samples, pixels.clone()).with_fewest_channels().pixels.shape[1] == 3
     pixels[1, 3, 0, 0] = 254
-    assert PictureSet(samples, pixels).with_fewest_channels().pixels.shape[1] == 4
+    assert InMemoryDataset(samples, pixels).with_fewest_channels().pixels.shape[1] == 4
 
 
 def test_a_grey_set_has_one_channel_and_a_touch_of_colour_is_kept(tmp_path):
     pixels = torch.arange(32, dtype=torch.uint8).view(2, 1, 4, 4)
-    samples = [Sample(tmp_path)] * 2
+    samples = [Item(tmp_path)] * 2
     for channels in (1, 3):
-        grey = PictureSet(samples, pixels.repeat(1, channels, 1, 1)).with_fewest_channels()
+        grey = InMemoryDataset(samples, pixels.repeat(1, channels, 1, 1)).with_fewest_channels()
         assert torch.equal(grey.pixels, pixels)
     coloured = pixels.repeat(1, 3, 1, 1)
     coloured[1, 2, 0, 0] += 1
-    assert PictureSet(samples, coloured).with_fewest_channels().channels == 3
+    assert InMemoryDataset(samples, coloured).with_fewest_channels().channels == 3
 
 
 def test_the_fingerprint_names_the_pictures_in_any_order(tmp_path):
     pixels = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2)
-    samples = [Sample(tmp_path)] * 2
-    one = PictureSet(samples, pixels).fingerprint()
-    assert PictureSet(samples, pixels.flip(0)).fingerprint() == one
-    assert PictureSet(samples, pixels + 1).fingerprint() != one
+    samples = [Item(tmp_path)] * 2
+    one = InMemoryDataset(samples, pixels).content_hash()
+    assert InMemoryDataset(samples, pixels.flip(0)).content_hash() == one
+    assert InMemoryDataset(samples, pixels + 1).content_hash() != one
 
 
 def test_styles_are_those_of_the_samples(tmp_path):
-    samples = [Sample(tmp_path, style=style) for style in ("b", "", "a", "b")]
-    assert PictureSet(samples, torch.zeros(4, 3, 2, 2)).styles == ("a", "b")
+    samples = [Item(tmp_path, style=style) for style in ("b", "", "a", "b")]
+    assert InMemoryDataset(samples, torch.zeros(4, 3, 2, 2)).styles == ("a", "b")
 
 
 # -- building -------------------------------------------------------------------------------------
@@ -260,8 +255,8 @@ def test_a_built_folder_reads_back_with_its_captions(tmp_path):
     (reason,) = manifest["skipped"]
     assert "2.png" in reason
     assert json.loads((out / "manifest.json").read_text()) == manifest
-    pictures = load_pictures(read_samples(out), resolution=16, channels=4)
-    assert [s.text for s in pictures.samples] == ["key", "red apple"]
+    pictures = load_pictures(read_items(out), resolution=16, channels=4)
+    assert [s.text for s in pictures.items] == ["key", "red apple"]
     assert pictures.pixels[0, :, 8, 8].tolist() == [5, 10, 15, 128]
 
 

@@ -7,12 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from imagen_model import grid
 from imagen_model.cli import main
-from imagen_model.data import labelled
-from imagen_model.data.folder import load_pictures, read_samples
-from imagen_model.data.labelled import append_labelled, chosen, folder_state, label_folder
-from imagen_model.files import sha256_of
+from imagen_model.data.dataset import load_pictures
+from imagen_model.data.folder import read_items
+from imagen_model.data.prepare import labelled
+from imagen_model.data.prepare.labelled import append_labelled, chosen, folder_state, label_folder
+from imagen_model.storage import images as grid
+from imagen_model.storage.files import sha256_of
 
 
 def pictures_of(n: int, generator: torch.Generator, channels: int = 3) -> torch.Tensor:
@@ -34,7 +35,7 @@ def test_what_is_written_is_read_back_exactly(tmp_path, generator):
     written = append_labelled(tmp_path, pictures, ["Red apple", "snail", "Red apple"], style="noto")
     names = [path.relative_to(tmp_path / "train").as_posix() for path in written]
     assert names == ["red_apple/0000000.png", "snail/0000000.png", "red_apple/0000001.png"]
-    samples = read_samples(tmp_path)
+    samples = read_items(tmp_path)
     assert [s.path for s in samples] == written
     assert [s.text for s in samples] == ["Red apple", "snail", "Red apple"]
     assert {s.style for s in samples} == {"noto"}
@@ -53,7 +54,7 @@ def test_batches_are_appended_and_nothing_is_overwritten(tmp_path, generator):
     second = append_labelled(tmp_path, pictures_of(2, generator), ["flag"])
     assert [path.name for path in second] == ["0000002.png", "0000003.png"]
     assert [path.read_bytes() for path in first] == before
-    assert [s.path for s in read_samples(tmp_path)] == first + second
+    assert [s.path for s in read_items(tmp_path)] == first + second
 
 
 def test_a_deleted_picture_s_number_below_the_last_is_not_used_again(tmp_path, generator):
@@ -101,7 +102,7 @@ def test_a_label_is_one_plain_folder(label, folder):
 
 def test_a_label_called_train_is_a_label_like_others(tmp_path, generator):
     written = append_labelled(tmp_path, pictures_of(2, generator), ["train", "ship"])
-    assert [s.path for s in read_samples(tmp_path)] == written
+    assert [s.path for s in read_items(tmp_path)] == written
 
 
 def test_a_folder_of_other_pictures_is_left_alone(tmp_path, generator):
@@ -126,7 +127,7 @@ def test_a_model_trains_on_it(tmp_path, generator, capsys):
 
 
 def test_the_limit_takes_the_first_and_a_seed_shuffles(emoji_folder):
-    samples = read_samples(emoji_folder)
+    samples = read_items(emoji_folder)
     assert chosen(samples, 5) == samples[:5]
     assert chosen(samples, 10_000) == samples
     shuffled = [chosen(samples, 5, shuffle_seed=seed) for seed in (0, 0, 1)]

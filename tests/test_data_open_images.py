@@ -12,8 +12,8 @@ from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from imagen_model.cli import main
-from imagen_model.data import open_images
-from imagen_model.data.folder import read_samples
+from imagen_model.data.folder import read_items
+from imagen_model.data.prepare import open_images
 
 IDS = [f"{i:016x}" for i in range(0xA0, 0xA6)]
 OGG = b"OggS\x00\x02 not really a voice"
@@ -116,7 +116,7 @@ def test_pictures_words_and_voices_come_together(source, tmp_path, capsys):
     for key, sample in samples.items():
         assert sample["jpg"] == (source / "images" / "train" / f"{key}.jpg").read_bytes()
     assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "shard-000000.tar"]
-    assert [s.text for s in read_samples(out)] == [facts[key]["text"] for key in IDS]
+    assert [s.text for s in read_items(out)] == [facts[key]["text"] for key in IDS]
     run = ("train", out, "--out", tmp_path / "run", "--kimg", 1, "--batch", 2, "--dry-run")
     assert main([str(word) for word in run]) == 0
     assert "6, 4 with captions" in capsys.readouterr().out

@@ -11,8 +11,9 @@ import torch
 from PIL import Image, ImageFilter
 
 from imagen_model.cli import main
-from imagen_model.data.folder import load_pictures, read_samples
-from imagen_model.data.survey import Looks, describe_captions, near_duplicates
+from imagen_model.data.dataset import load_pictures
+from imagen_model.data.folder import read_items
+from imagen_model.data.statistics import Fingerprints, describe_captions, near_duplicates
 
 
 def drawing(seed: int, side: int = 120) -> Image.Image:
@@ -32,10 +33,10 @@ def folder(tmp_path):
 
 
 def duplicates(folder) -> dict[str, str]:
-    samples = read_samples(folder)
+    samples = read_items(folder)
     pictures = load_pictures(samples, resolution=32, channels=3)
     names = [s.path.name for s in samples]
-    found = near_duplicates(pictures.looks())
+    found = near_duplicates(pictures.fingerprints())
     return {names[later]: names[first] for later, first in found.items()}
 
 
@@ -66,9 +67,9 @@ def test_every_copy_of_many_counts_once(folder):
 
 
 def test_skin_tones_of_an_emoji_are_no_copies(emoji_pictures):
-    samples = emoji_pictures.samples
+    samples = emoji_pictures.items
     tones = {i for i, s in enumerate(samples) if s.hexcode != s.base}
-    assert tones and not tones & near_duplicates(emoji_pictures.looks()).keys()
+    assert tones and not tones & near_duplicates(emoji_pictures.fingerprints()).keys()
 
 
 def test_fourteen_thousand_pictures_take_seconds():
@@ -76,15 +77,15 @@ def test_fourteen_thousand_pictures_take_seconds():
     pixels = torch.randint(0, 256, (7000, 4, 32, 32), generator=generator, dtype=torch.uint8)
     pixels = torch.cat([pixels, pixels])
     started = time.process_time()
-    found = near_duplicates(Looks.of(pixels))
+    found = near_duplicates(Fingerprints.of(pixels))
     assert time.process_time() - started < 10  # 98 million pairs one by one would take minutes
     assert found == {i + 7000: i for i in range(7000)}
 
 
 def test_a_blank_set_is_one_picture_many_times():
-    found = near_duplicates(Looks.of(torch.full((50, 3, 16, 16), 255, dtype=torch.uint8)))
+    found = near_duplicates(Fingerprints.of(torch.full((50, 3, 16, 16), 255, dtype=torch.uint8)))
     assert set(found) == set(range(1, 50))
-    one = near_duplicates(Looks.of(torch.zeros(1, 1, 16, 16, dtype=torch.uint8)))
+    one = near_duplicates(Fingerprints.of(torch.zeros(1, 1, 16, 16, dtype=torch.uint8)))
     assert one == {}
 
 

@@ -15,11 +15,14 @@ from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from imagen_model.cli import main
-from imagen_model.conditioning.text import text_encoder_hash
-from imagen_model.data import captions, stream
-from imagen_model.data.folder import PictureSet, load_pictures, read_samples
-from imagen_model.data.stream import StreamedSet, Survey, open_pictures
-from imagen_model.training.loop import EpochOrder, Trainer
+from imagen_model.conditioning.minilm import text_encoder_hash
+from imagen_model.data import captions
+from imagen_model.data import streaming as stream
+from imagen_model.data.dataset import InMemoryDataset, load_pictures
+from imagen_model.data.folder import read_items
+from imagen_model.data.streaming import StreamedDataset, Survey, open_pictures
+from imagen_model.training.schedule import EpochOrder
+from imagen_model.training.trainer import Trainer
 
 
 def imagen(*words: object) -> int:
@@ -68,7 +71,7 @@ def no_memory(monkeypatch) -> None:
 def test_the_library_reads_what_we_write(emoji_folder, tmp_path, capsys):
     assert imagen("data", "shards", emoji_folder, "--out", tmp_path / "out") == 0
     assert "53 pictures, 53 with captions, 1 shards" in capsys.readouterr().out
-    samples = read_samples(emoji_folder)
+    samples = read_items(emoji_folder)
     read = library_reads([tmp_path / "out" / "shard-000000.tar"])
     assert len(read) == len(samples) == 53
     for sample, row in zip(samples, read, strict=True):
@@ -80,11 +83,11 @@ def test_the_library_reads_what_we_write(emoji_folder, tmp_path, capsys):
 
 def test_we_read_what_the_library_writes(emoji_folder, shards):
     assert len(list(shards.glob("*.tar"))) == 3
-    ours, theirs = read_samples(shards), read_samples(emoji_folder)
+    ours, theirs = read_items(shards), read_items(emoji_folder)
     assert [s.facts() for s in ours] == [s.facts() for s in theirs]
     one, other = (load_pictures(s, resolution=32, channels=4) for s in (ours, theirs))
     assert torch.equal(one.pixels, other.pixels)
-    assert one.fingerprint() == other.fingerprint()
+    assert one.content_hash() == other.content_hash()
 
 
 def test_shards_of_other_tools_are_read_with_their_captions(tmp_path):
@@ -98,7 +101,7 @@ def test_shards_of_other_tools_are_read_with_their_captions(tmp_path):
         writer.write({"__key__": "a/1", "JPEG": jpg, "json": b'{"caption": "a red square"}'})
         writer.write({"__key__": "a/2", "json": b'{"text": "no picture"}'})
         writer.write({"__key__": "a/3", "webp": jpg, "mask.png": b"something else"})
-    samples = read_samples(tmp_path)
+    samples = read_items(tmp_path)
     assert [s.text for s in samples] == ["甲骨文", "a red square", ""]
     assert len(load_pictures(samples, resolution=8, channels=3)) == 3
 
@@ -145,7 +148,7 @@ def seen(monkeypatch) -> list[tuple[list[int], str]]:
 
         return record
 
-    for kind in (PictureSet, StreamedSet):
+    for kind in (InMemoryDataset, StreamedDataset):
         monkeypatch.setattr(kind, "batch", recorded(kind.batch))
     return batches
 
@@ -163,7 +166,7 @@ def test_a_streamed_run_stopped_and_resumed_sees_what_an_uninterrupted_one_in_me
     step = Trainer.step
 
     def stopping(trainer):
-        assert isinstance(trainer.pictures, StreamedSet)
+        assert isinstance(trainer.dataset, StreamedDataset)
         if trainer.progress.cur_nimg == 16:
             raise KeyboardInterrupt
         return step(trainer)
@@ -185,7 +188,7 @@ def test_a_streamed_run_stopped_and_resumed_sees_what_an_uninterrupted_one_in_me
 def test_what_was_found_is_not_used_for_other_captions_or_other_files(
     shards, emoji_folder, tmp_path, monkeypatch
 ):
-    samples = read_samples(shards)
+    samples = read_items(shards)
     options = {"resolution": 32, "channels": 4}
     no_memory(monkeypatch)
     first = open_pictures(samples, **options)
@@ -193,8 +196,8 @@ def test_what_was_found_is_not_used_for_other_captions_or_other_files(
     assert Survey.kept(tmp_path / stream.SURVEY, samples, **options) is not None
     assert Survey.kept(tmp_path / stream.SURVEY, samples[1:], **options) is None
     assert Survey.kept(tmp_path / stream.SURVEY, samples, resolution=64, channels=4) is None
-    assert Survey.kept(tmp_path / stream.SURVEY, read_samples(emoji_folder), **options) is None
-    sampler = captions.CaptionSampler(first.samples, first.styles)
+    assert Survey.kept(tmp_path / stream.SURVEY, read_items(emoji_folder), **options) is None
+    sampler = captions.CaptionSampler(first.items, first.styles)
     sampler.save(tmp_path)
     path = tmp_path / captions.ENCODED
     kept = captions.EncodedTexts.kept(path, sampler.texts, text_encoder_hash())
@@ -216,7 +219,7 @@ def test_a_streamed_set_is_told_of_like_one_in_memory(tmp_path, monkeypatch):
     (source / "9.png").write_bytes((source / "0.png").read_bytes())
     (source / "broken.png").write_text("no")
     options = {"resolution": 32, "channels": 4}
-    samples = read_samples(tmp_path / "source")
+    samples = read_items(tmp_path / "source")
     memory = open_pictures(samples, **options).with_fewest_channels()
     train = ("train", tmp_path / "source", "--out", tmp_path / "run", "--kimg", 1, "--batch", 2)
 
@@ -228,9 +231,9 @@ def test_a_streamed_set_is_told_of_like_one_in_memory(tmp_path, monkeypatch):
     told = plan()
     no_memory(monkeypatch)
     streamed = open_pictures(samples, **options).with_fewest_channels()
-    assert isinstance(memory, PictureSet) and isinstance(streamed, StreamedSet)
+    assert isinstance(memory, InMemoryDataset) and isinstance(streamed, StreamedDataset)
     assert memory.channels == streamed.channels == 1
-    assert memory.fingerprint() == streamed.fingerprint()
+    assert memory.content_hash() == streamed.content_hash()
     assert memory.skipped == streamed.skipped and len(streamed) == 10
     assert memory.sides.tolist() == streamed.sides.tolist()
     index = torch.tensor([3, 3, 0])

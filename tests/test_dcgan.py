@@ -7,7 +7,7 @@ from torch import nn
 import imagen_model as im
 from imagen_model.cli import main
 from imagen_model.config import ModelConfig, dcgan, preset
-from imagen_model.networks import Networks
+from imagen_model.networks.networks import Networks
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import torch
 from conftest import tiny_model_config
 
 from imagen_model.config import DiscriminatorConfig
-from imagen_model.discriminator import Bottleneck, Judgement, Trunk
-from imagen_model.features import as_rgb, lite0
-from imagen_model.networks import Networks
+from imagen_model.networks.discriminator import Bottleneck, DiscriminatorOutput, Trunk
+from imagen_model.networks.efficientnet import as_rgb, lite0
+from imagen_model.networks.networks import Networks
 from imagen_model.training.losses import hinge_d
 
 
-def judged(networks: Networks, pictures: torch.Tensor) -> Judgement:
+def judged(networks: Networks, pictures: torch.Tensor) -> DiscriminatorOutput:
     return networks.discriminator(pictures, lite0()(as_rgb(pictures)))
 
 
@@ -115,13 +115,13 @@ def test_a_judgement_does_not_depend_on_the_rest_of_the_batch(tiny_networks, pic
 
 def test_realism_is_the_mean_over_patches_then_heads():
     heads = (torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[0.0, 0.0, 3.0]]]))
-    judgement = Judgement(heads, torch.zeros(1, 2, 4))
+    judgement = DiscriminatorOutput(heads, torch.zeros(1, 2, 4))
     assert judgement.realism().tolist() == [1.5]  # mean of 2 and 1
 
 
 def test_the_realism_map_lies_where_the_patches_lie():
     patches = torch.tensor([[[4.0, 0.0], [0.0, 0.0]]])
-    realism = Judgement((patches,), torch.zeros(1, 1, 4)).realism_map(32)
+    realism = DiscriminatorOutput((patches,), torch.zeros(1, 1, 4)).realism_map(32)
     assert realism.shape == (1, 32, 32)
     assert realism[0, 0, 0] == 4
     assert realism[0, 31, 31] == 0

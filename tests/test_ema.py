@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import tiny_model_config
 
-from imagen_model.networks import Networks
+from imagen_model.networks.networks import Networks
 from imagen_model.training.ema import Ema, halflife_images
 
 

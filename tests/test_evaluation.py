@@ -10,17 +10,19 @@ import torch
 import torch.nn.functional as F
 
 from imagen_model.data.captions import CaptionSampler
-from imagen_model.data.folder import PictureSet, Sample
-from imagen_model.evaluation import Glance, evaluate, report
-from imagen_model.evaluation.distances import frechet_distance, kernel_distance
-from imagen_model.evaluation.extractor import PACKAGE, Lite1, pixels_sha256
-from imagen_model.evaluation.neighbours import (
+from imagen_model.data.dataset import InMemoryDataset
+from imagen_model.data.item import Item
+from imagen_model.evaluation import evaluate as report
+from imagen_model.evaluation.density_coverage import (
     density_and_coverage,
     mean_pairwise_distance,
     memorisation_ratio,
 )
-from imagen_model.evaluation.report import auc
+from imagen_model.evaluation.distribution import frechet_distance, kernel_distance
+from imagen_model.evaluation.evaluate import auc, evaluate
+from imagen_model.evaluation.features import PACKAGE, Lite1, pixels_sha256
 from imagen_model.evaluation.retrieval import Retrieval, retrieve
+from imagen_model.evaluation.training_metrics import TrainingMetrics
 
 
 def unit(*degrees: float) -> torch.Tensor:
@@ -243,7 +245,7 @@ class Copyist(torch.nn.Module):
 
 
 def test_a_glance_tells_a_copyist_from_noise(emoji_pictures, emoji_captions):
-    glance = Glance(emoji_pictures, emoji_captions, num=40)
+    glance = TrainingMetrics(emoji_pictures, emoji_captions, num=40)
     real = emoji_pictures.batch(glance.index)
     copied, noise = glance(Copyist(real, 0.0)), glance(Copyist(real, 1.0))
     assert copied["retrieval_r1"] == 1.0
@@ -253,7 +255,7 @@ def test_a_glance_tells_a_copyist_from_noise(emoji_pictures, emoji_captions):
 
 
 def test_a_glance_without_captions_says_nothing_of_them(emoji_pictures):
-    samples = [Sample(s.path) for s in emoji_pictures.samples]
-    pictures = PictureSet(samples, emoji_pictures.pixels)
-    glance = Glance(pictures, CaptionSampler(samples, ()), num=20)
+    samples = [Item(s.path) for s in emoji_pictures.items]
+    pictures = InMemoryDataset(samples, emoji_pictures.pixels)
+    glance = TrainingMetrics(pictures, CaptionSampler(samples, ()), num=20)
     assert glance(Copyist(pictures.batch(glance.index), 0.0)).keys() == {"kid_lite1"}

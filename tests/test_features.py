@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from imagen_model.features import (
+from imagen_model.networks.efficientnet import (
     LEVEL_CHANNELS,
     REPEATS,
     STAGES,

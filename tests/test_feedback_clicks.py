@@ -2,7 +2,7 @@
 
 import pytest
 
-from imagen_model.feedback.clicks import ratings_of
+from imagen_model.feedback.rating_syntax import parse_ratings
 from imagen_model.feedback.store import Picture
 
 BATCH = [Picture("m", seed) for seed in range(4)]
@@ -12,7 +12,7 @@ def said(clicks: str) -> list[tuple]:
     """(kind, seed, value or the loser's seed) of each rating."""
     return [
         (r.kind, r.picture.seed, r.value if r.other is None else r.other.seed)
-        for r in ratings_of(clicks, BATCH)
+        for r in parse_ratings(clicks, BATCH)
     ]
 
 
@@ -46,4 +46,4 @@ def test_the_best_wins_against_every_other(clicks):
 )
 def test_what_can_not_be_read_is_named(clicks, words):
     with pytest.raises(ValueError, match=words):
-        ratings_of(clicks, BATCH)
+        parse_ratings(clicks, BATCH)

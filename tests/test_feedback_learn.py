@@ -13,9 +13,9 @@ from torch import Tensor
 import imagen_model as im
 from imagen_model.checkpoint import save_checkpoint
 from imagen_model.config import dcgan
-from imagen_model.features import lite0_hash
+from imagen_model.feedback import ab_test as trial
+from imagen_model.feedback import finetune as tune
 from imagen_model.feedback import learn as learn_module
-from imagen_model.feedback import trial, tune
 from imagen_model.feedback.adapter import (
     Adapter,
     apply_adapter,
@@ -32,7 +32,7 @@ from imagen_model.feedback.reward import (
     Reward,
     contradictions,
     enough_for,
-    eye_of,
+    feature_extractor,
     fit_logistic,
     fit_reward,
     newton,
@@ -40,7 +40,8 @@ from imagen_model.feedback.reward import (
 )
 from imagen_model.feedback.reward import _complaints as complaints_on
 from imagen_model.feedback.store import Picture, Rating
-from imagen_model.networks import Networks
+from imagen_model.networks.efficientnet import lite0_hash
+from imagen_model.networks.networks import Networks
 
 CAPTIONS = ["red apple", "rocket", "cat face", "key", "house", "blue heart"]
 
@@ -83,7 +84,7 @@ def rated(model: im.Model, count: int, taste=filled, *, keep: bool = True) -> li
 def own(tiny_model) -> Tensor:
     """Views of pictures that the tiny model draws."""
     drawn = tiny_model.sample(CAPTIONS, seeds=range(12))
-    return views(drawn, eye_of(tiny_model))
+    return views(drawn, feature_extractor(tiny_model))
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +188,7 @@ def test_a_reward_of_few_ratings_knows_new_pictures(tiny_model, own):
     fit = fit_reward(tiny_model, rated(tiny_model, 24), own)
     assert (fit.thumbs, fit.pairs) == (12, 12) and fit.accuracy > 0.6
     new = tiny_model.sample(["sun", "dog", "tree"], seeds=range(900, 920))
-    liked = fit.reward(views(new, eye_of(tiny_model)))
+    liked = fit.reward(views(new, feature_extractor(tiny_model)))
     assert torch.corrcoef(torch.stack([liked, filled(new)]))[0, 1] > 0.5
     torch.testing.assert_close(fit.reward(own).std(), torch.tensor(1.0))
 

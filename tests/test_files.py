@@ -4,13 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from imagen_model.files import (
-    checked_sha256,
-    dequantized,
-    quantized,
-    sha256_of,
-    write_atomically,
-)
+from imagen_model.storage.files import checked_sha256, sha256_of, write_atomically
+from imagen_model.storage.int8 import dequantized, quantized
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path):

@@ -4,11 +4,11 @@ import pytest
 import torch
 from conftest import tiny_model_config
 
-from imagen_model.conditioning import Condition
+from imagen_model.condition import Condition
 from imagen_model.config import preset
-from imagen_model.generator import Tail
-from imagen_model.networks import Networks
-from imagen_model.sampling import random_latent
+from imagen_model.inference.latent import random_latent
+from imagen_model.networks.generator import Tail
+from imagen_model.networks.networks import Networks
 
 
 def random_condition(networks: Networks, n: int, generator: torch.Generator) -> Condition:

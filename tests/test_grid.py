@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 import imagen_model as im
-from imagen_model.data.folder import premultiplied
-from imagen_model.grid import LABEL_PX, contact_sheet, save_png
+from imagen_model.data.image_reader import premultiplied
+from imagen_model.storage.contact_sheet import LABEL_PX, contact_sheet
+from imagen_model.storage.images import save_png
 
 
 def rgba(*values01: float) -> torch.Tensor:

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import imagen_model as im
-from imagen_model.training.guard import (
+from imagen_model.training.divergence import (
     MAX_GAP,
     MAX_RETURNS,
     PATIENCE,
     DivergenceError,
-    Guard,
+    DivergenceGuard,
     relative_diversity,
     trouble,
 )
@@ -33,7 +33,7 @@ def network():
 
 @pytest.fixture
 def guard(network):
-    return Guard({"net": network}, {"adam": torch.optim.Adam(network.parameters())})
+    return DivergenceGuard({"net": network}, {"adam": torch.optim.Adam(network.parameters())})
 
 
 def test_trouble_is_named():

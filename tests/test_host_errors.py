@@ -19,7 +19,7 @@ from every_node import (
     write_model,
 )
 
-from imagen_model.data.folder import read_samples
+from imagen_model.data.folder import read_items
 
 pytestmark = pytest.mark.comfyui
 HALF = "\ud800"  # of a surrogate pair: JSON can carry it, text cannot
@@ -186,7 +186,7 @@ def test_every_node_takes_a_model_of_any_kind(host, model):
     shown = {f"{key}!": node(host, "PreviewAny", source=[key, 0]) for key in wanted}
     outputs = host.run(needed(nodes | shown, *shown))
     assert outputs.keys() >= shown.keys()
-    assert len(read_samples(host.base / "output" / "sets" / model)) == 2
+    assert len(read_items(host.base / "output" / "sets" / model)) == 2
 
 
 @pytest.mark.parametrize(

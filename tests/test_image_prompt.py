@@ -11,23 +11,23 @@ from conftest import tiny_model_config
 import imagen_model as im
 from imagen_model.conditioning.image import BATCH, squared
 from imagen_model.config import COND_DIM
-from imagen_model.data.folder import PictureSet
-from imagen_model.features import lite0_hash
-from imagen_model.networks import Networks
+from imagen_model.data.dataset import InMemoryDataset
+from imagen_model.networks.efficientnet import lite0_hash
+from imagen_model.networks.networks import Networks
 
 SHOWN, ASKED = "noto", "twemoji"  # the style of the prompts, and the one that is asked for
 CARD = {"lite0": lite0_hash()}
 
 
 @pytest.fixture(scope="module")
-def pairs(emoji_pictures: PictureSet) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+def pairs(emoji_pictures: InMemoryDataset) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     """Each concept's picture in SHOWN and in ASKED, [N, 4, 32, 32] in [-1, 1], and its caption."""
     rows: dict[str, dict[str, int]] = {}
-    for i, sample in enumerate(emoji_pictures.samples):
+    for i, sample in enumerate(emoji_pictures.items):
         if sample.hexcode == sample.base:
             rows.setdefault(sample.base, {})[sample.style] = i
     both = [row for row in rows.values() if {SHOWN, ASKED} <= row.keys()]
-    texts = [emoji_pictures.samples[row[SHOWN]].text for row in both]
+    texts = [emoji_pictures.items[row[SHOWN]].text for row in both]
     shown, asked = (
         emoji_pictures.batch(torch.tensor([row[style] for row in both])) for style in (SHOWN, ASKED)
     )

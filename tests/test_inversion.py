@@ -5,8 +5,8 @@ import torch
 
 import imagen_model as im
 from imagen_model.config import dcgan
-from imagen_model.inversion import invert
-from imagen_model.networks import Networks
+from imagen_model.inference.inversion import invert
+from imagen_model.networks.networks import Networks
 
 STEPS = 40
 

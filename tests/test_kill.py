@@ -27,19 +27,20 @@ torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 from conftest import tiny_model_config
 from imagen_model.data.captions import CaptionSampler
-from imagen_model.data.folder import load_pictures, read_samples
-from imagen_model.training import loop
-from imagen_model.training.config import TrainingConfig
-loop.SAVE_EVERY_SEC = 0.2
-pictures = load_pictures(read_samples(Path({data!r})), resolution=32, channels=4)
-trainer = loop.Trainer(
-    tiny_model_config(),
-    TrainingConfig(batch=8, kimg=2.4, lr=2e-3, warmup_kimg=0.1, tick_kimg=0.12, snapshot_kimg=0.4),
+from imagen_model.data.dataset import load_pictures
+from imagen_model.data.folder import read_items
+from imagen_model.training import trainer as module
+from imagen_model.training.config import RunConfig, TrainingConfig
+module.SAVE_EVERY_SEC = 0.2
+pictures = load_pictures(read_items(Path({data!r})), resolution=32, channels=4)
+training = TrainingConfig(
+    batch=8, kimg=2.4, lr=2e-3, warmup_kimg=0.1, tick_kimg=0.12, snapshot_kimg=0.4
+)
+trainer = module.Trainer(
+    RunConfig(tiny_model_config(), training, Path({run!r}), {{"name": "run"}}),
     pictures,
-    CaptionSampler(pictures.samples, pictures.styles),
-    Path({run!r}),
+    CaptionSampler(pictures.items, pictures.styles),
     device=torch.device("cpu"),
-    card={{"name": "run"}},
 )
 trainer.resume()
 print("ready", flush=True)

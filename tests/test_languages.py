@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from imagen_model.conditioning.languages import English, english_phrases, to_english
-from imagen_model.conditioning.text import encode_text, text_encoder
+from imagen_model.conditioning.minilm import text_encoder
+from imagen_model.conditioning.text import encode_text
 
 GOLDEN = Path(__file__).parent / "fixtures" / "golden_text.json"
 STYLES = ("fluent-3d", "fluent-flat", "noto", "twemoji")

@@ -9,9 +9,9 @@ from conftest import tiny_model_config
 
 import imagen_model as im
 from imagen_model.config import dcgan
-from imagen_model.latent import directions
-from imagen_model.networks import Networks
-from imagen_model.sampling import Latent
+from imagen_model.inference.directions import directions
+from imagen_model.inference.latent import Latent
+from imagen_model.networks.networks import Networks
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from test_audio import FILES, clip_of, said_in
 
 import imagen_model as im
-from imagen_model.conditioning.condition import combined
+from imagen_model.condition import combined
 
 STYLE, SHOWN = "fluent-3d", "noto"  # the style that is asked for, and that of the picture prompts
 DRAWS = 4

@@ -12,25 +12,23 @@ from conftest import tiny_model_config
 from PIL import Image
 
 from imagen_model.cli import main
-from imagen_model.conditioning.audio import hear, listener_hash
+from imagen_model.conditioning.audio import speech_recognizer_hash, transcribe
 from imagen_model.conditioning.image import encode_image, image_encoder_hash
-from imagen_model.conditioning.text import text_encoder
+from imagen_model.conditioning.minilm import text_encoder
 from imagen_model.data.captions import CaptionSampler
-from imagen_model.data.folder import (
-    File,
-    Sample,
-    build_folder,
-    load_pictures,
-    premultiplied,
-    read_picture,
-    read_samples,
-)
+from imagen_model.data.dataset import load_pictures
+from imagen_model.data.folder import read_items
+from imagen_model.data.image_reader import premultiplied, read_picture
+from imagen_model.data.item import File, Item
+from imagen_model.data.prepare.folder import build_folder
+from imagen_model.data.prepare.shards import build_shards
 from imagen_model.data.references import ENCODED
 from imagen_model.data.sound import read_sound
-from imagen_model.data.webdataset import build_shards
-from imagen_model.training.config import TrainingConfig
-from imagen_model.training.loop import Trainer
-from imagen_model.training.start import Choices, describe, keep_findings, prepare
+from imagen_model.training.config import RunConfig, TrainingConfig
+from imagen_model.training.options import TrainOptions
+from imagen_model.training.plan import describe
+from imagen_model.training.setup import prepare, save_cache
+from imagen_model.training.trainer import Trainer
 
 pytest.importorskip("soundfile")
 SPEECH = Path(__file__).parent / "fixtures" / "speech"
@@ -64,7 +62,7 @@ def data(tmp_path_factory, emoji_folder) -> Path:
 
 @pytest.fixture(scope="module")
 def sampler(data) -> CaptionSampler:
-    return CaptionSampler(read_samples(data), ())
+    return CaptionSampler(read_items(data), ())
 
 
 def shares(sampler: CaptionSampler, sample: int, generator) -> dict[str, float]:
@@ -98,14 +96,14 @@ def test_a_reference_picture_is_what_the_image_encoder_says(sampler, data):
 
 
 def test_a_recording_is_the_words_that_are_heard_in_it(sampler):
-    words = hear([read_sound(SPEECH / "red_apple.wav")])
+    words = transcribe([read_sound(SPEECH / "red_apple.wav")])
     _, _, pooled = text_encoder().encode(words)
     condition = sampler.captions(torch.tensor([3]))
     torch.testing.assert_close(condition.pooled, pooled, atol=1e-5, rtol=1e-5)
 
 
 def test_words_keep_the_largest_share(data, generator, silent_voice):
-    sampler = CaptionSampler(read_samples(data), ())
+    sampler = CaptionSampler(read_items(data), ())
     expected = {
         0: {"null": 0.05, "text": 0.95 / 2, "picture": 0.95 / 4, "voice": 0.95 / 4},
         1: {"null": 0.05, "text": 0.95 * 2 / 3, "picture": 0, "voice": 0.95 / 3},
@@ -119,7 +117,7 @@ def test_words_keep_the_largest_share(data, generator, silent_voice):
 
 
 def test_missing_and_unreadable_files_are_told_and_the_rest_stays(data, caplog):
-    sampler = CaptionSampler(read_samples(data), ())
+    sampler = CaptionSampler(read_items(data), ())
     assert len(sampler.references.skipped) == 3
     assert len([r for r in caplog.records if r.message.startswith("skipped ")]) == 3
     line = sampler.references.report()["references"]
@@ -142,7 +140,7 @@ def test_samples_without_references_draw_as_they_always_did(emoji_captions):
 
 
 def test_what_was_encoded_is_kept_until_a_file_changes(data, tmp_path, monkeypatch):
-    samples = read_samples(data)
+    samples = read_items(data)
     first = CaptionSampler(samples, ())
     first.save(tmp_path)
     assert (tmp_path / ENCODED).is_file()
@@ -153,18 +151,18 @@ def test_what_was_encoded_is_kept_until_a_file_changes(data, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr("imagen_model.data.references._encoded", fail)
         patch.setattr("imagen_model.data.references._heard", fail)
-        again = CaptionSampler(samples, (), found=tmp_path)
+        again = CaptionSampler(samples, (), cache=tmp_path)
         assert again.references.heard == first.references.heard
         assert again.references.skipped == first.references.skipped
         assert torch.equal(again.encoded.flat, first.encoded.flat)
-        changed = Sample(samples[0].path, audio=File(SPEECH / "rocket.wav"))
+        changed = Item(samples[0].path, audio=File(SPEECH / "rocket.wav"))
         with pytest.raises(AssertionError, match="read again"):
-            CaptionSampler([changed], (), found=tmp_path)
+            CaptionSampler([changed], (), cache=tmp_path)
 
 
 def test_without_soundfile_one_line_says_so_and_pictures_still_count(data, monkeypatch):
     monkeypatch.setattr("imagen_model.data.references.find_spec", lambda name: None)
-    references = CaptionSampler(read_samples(data), ()).references
+    references = CaptionSampler(read_items(data), ()).references
     told = [line for line in references.skipped if "imagen-gan[audio]" in line]
     assert [line.split(":")[0] for line in told] == ["all 3 recordings"]
     assert references.heard == [""] * 6
@@ -175,7 +173,7 @@ def test_a_recording_beside_a_picture_is_found(tmp_path):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     Image.new("RGB", (32, 32)).save(tmp_path / "b.png")
     shutil.copy(SPEECH / "rocket.wav", tmp_path / "a.wav")
-    with_voice, without = read_samples(tmp_path)
+    with_voice, without = read_items(tmp_path)
     assert with_voice.audio == File(tmp_path / "a.wav")
     assert without.audio is None
 
@@ -186,7 +184,7 @@ def test_references_outside_the_folder_are_refused(tmp_path, column, value):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": "a.png", column: value}))
     with pytest.raises(ValueError, match=r"line 1: ") as caught:
-        read_samples(tmp_path)
+        read_items(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -200,7 +198,7 @@ def test_copies_and_shards_keep_references(data, tmp_path, build, sampler):
     assert manifest["pictures"] == 6
     assert len(manifest["skipped"]) == 1
     assert "missing.wav" in manifest["skipped"][0]
-    copied = CaptionSampler(read_samples(out), ())
+    copied = CaptionSampler(read_items(out), ())
     assert copied.references.heard == sampler.references.heard
     everyone = torch.arange(6)
     assert torch.equal(copied.references.image >= 0, sampler.references.image >= 0)
@@ -219,7 +217,7 @@ def test_a_reference_of_another_kind_does_not_replace_what_is_copied(tmp_path):
     assert [line.split("; ")[0].split(": ")[1] for line in manifest["skipped"]] == [
         "audio ends in '.png'"
     ]
-    (copied,) = read_samples(tmp_path / "out")
+    (copied,) = read_items(tmp_path / "out")
     assert copied.audio is None
     assert Image.open(copied.path).convert("RGB").getpixel((0, 0)) == (255, 0, 0)
 
@@ -239,7 +237,7 @@ def test_the_voice_of_open_images_shards_is_heard(tmp_path, emoji_folder):
             ("voice.ogg", "ogg"),
         ):
             tar.add(tmp_path / name, f"0001.{extension}")
-    sampler = CaptionSampler(read_samples(tmp_path / "set"), ())
+    sampler = CaptionSampler(read_items(tmp_path / "set"), ())
     assert "apple" in sampler.references.heard[0]
     assert sampler.references.image.tolist() == [-1]
 
@@ -248,20 +246,20 @@ def test_a_model_trains_on_any_mix_and_its_card_names_the_encoders(data, tmp_pat
     def bar(_label):
         return lambda _done, _total: None
 
-    choices = Choices(preset="nano", resolution=32, batch=4, kimg=0.008)
+    choices = TrainOptions(preset="nano", resolution=32, batch=4, kimg=0.008)
     trainer = prepare(data, tmp_path / "run", choices, device=torch.device("cpu"), progress=bar)
     assert trainer.training.stage == "text"
     assert describe(trainer)["references"].startswith("2 with pictures, 3 with recordings")
     assert trainer.card["references"] == {
         "image_ref": {"samples": 2, "encoder": image_encoder_hash()},
-        "audio": {"samples": 3, "encoder": listener_hash()},
+        "audio": {"samples": 3, "encoder": speech_recognizer_hash()},
     }
-    keep_findings(trainer)
+    save_cache(trainer)
     assert (tmp_path / "run" / "found" / ENCODED).is_file()
 
 
 def test_pretraining_reads_no_references(data, tmp_path):
-    choices = Choices(preset="nano", resolution=32, batch=4, kimg=0.008, stage="pretrain")
+    choices = TrainOptions(preset="nano", resolution=32, batch=4, kimg=0.008, stage="pretrain")
     trainer = prepare(
         data,
         tmp_path / "run",
@@ -274,17 +272,15 @@ def test_pretraining_reads_no_references(data, tmp_path):
 
 
 def test_a_tiny_model_learns_from_any_mix_and_from_the_same_one_again(data, tmp_path):
-    pictures = load_pictures(read_samples(data), resolution=32, channels=4)
+    pictures = load_pictures(read_items(data), resolution=32, channels=4)
 
     def losses(name: str) -> list[dict[str, float]]:
+        training = TrainingConfig(batch=6, kimg=0.024, lr=2e-3, warmup_kimg=0.012)
         trainer = Trainer(
-            tiny_model_config(styles=()),
-            TrainingConfig(batch=6, kimg=0.024, lr=2e-3, warmup_kimg=0.012),
+            RunConfig(tiny_model_config(styles=()), training, tmp_path / name, {"name": name}),
             pictures,
-            CaptionSampler(pictures.samples, ()),
-            tmp_path / name,
+            CaptionSampler(pictures.items, ()),
             device=torch.device("cpu"),
-            card={"name": name},
         )
         return [{k: float(v) for k, v in trainer.step().items()} for _ in range(4)]
 

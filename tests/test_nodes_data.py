@@ -11,7 +11,8 @@ import torch
 from comfyui import example, saved_pixels
 from PIL import Image
 
-from imagen_model.data.folder import load_pictures, read_samples
+from imagen_model.data.dataset import load_pictures
+from imagen_model.data.folder import read_items
 from studio.server import Server, StudioError
 from studio.workflow import set_input
 
@@ -41,7 +42,7 @@ def test_every_run_adds_to_a_data_set_that_the_library_reads(server: Server):
     for seed in (0, 1):
         set_input(prompt, "ImagenRandomLatent", "seed", seed)
         server.run(prompt)
-    samples = read_samples(server.base / "output" / "sets" / "a")
+    samples = read_items(server.base / "output" / "sets" / "a")
     assert [sample.text for sample in samples] == labels * 2
     assert {sample.style for sample in samples} == {"mixed"}
     read = load_pictures(samples, resolution=32, channels=4)

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from imagen_model import likeness
-from imagen_model.features import as_rgb, lite0
-from imagen_model.likeness import fine_detail, low_resolution_l1
-from imagen_model.training.pairs import common_detail, feature_contrast
+from imagen_model.networks import perceptual as likeness
+from imagen_model.networks.efficientnet import as_rgb, lite0
+from imagen_model.networks.perceptual import fine_detail, low_resolution_l1
+from imagen_model.training.losses import common_detail, feature_contrast
 
 
 def levels(pictures: torch.Tensor) -> list[torch.Tensor]:

@@ -13,12 +13,13 @@ import imagen_model as im
 from imagen_model.checkpoint import load_checkpoint, save_checkpoint
 from imagen_model.cli import main
 from imagen_model.config import preset
-from imagen_model.data.folder import read_notice, read_picture
-from imagen_model.data.labelled import append_labelled
-from imagen_model.features import lite0_hash
-from imagen_model.grid import save_png
-from imagen_model.networks import Networks
-from imagen_model.provenance import NOT_FOR_DIAGNOSIS, model_facts, read_facts
+from imagen_model.data.folder import read_notice
+from imagen_model.data.image_reader import read_picture
+from imagen_model.data.prepare.labelled import append_labelled
+from imagen_model.networks.efficientnet import lite0_hash
+from imagen_model.networks.networks import Networks
+from imagen_model.storage.images import save_png
+from imagen_model.storage.provenance import NOT_FOR_DIAGNOSIS, model_facts, read_facts
 
 
 def test_info_prints_what_made_a_picture_and_it_is_drawn_again_from_that(

@@ -6,8 +6,9 @@ import torch
 from conftest import tiny_model_config
 
 import imagen_model as im
-from imagen_model.networks import Networks
-from imagen_model.sampling import Latent, average_w, draw, noise, random_latent, to_w
+from imagen_model.inference.latent import Latent, noise, random_latent
+from imagen_model.inference.sampling import average_w, draw, to_w
+from imagen_model.networks.networks import Networks
 
 TOP = 2**64 - 1
 
@@ -144,7 +145,7 @@ def test_w_latents_draw_what_their_z_draws(tiny_model):
     latent = tiny_model.latent([5, 6])
     drawn = tiny_model.draw(condition, latent)
     networks = tiny_model.networks
-    from imagen_model.conditioning.condition import settle_styles
+    from imagen_model.condition import settle_styles
 
     settled = condition[torch.tensor([0, 0])]
     settled = settled.with_style(settle_styles(settled.style, latent.values))

@@ -5,8 +5,9 @@ import torch
 from conftest import tiny_model_config
 
 import imagen_model as im
-from imagen_model.networks import Networks
-from imagen_model.scoring import Scores, as_model_pictures, map_colours, score
+from imagen_model.inference.scoring import Scores, map_colours, score
+from imagen_model.networks.networks import Networks
+from imagen_model.storage.images import as_model_pictures
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from imagen_model.conditioning.text import (
+from imagen_model.conditioning.minilm import (
     MAX_TOKENS,
     TEXT_DIR,
     TEXT_FILE,
     TextEncoder,
-    encode_text,
     text_encoder,
 )
-from imagen_model.files import dequantized
+from imagen_model.conditioning.text import encode_text
+from imagen_model.storage.int8 import dequantized
 
 TEXTS = ["a red apple", "rocket", "flag: Brazil, waving in the wind", "日本 café!"]
 

@@ -18,18 +18,22 @@ from safetensors.torch import load_file
 
 import imagen_model as im
 from imagen_model import config as model_config
-from imagen_model.conditioning import Condition
-from imagen_model.conditioning.text import text_encoder_hash
+from imagen_model.condition import Condition
+from imagen_model.conditioning.minilm import text_encoder_hash
 from imagen_model.config import COND_DIM
 from imagen_model.data.captions import CaptionSampler
-from imagen_model.data.folder import PictureSet, Sample
-from imagen_model.features import lite0_hash
-from imagen_model.training.config import PENALTIES, TrainingConfig
-from imagen_model.training.loop import EpochOrder, Progress, Trainer
+from imagen_model.data.dataset import InMemoryDataset
+from imagen_model.data.item import Item
+from imagen_model.networks.efficientnet import lite0_hash
+from imagen_model.training.config import PENALTIES, RunConfig, TrainingConfig
 from imagen_model.training.losses import OBJECTIVES
+from imagen_model.training.options import TrainOptions
+from imagen_model.training.plan import describe, estimate
 from imagen_model.training.report import write_timelapse
-from imagen_model.training.start import Choices, describe, estimate, prepare
+from imagen_model.training.schedule import EpochOrder
+from imagen_model.training.setup import prepare
 from imagen_model.training.state import load_state, save_state, saved_state
+from imagen_model.training.trainer import Progress, Trainer
 
 CPU = torch.device("cpu")
 PRETRAIN = {
@@ -224,8 +228,8 @@ def test_what_a_run_adapts_is_logged_and_goes_on(trainer):
     assert steps <= {0.000016, -0.000016}
     again = trainer(**settings)
     assert again.resume()
-    assert again.game.controls == t.game.controls
-    assert again.game.controls.gamma_scale == pytest.approx(1.25**4)
+    assert again.train_step.controls == t.train_step.controls
+    assert again.train_step.controls.gamma_scale == pytest.approx(1.25**4)
 
 
 def test_the_penalties_change_the_discriminator(trainer):
@@ -238,16 +242,15 @@ def test_the_penalties_change_the_discriminator(trainer):
 
 
 def test_pretraining_needs_no_words(emoji_pictures, tmp_path):
-    samples = [Sample(s.path) for s in emoji_pictures.samples]
-    pictures = PictureSet(samples, emoji_pictures.pixels)
+    samples = [Item(s.path) for s in emoji_pictures.items]
+    pictures = InMemoryDataset(samples, emoji_pictures.pixels)
+    model = tiny_model_config(styles=(), text_encoder="")
+    training = TrainingConfig(batch=8, kimg=0.016, tick_kimg=0.016, **PRETRAIN)
     t = Trainer(
-        tiny_model_config(styles=(), text_encoder=""),
-        TrainingConfig(batch=8, kimg=0.016, tick_kimg=0.016, **PRETRAIN),
+        RunConfig(model, training, tmp_path / "run", card={}),
         pictures,
         CaptionSampler(samples, ()),
-        tmp_path / "run",
         device=CPU,
-        card={},
     )
     t.run()
     line = stats(t.out)[-1]
@@ -345,7 +348,7 @@ def test_an_estimate_is_tried_out(trainer):
     rate = float(plan["speed"].split()[0])
     assert rate > 0
     assert plan["time"].endswith("for 10.0 kimg, 1,250 steps")
-    weights = [sample.weight for sample in t.pictures.samples]
+    weights = [sample.weight for sample in t.dataset.items]
     assert plan["epochs"] == f"{10_000 * max(weights) / sum(weights):.1f}"
     assert not t.out.exists()
     by_time = estimate(trainer(kimg=0.0, minutes=2.0))
@@ -582,7 +585,7 @@ def test_a_model_grows_to_more_pixels(prepared):
     """At first it draws what it drew, larger; then it trains as any other."""
     t = prepared(init="emoji", preset=None, resolution=256, batch=4)
     assert t.model.generator.resolution == t.model.discriminator.resolution == 256
-    assert t.pictures.batch(torch.arange(2)).shape == (2, 4, 256, 256)
+    assert t.dataset.batch(torch.arange(2)).shape == (2, 4, 256, 256)
     z = torch.randn(8, t.model.generator.z_dim, generator=torch.Generator().manual_seed(0))
     asked = t.captions.captions(torch.arange(8))
     with torch.no_grad():
@@ -710,7 +713,7 @@ def prepared(emoji_folder, tmp_path, monkeypatch):
         return prepare(
             data,
             tmp_path / "run",
-            Choices(**defaults | choices),
+            TrainOptions(**defaults | choices),
             device=CPU,
             progress=lambda label: lambda done, total: None,
             resume=resume,
@@ -725,7 +728,7 @@ def test_captions_make_the_stage_text(prepared, emoji_pictures):
     assert t.model.conditioning.text_encoder == text_encoder_hash()
     assert t.model.conditioning.styles == ("fluent-3d", "fluent-flat", "noto", "twemoji")
     assert t.card["data"]["pictures"] == 53
-    assert t.card["data"]["training_list"] == emoji_pictures.fingerprint()
+    assert t.card["data"]["training_list"] == emoji_pictures.content_hash()
     assert not t.out.exists()  # nothing is written yet
     assert describe(t)["pictures"] == "53, 53 with captions, 0 unreadable"
 

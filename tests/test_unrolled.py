@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import torch
 from conftest import tiny_model_config
 
-from imagen_model.conditioning import Condition
-from imagen_model.networks import Networks
-from imagen_model.training.game import over_heads
+from imagen_model.condition import Condition
+from imagen_model.networks.networks import Networks
 from imagen_model.training.losses import rpgan_d, rpgan_g
+from imagen_model.training.step import over_heads
 from imagen_model.training.unrolled import UnrolledDiscriminator
 
 CONFIG = tiny_model_config(features=False, channels=3)

@@ -9,13 +9,11 @@ import torch
 import torch.nn.functional as F
 
 import imagen_model as im
-from imagen_model import upscaler
-from imagen_model.data.emoji import build_emoji
-from imagen_model.data.folder import load_pictures, read_samples
-from imagen_model.features import as_rgb, lite0
-from imagen_model.files import sha256_of
-from imagen_model.likeness import feature_matching
-from imagen_model.upscaler import (
+from imagen_model.data.dataset import load_pictures
+from imagen_model.data.folder import read_items
+from imagen_model.data.prepare.emoji import build_emoji
+from imagen_model.inference import upscaler
+from imagen_model.inference.upscaler import (
     SCALE,
     UPSCALER_FILE,
     Upscaler,
@@ -23,6 +21,9 @@ from imagen_model.upscaler import (
     load_upscaler,
     windows_of,
 )
+from imagen_model.networks.efficientnet import as_rgb, lite0
+from imagen_model.networks.perceptual import feature_matching
+from imagen_model.storage.files import sha256_of
 
 
 def pictures(seed: int, *shape: int) -> torch.Tensor:
@@ -40,7 +41,7 @@ def sharp(emoji_sources, tmp_path_factory) -> torch.Tensor:
     samples = [
         sample
         for split in ("train", "test")
-        for sample in read_samples(out, split=split)
+        for sample in read_items(out, split=split)
         if sample.style in ("noto", "twemoji")
     ]
     found = load_pictures(samples, resolution=64, channels=4)

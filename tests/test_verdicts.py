@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from imagen_model.conditioning import Condition
-from imagen_model.conditioning.condition import style_weights
-from imagen_model.evaluation import evaluate, report
-from imagen_model.sampling import random_latent
-from imagen_model.scoring import Scores
+from imagen_model.condition import Condition, style_weights
+from imagen_model.evaluation import evaluate as report
+from imagen_model.evaluation.evaluate import evaluate
+from imagen_model.inference.latent import random_latent
+from imagen_model.inference.scoring import Scores
 
 CONCEPTS, STYLES, SIDE = 72, ("a", "b", "c"), 16
 NAMES = [f"thing {i}" for i in range(CONCEPTS)]

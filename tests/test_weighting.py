@@ -10,8 +10,9 @@ import torch
 
 import imagen_model as im
 from imagen_model.bundled import bundled_models
-from imagen_model.conditioning.text import encode_text, text_encoder
-from imagen_model.conditioning.weighting import MAX_WEIGHT, parse_weights
+from imagen_model.conditioning.minilm import text_encoder
+from imagen_model.conditioning.prompt_weights import MAX_WEIGHT, parse_weights
+from imagen_model.conditioning.text import encode_text
 from studio.host import find_host
 
 CASES = {

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 
 import imagen_model as im
-from imagen_model.conditioning.condition import style_weights
+from imagen_model.condition import style_weights
+from imagen_model.evaluation.dataset import all_pixels, base_pictures, condition_of, subset
 from imagen_model.evaluation.modalities import image_prompts
-from imagen_model.evaluation.pairs import all_pixels, base_pictures, condition_of, subset
 from imagen_model.evaluation.sheet import by_hash
 from imagen_model.evaluation.speech import held_out_speech
-from imagen_model.features import as_rgb
+from imagen_model.networks.efficientnet import as_rgb
 
 OUT = Path(__file__).parents[1] / "docs" / "images" / "multimodal.jpg"
 PAIRS_A_STYLE = 2
@@ -34,22 +34,22 @@ def main() -> None:
     args = parser.parse_args()
     model = im.load(args.model)
     test, train = (base_pictures(model, args.data, split) for split in ("test", "train"))
-    prompts = image_prompts(test.samples, train.samples)
+    prompts = image_prompts(test.items, train.items)
 
     asked = subset(test, torch.tensor(list(prompts)))
-    order = sorted(range(len(asked)), key=lambda i: by_hash(asked.samples[i].text))
+    order = sorted(range(len(asked)), key=lambda i: by_hash(asked.items[i].text))
     chosen: dict[str, list[int]] = {style: [] for style in model.styles}
     for i in order:
-        if len(chosen[asked.samples[i].style]) < PAIRS_A_STYLE:
-            chosen[asked.samples[i].style].append(i)
+        if len(chosen[asked.items[i].style]) < PAIRS_A_STYLE:
+            chosen[asked.items[i].style].append(i)
     index = torch.tensor([i for rows in chosen.values() for i in rows])
 
     shown = subset(asked, index)
     places = list(prompts.values())
     given = subset(train, torch.tensor([places[i] for i in index.tolist()]))
-    names = [sample.text for sample in shown.samples]
-    heard = im.hear(held_out_speech(names))
-    style = torch.cat([style_weights(model.styles, s.style, 1) for s in shown.samples])
+    names = [sample.text for sample in shown.items]
+    heard = im.transcribe(held_out_speech(names))
+    style = torch.cat([style_weights(model.styles, s.style, 1) for s in shown.items])
     latent = model.latent(range(len(shown)))
     drawn = [
         model.draw(condition_of(model, shown), latent),
@@ -57,8 +57,8 @@ def main() -> None:
         model.draw(model.encode_text(heard).with_style(style), latent),
     ]
     pictures = [all_pixels(shown), all_pixels(given), *drawn]
-    captions = [f"{s.text}, {s.style}" for s in shown.samples]
-    captions += [f"given: {s.style}" for s in given.samples]
+    captions = [f"{s.text}, {s.style}" for s in shown.items]
+    captions += [f"given: {s.style}" for s in given.items]
     captions += ["from text"] * len(shown) + ["from the picture"] * len(shown)
     captions += [f"heard: {text}" for text in heard]
     sheet = im.contact_sheet(torch.cat(pictures), columns=len(shown), gap=8, captions=captions)

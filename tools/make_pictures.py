@@ -20,7 +20,7 @@ import av
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from imagen_model.data.emoji import build_emoji
+from imagen_model.data.prepare.emoji import build_emoji
 from studio.host import ROOT, find_host
 from studio.server import Server, running
 from studio.workflow import load_workflow, to_prompt

@@ -12,10 +12,10 @@ import json
 from pathlib import Path
 
 import imagen_model as im
-from imagen_model.data.folder import read_samples
+from imagen_model.data.folder import read_items
 from imagen_model.evaluation.sheet import COLUMNS, draw_sheet
-from imagen_model.features import as_rgb
-from imagen_model.provenance import model_facts
+from imagen_model.networks.efficientnet import as_rgb
+from imagen_model.storage.provenance import model_facts
 
 SHOWN_PX = 96  # a side
 QUALITY = 90  # of the JPEG, whose comment says what drew it
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.jpg")
     args = parser.parse_args()
     model = im.load(args.model)
-    samples = [s for s in read_samples(args.data, split="train") if s.hexcode == s.base]
+    samples = [s for s in read_items(args.data, split="train") if s.hexcode == s.base]
     prompts, pictures = draw_sheet(model, samples)
     scale = max(1, SHOWN_PX // model.resolution)
     sheet = im.contact_sheet(pictures, columns=COLUMNS, scale=scale, gap=6, captions=prompts)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-from imagen_model.conditioning.text import TEXT_FILE
-from imagen_model.features import LITE0_FILE, load_published
-from imagen_model.files import quantized, sha256_of
+from imagen_model.conditioning.minilm import TEXT_FILE
+from imagen_model.networks.efficientnet import LITE0_FILE, load_published
+from imagen_model.storage.files import sha256_of
+from imagen_model.storage.int8 import quantized
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 

@@ -22,14 +22,17 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from imagen_model.conditioning.condition import stretched
+from imagen_model.condition import stretched
 from imagen_model.conditioning.image import CHANNELS, GRID, IMAGE_FILE, ImageHead, place_features
-from imagen_model.conditioning.slots import NUM_SLOTS
-from imagen_model.conditioning.text import text_encoder, text_encoder_hash
+from imagen_model.conditioning.minilm import text_encoder, text_encoder_hash
+from imagen_model.conditioning.resampler import NUM_TOKENS
 from imagen_model.data.captions import encode_all
-from imagen_model.data.folder import PictureSet, Sample, load_pictures, read_samples
-from imagen_model.features import lite0_hash
-from imagen_model.files import quantized, sha256_of, write_atomically
+from imagen_model.data.dataset import InMemoryDataset, load_pictures
+from imagen_model.data.folder import read_items
+from imagen_model.data.item import Item
+from imagen_model.networks.efficientnet import lite0_hash
+from imagen_model.storage.files import sha256_of, write_atomically
+from imagen_model.storage.int8 import quantized
 
 RESOLUTION = 64
 TONES_A_VIEW = 0.35  # share of the skin-tone variants that a view holds
@@ -85,13 +88,13 @@ def varied(pictures: Tensor, texts: list[str], chance: torch.Generator) -> Tenso
     return torch.where(coarse[:, None, None, None], back, rgb) * 2 - 1
 
 
-def make_views(samples: list[Sample], folder: Path, count: int) -> list[dict[str, Tensor]]:
+def make_views(samples: list[Item], folder: Path, count: int) -> list[dict[str, Tensor]]:
     """`count` views, each with the features of all pictures (of some skin tones); kept as files.
 
     View 0 shows the pictures as they are.
     """
     plain = torch.tensor([s.hexcode == s.base for s in samples])
-    pictures: PictureSet | None = None
+    pictures: InMemoryDataset | None = None
     views = []
     for number in range(count):
         path = folder / f"{number:02d}.safetensors"
@@ -129,7 +132,7 @@ class Trainer:
         rows = encoded.rows(torch.arange(len(texts)), torch.zeros(len(texts), 0))
         count = rows.mask.sum(dim=1, keepdim=True)
         self.pooled = encoded.pooled
-        self.tokens = stretched(rows, count, torch.full_like(count, NUM_SLOTS))  # [U, K, D]
+        self.tokens = stretched(rows, count, torch.full_like(count, NUM_TOKENS))  # [U, K, D]
         self.spread = float(self.tokens.var(dim=0).mean())
         torch.manual_seed(args.seed)
         self.head = ImageHead(dropout=args.dropout)
@@ -211,8 +214,8 @@ def main() -> None:
     parser.add_argument("--bundle", action="store_true", help="write the package's weights")
     args = parser.parse_args()
 
-    samples = read_samples(args.data, split="train")
-    held = {s.base for s in read_samples(args.data, split="test")}
+    samples = read_items(args.data, split="train")
+    held = {s.base for s in read_items(args.data, split="test")}
     views = make_views(samples, args.views, args.num_views)
     index = torch.cat([view["index"] for view in views])
     features = torch.cat([view["features"] for view in views])

@@ -30,17 +30,18 @@ from imagen_model.conditioning.audio import (
     HOP_SEC,
     NUM_MELS,
     SPEECH_FILE,
-    Recogniser,
+    PhonemeRecognizer,
     batch,
     levelled,
     mel_power,
     trimmed,
 )
 from imagen_model.conditioning.lexicon import Entry, Lexicon
-from imagen_model.conditioning.text import text_encoder
+from imagen_model.conditioning.minilm import text_encoder
 from imagen_model.data.espeak import HELD_OUT_VOICES, VOICES, Voice, espeak, varied
-from imagen_model.data.folder import read_samples
-from imagen_model.files import quantized, sha256_of, write_atomically
+from imagen_model.data.folder import read_items
+from imagen_model.storage.files import sha256_of, write_atomically
+from imagen_model.storage.int8 import quantized
 
 TAKES = {"caption": 8, "keyword": 3, "tone": 1}  # how often each text is spoken
 P_ARTICLE = 0.25  # "a red apple" is to mean "red apple"
@@ -69,7 +70,7 @@ class Corpus:
 
 def texts_of(data: Path) -> dict[str, str]:
     """Every text of the training split that can be spoken -> caption, keyword or tone."""
-    samples = read_samples(data, split="train")
+    samples = read_items(data, split="train")
     plain = [s for s in samples if s.hexcode == s.base]
     kinds: dict[str, str] = {}
     for s in plain:
@@ -210,7 +211,7 @@ class Trainer:
         sounds = [pronounced(text) for text in corpus.said]
         self.phonemes = "".join(sorted(set("".join(sounds))))
         self.labels = [torch.tensor([self.phonemes.index(c) + 1 for c in s]) for s in sounds]
-        self.network = Recogniser(len(self.phonemes))
+        self.network = PhonemeRecognizer(len(self.phonemes))
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01
         )
@@ -263,7 +264,7 @@ class Trainer:
 
 
 @torch.no_grad()
-def recognised(network: Recogniser, lexicon: Lexicon, texts: list[str]) -> dict[str, float]:
+def recognised(network: PhonemeRecognizer, lexicon: Lexicon, texts: list[str]) -> dict[str, float]:
     """For each held-out voice, how many of the texts are heard word for word."""
     network.eval()
     result = {}
@@ -333,7 +334,7 @@ def main() -> None:
             trainer.save(state)
     trainer.save(state)
     lexicon = Lexicon(trainer.phonemes, lexicon_of(kinds, trainer.phonemes))
-    held = {s.text for s in read_samples(args.data, split="test") if s.hexcode == s.base}
+    held = {s.text for s in read_items(args.data, split="test") if s.hexcode == s.base}
     texts = sorted(held & set(kinds))
     figures = recognised(trainer.network, lexicon, texts)
     print(len(texts), "texts,", len(lexicon.entries), "entries", json.dumps(figures), flush=True)

@@ -32,17 +32,11 @@ from torch import Tensor
 from imagen_model import __version__, load
 from imagen_model.bundled import ALIASES
 from imagen_model.config import COND_DIM, DiscriminatorConfig
-from imagen_model.data.folder import PictureSet, Sample, load_pictures, read_samples
-from imagen_model.discriminator import Discriminator
-from imagen_model.evaluation.extractor import Lite1
-from imagen_model.features import as_rgb, lite0, lite0_hash
-from imagen_model.files import quantized, save_tensors, sha256_of, write_atomically
-from imagen_model.layers import channels_last
-from imagen_model.likeness import feature_matching
-from imagen_model.training.augment import random_background
-from imagen_model.training.game import over_heads
-from imagen_model.training.losses import hinge_d, hinge_g
-from imagen_model.upscaler import (
+from imagen_model.data.dataset import InMemoryDataset, load_pictures
+from imagen_model.data.folder import read_items
+from imagen_model.data.item import Item
+from imagen_model.evaluation.features import Lite1
+from imagen_model.inference.upscaler import (
     SCALE,
     UPSCALER_FILE,
     Upscaler,
@@ -50,6 +44,15 @@ from imagen_model.upscaler import (
     load_upscaler,
     upscale,
 )
+from imagen_model.networks.discriminator import Discriminator
+from imagen_model.networks.efficientnet import as_rgb, lite0, lite0_hash
+from imagen_model.networks.perceptual import feature_matching
+from imagen_model.networks.precision import channels_last
+from imagen_model.storage.files import save_tensors, sha256_of, write_atomically
+from imagen_model.storage.int8 import quantized
+from imagen_model.training.augment import random_background
+from imagen_model.training.losses import hinge_d, hinge_g
+from imagen_model.training.step import over_heads
 
 STYLES = ("fluent-3d", "fluent-flat")
 RESOLUTION = 128  # pixels of a whole picture
@@ -68,10 +71,10 @@ SAVE_EVERY = 200  # steps
 class Training:
     """Both networks, their optimisers, and the average of the upscaler's weights."""
 
-    def __init__(self, pictures: PictureSet, drawings: Tensor, steps: int) -> None:
+    def __init__(self, pictures: InMemoryDataset, drawings: Tensor, steps: int) -> None:
         torch.manual_seed(0)
         self.pictures, self.drawings = pictures, drawings
-        self.weights = torch.tensor([s.weight for s in pictures.samples])
+        self.weights = torch.tensor([s.weight for s in pictures.items])
         self.steps, self.done = steps, 0
         self.rng = torch.Generator().manual_seed(0)
         self.upscaler = channels_last(Upscaler(UpscalerConfig()))
@@ -208,7 +211,7 @@ class Training:
         self.rng.set_state(tensors["rng"])
 
 
-def draw_pool(samples: list[Sample]) -> Tensor:
+def draw_pool(samples: list[Item]) -> Tensor:
     """Drawings [POOL, 4, 32, 32] of the bundled model, in all of its styles."""
     model = load("emoji")
     rows = torch.randperm(len(samples), generator=torch.Generator().manual_seed(1))
@@ -283,7 +286,7 @@ def lanczos(small: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(large)).view(*small.shape[:2], *size[::-1]) / 127.5 - 1
 
 
-def compare(network: Upscaler, pictures: PictureSet) -> dict:
+def compare(network: Upscaler, pictures: InMemoryDataset) -> dict:
     """With bicubic and Lanczos enlargement on held-out pictures, over white.
 
     PSNR in dB, and two distances: in lite0's levels, which the training used, and one minus the
@@ -328,7 +331,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/upscaler"))
     parser.add_argument("--steps", type=int, default=4200)
     args = parser.parse_args()
-    everything = read_samples(args.data)
+    everything = read_items(args.data)
     samples = [s for s in everything if s.style in STYLES]
     pictures = load_pictures(samples, resolution=RESOLUTION, channels=4)
     training = Training(pictures, draw_pool(everything), args.steps)
@@ -343,7 +346,7 @@ def main() -> None:
             print(f"{training.done}/{args.steps}  {figures}  {eta:.0f} min left", flush=True)
         if training.done % SAVE_EVERY == 0 or training.done == args.steps:
             training.save(args.out)
-    held = [s for s in read_samples(args.data, split="test") if s.style in STYLES]
+    held = [s for s in read_items(args.data, split="test") if s.style in STYLES]
     figures = compare(training.average, load_pictures(held, resolution=RESOLUTION, channels=4))
     bundled = ALIASES["emoji"]
     card = {

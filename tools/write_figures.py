@@ -21,7 +21,7 @@ from safetensors import safe_open
 
 from imagen_model.bundled import ALIASES, bundled_model
 from imagen_model.checkpoint import read_metadata, tensors_sha256
-from imagen_model.files import save_tensors, write_atomically
+from imagen_model.storage.files import save_tensors, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 SHORT, FULL = ROOT / "README.md", ROOT / "docs" / "weights.md"

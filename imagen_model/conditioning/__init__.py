@@ -1,5 +1,1 @@
-"""What steers the picture: the Condition type and the encoders that make it."""
-
-from .condition import Condition, Conditioning, combined
-
-__all__ = ["Condition", "Conditioning", "combined"]
+"""What steers the picture: encoders of text, pictures and sound."""

@@ -19,10 +19,13 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ..files import WEIGHTS_DIR, checked_sha256, dequantized
-from .condition import Condition, Progress
+from ..condition import Condition
+from ..progress import OnProgress
+from ..storage.files import WEIGHTS_DIR, checked_sha256
+from ..storage.int8 import dequantized
+from .encoder import Encoder
 from .lexicon import Entry, Lexicon
-from .text import Encoder, encode_text
+from .text import encode_text
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ BLOCK = 1024  # frames transformed at a time
 Clip = tuple[Tensor, int]  # waveform [C, L] float, and its sample rate in Hz
 
 
-def listener_hash() -> str:
+def speech_recognizer_hash() -> str:
     """sha256 of the bundled recogniser's file."""
     return checked_sha256(SPEECH_FILE)
 
@@ -127,7 +130,7 @@ def levelled(power: Tensor) -> Tensor:
     return 1 + decibel / (RANGE_DB / 2)
 
 
-class Recogniser(nn.Module):
+class PhonemeRecognizer(nn.Module):
     """Log-mel frames -> which phoneme is heard at each place of 40 ms. 1.1 M parameters.
 
     Rows know nothing of one another.
@@ -174,11 +177,11 @@ def batch(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return mel, torch.arange(mel.shape[1]) < length[:, None]
 
 
-class Listener:
+class SpeechRecognizer:
     """The bundled recogniser with its card (`card`: data, voices, figures)."""
 
     def __init__(self) -> None:
-        listener_hash()
+        speech_recognizer_hash()
         with safe_open(SPEECH_FILE, "pt") as file:
             metadata = file.metadata()
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -186,11 +189,11 @@ class Listener:
         entries = [Entry(*entry) for entry in json.loads(metadata["lexicon"])]
         self.lexicon = Lexicon(metadata["phonemes"], entries)
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-            self.network = Recogniser(len(metadata["phonemes"])).eval().requires_grad_(False)
+            self.network = PhonemeRecognizer(len(metadata["phonemes"])).eval().requires_grad_(False)
             self.network.load_state_dict(dequantized(state))
 
     @torch.no_grad()
-    def hear(self, clips: Sequence[Clip], progress: Progress | None = None) -> list[str]:
+    def transcribe(self, clips: Sequence[Clip], progress: OnProgress | None = None) -> list[str]:
         """The words of each clip, one text each; `progress` is called with frames of each clip.
         ValueError as `mono`, and for no words."""
         texts = []
@@ -207,12 +210,12 @@ class Listener:
 
 
 @lru_cache(maxsize=1)
-def listener() -> Listener:
+def speech_recognizer() -> SpeechRecognizer:
     """The bundled recogniser, loaded once a process."""
-    return Listener()
+    return SpeechRecognizer()
 
 
-def hear(clips: Sequence[Clip], *, progress: Progress | None = None) -> list[str]:
+def transcribe(clips: Sequence[Clip], *, progress: OnProgress | None = None) -> list[str]:
     """What is said in clips (waveform [C, L] float, sample rate in Hz), in English, a text each.
 
     Any rate from 2 to 768 kHz and any number of channels, 0.1 to 60 s: of a longer clip the first
@@ -222,7 +225,7 @@ def hear(clips: Sequence[Clip], *, progress: Progress | None = None) -> list[str
     """
     if not clips:
         raise ValueError("there is no sound")
-    return listener().hear(clips, progress)
+    return speech_recognizer().transcribe(clips, progress)
 
 
 def encode_audio(
@@ -234,4 +237,4 @@ def encode_audio(
 ) -> Condition:
     """A condition row a clip, all in `style` (None: the seed chooses one), as the text `encoder`
     reads what is heard (None: the bundled one); ValueError as `hear`."""
-    return encode_text(hear(clips), styles=styles, style=style, encoder=encoder)
+    return encode_text(transcribe(clips), styles=styles, style=style, encoder=encoder)

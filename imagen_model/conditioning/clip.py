@@ -31,9 +31,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..files import sha256_of, storable
-from .text import MAX_CHARACTERS
-from .weighting import Part
+from ..storage.files import sha256_of, storable
+from .encoder import MAX_CHARACTERS, Part
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,14 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..features import LEVEL_CHANNELS, as_rgb, lite0, lite0_hash
-from ..files import WEIGHTS_DIR, checked_sha256, dequantized
-from .condition import Condition, Progress, stretched, style_weights
-from .slots import NUM_SLOTS, TokenSlots
-from .text import Encoder, text_encoder, text_encoder_hash
+from ..condition import Condition, stretched, style_weights
+from ..networks.efficientnet import LEVEL_CHANNELS, as_rgb, lite0, lite0_hash
+from ..progress import OnProgress
+from ..storage.files import WEIGHTS_DIR, checked_sha256
+from ..storage.int8 import dequantized
+from .encoder import Encoder
+from .minilm import text_encoder, text_encoder_hash
+from .resampler import NUM_TOKENS, Resampler
 
 IMAGE_FILE = WEIGHTS_DIR / "image_prompt" / "image-prompt-v1.safetensors"
 INPUT_PX = 128  # what lite0 sees, whatever the size of the picture
@@ -86,7 +89,7 @@ class ImageHead(nn.Module):
         self.register_buffer("mean", torch.zeros(CHANNELS))
         self.register_buffer("deviation", torch.ones(CHANNELS))
         self.place = nn.Parameter(torch.zeros(GRID * GRID, CHANNELS))
-        self.slots = TokenSlots(CHANNELS, dropout=dropout)
+        self.slots = Resampler(CHANNELS, dropout=dropout)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         return self.slots((features - self.mean) / self.deviation + self.place)
@@ -115,7 +118,7 @@ class ImageEncoder:
     def encode(
         self,
         pictures: Tensor,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
         encoder: Encoder | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Pictures [N, C, H, W] in [-1, 1], of any size -> tokens [N, 8, D] and pooled [N, D] of
@@ -146,7 +149,7 @@ class ImageEncoder:
         encoded = encoder.encode([self.captions[i] for i in named.tolist()])
         texts = Condition(*encoded, torch.zeros(len(named), 0))
         count = texts.mask.sum(dim=1, keepdim=True)
-        tokens = stretched(texts, count, torch.full_like(count, NUM_SLOTS))  # [texts, 8, D]
+        tokens = stretched(texts, count, torch.full_like(count, NUM_TOKENS))  # [texts, 8, D]
         mixed = (share[..., None] * tokens[place]).sum(dim=1)
         return mixed, F.normalize((share * texts.pooled[place]).sum(dim=1), dim=1)
 
@@ -162,7 +165,7 @@ def encode_image(
     *,
     styles: tuple[str, ...],
     style: str | None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     encoder: Encoder | None = None,
 ) -> Condition:
     """One condition row a picture, all in `style` (None: the seed chooses one), as the text

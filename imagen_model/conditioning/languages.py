@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..files import WEIGHTS_DIR
+from ..storage.files import WEIGHTS_DIR
 
 ENGLISH = WEIGHTS_DIR / "words" / "english.json.gz"
 LANGUAGES = WEIGHTS_DIR / "words" / "languages.json.gz"

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .condition import Progress
+from ..progress import OnProgress
 
 TOLD = 16  # frames between two calls of `progress`
 NEVER = float("-inf")
@@ -48,7 +48,7 @@ class Lexicon:
         self.skip = torch.where((place >= 2) & (self.label > 0) & ~again, 0.0, NEVER)
 
     def best(
-        self, heard: Tensor, *, free: bool = False, progress: Progress | None = None
+        self, heard: Tensor, *, free: bool = False, progress: OnProgress | None = None
     ) -> list[str]:
         """heard [L, 1 + P] log probabilities, blank first -> texts of the likeliest entries, each
         at its cost or `free`. `progress` is called with frames."""

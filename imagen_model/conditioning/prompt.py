@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..files import storable
+from ..storage.files import storable
+from .encoder import Part
 from .languages import is_english, to_english, units_of
-from .weighting import Part, parse_weights
+from .prompt_weights import parse_weights
 
 MOST_CHARACTERS = 16_000  # that are read, brackets and all; the encoder takes far fewer
 MOST_NAMED = 10  # words, or lines

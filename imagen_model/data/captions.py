@@ -1,5 +1,5 @@
 """Which words go with a picture this time: its caption, one keyword, or nothing; or, where the
-sample has them, what a reference picture shows or what is heard in a recording (references.py).
+item has them, what a reference picture shows or what is heard in a recording (references.py).
 
 A keyword that many pictures share, or no text at all, leaves the picture *open*: the seed has to
 choose. That is what makes seeds matter (see training/codes.py).
@@ -17,19 +17,18 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..conditioning import Condition
-from ..conditioning.condition import style_weights
-from ..files import save_tensors, write_atomically
-from .folder import Sample
+from ..condition import Condition, style_weights
+from ..storage.files import save_tensors, write_atomically
+from .item import Item
 from .references import read_references
 
 if TYPE_CHECKING:
-    from ..conditioning.text import Encoder
+    from ..conditioning.encoder import Encoder
 
 P_NULL = 0.05
 P_KEYWORD = 0.25
 P_ARTICLE = 0.3  # "red apple" and "a red apple" are the same wish
-TEXT_SHARE = 2  # of a sample's draws, where a reference picture and a recording have 1 each
+TEXT_SHARE = 2  # of an item's draws, where a reference picture and a recording have 1 each
 OPEN_FROM = 16  # pictures that share a keyword, for it to be open
 CHUNK = 256
 ENCODED = "captions.safetensors"
@@ -122,10 +121,10 @@ def encode_all(
     return EncodedTexts(torch.cat(rows), length.cumsum(0) - length, length, pooled)
 
 
-def _pairs(texts: Tensor, num_samples: int) -> Tensor:
-    """[2, P] (sample, text), each once, from texts [K * num_samples], -1 where there is none."""
-    samples = torch.arange(len(texts)) % num_samples
-    return torch.stack([samples, texts])[:, texts >= 0].unique(dim=1)
+def _pairs(texts: Tensor, num_items: int) -> Tensor:
+    """[2, P] (sample, text), each once, from texts [K * num_items], -1 where there is none."""
+    items = torch.arange(len(texts)) % num_items
+    return torch.stack([items, texts])[:, texts >= 0].unique(dim=1)
 
 
 class Draw(NamedTuple):
@@ -137,20 +136,20 @@ class Draw(NamedTuple):
 
 
 class CaptionSampler:
-    """Draws the condition of a batch of samples."""
+    """Draws the condition of a batch of items."""
 
     def __init__(
         self,
-        samples: list[Sample],
+        items: list[Item],
         styles: tuple[str, ...],
         progress: Callable[[int, int], object] | None = None,
         *,
-        found: Path | None = None,
+        cache: Path | None = None,
         encoder: Encoder | None = None,
     ) -> None:
-        """`found` is a folder in which an earlier run may have kept what it had encoded; `encoder`
+        """`cache` is a folder in which an earlier run may have kept what it had encoded; `encoder`
         None is the bundled one."""
-        from ..conditioning.text import text_encoder
+        from ..conditioning.minilm import text_encoder
 
         self.encoder = encoder = encoder or text_encoder()
         number: dict[str, int] = {}
@@ -158,17 +157,17 @@ class CaptionSampler:
         def known(text: str) -> int:
             return number.setdefault(text, len(number)) if text else -1
 
-        self.text = torch.tensor([known(s.text) for s in samples])
-        self.article = torch.tensor([known(s.text and f"a {s.text}") for s in samples])
-        width = max([1, *(len(s.keywords) for s in samples)])
-        self.keywords = torch.full((len(samples), width), -1)
-        for row, sample in zip(self.keywords, samples, strict=True):
-            ids = [known(word) for word in sample.keywords]
+        self.text = torch.tensor([known(s.text) for s in items])
+        self.article = torch.tensor([known(s.text and f"a {s.text}") for s in items])
+        width = max([1, *(len(s.keywords) for s in items)])
+        self.keywords = torch.full((len(items), width), -1)
+        for row, item in zip(self.keywords, items, strict=True):
+            ids = [known(word) for word in item.keywords]
             row[: len(ids)] = torch.tensor(ids, dtype=torch.long)
-        self.num_keywords = torch.tensor([len(s.keywords) for s in samples])
-        self.references = read_references(samples, encoder, found=found, progress=progress)
+        self.num_keywords = torch.tensor([len(s.keywords) for s in items])
+        self.references = read_references(items, encoder, cache=cache, progress=progress)
         heard = torch.tensor([known(words) for words in self.references.heard])
-        self.style = torch.cat([style_weights(styles, s.style, 1) for s in samples])
+        self.style = torch.cat([style_weights(styles, s.style, 1) for s in items])
         self.texts = list(number)
         shown = self.references.image  # rows after those of the texts
         shown = torch.where(shown < 0, shown, shown + len(number))
@@ -176,13 +175,13 @@ class CaptionSampler:
         self.plain = torch.where(self.text >= 0, self.text, torch.where(heard >= 0, heard, shown))
         # by text, and last, where index -1 finds it, the null condition that all pictures share
         words = torch.cat([self.text, self.article, *self.keywords.t(), *self.others])
-        self.words = _pairs(words, len(samples))
+        self.words = _pairs(words, len(items))
         rows = len(number) + len(self.references.tokens)
         self.num_sharing = self.words[1].bincount(minlength=rows + 1)
-        self.num_sharing[-1] = max(len(samples), OPEN_FROM)
+        self.num_sharing[-1] = max(len(items), OPEN_FROM)
         self.encoded = None
         if number:
-            file = found and found / ENCODED
+            file = cache and cache / ENCODED
             kept = EncodedTexts.kept(file, self.texts, encoder.identity) if file else None
             self.encoded = kept or encode_all(self.texts, encoder, progress)
         if len(self.references.tokens):
@@ -191,7 +190,7 @@ class CaptionSampler:
             self.encoded = encoded.with_pictures(tokens, pooled)
 
     def save(self, folder: Path) -> None:
-        """Keep what has been encoded, for `found`."""
+        """Keep what has been encoded, for `cache`."""
         if self.encoded is not None and self.texts:
             texts = self.encoded.first(len(self.texts))
             texts.save(folder / ENCODED, self.texts, self.encoder.identity)
@@ -204,7 +203,7 @@ class CaptionSampler:
         return self
 
     def draw(self, index: Tensor, generator: torch.Generator) -> Draw:
-        """The words of samples `index` [n] (on the CPU) this time."""
+        """The words of items `index` [n] (on the CPU) this time."""
         u = torch.rand(3, len(index), generator=generator)
         text = torch.where(u[1] < P_ARTICLE, self.article[index], self.text[index])
         count = self.num_keywords[index]
@@ -218,7 +217,7 @@ class CaptionSampler:
         return Draw(self._rows(text, index), text, self.num_sharing[text] >= OPEN_FROM)
 
     def _one_of(self, text: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
-        """`text` [n] of samples `index`, or another that they have, each in its share."""
+        """`text` [n] of items `index`, or another that they have, each in its share."""
         worded = (self.text[index] >= 0) | (self.num_keywords[index] > 0)
         choices = torch.stack([text, *self.others[:, index]])  # [3, n]
         shares = (choices >= 0).long()
@@ -229,11 +228,11 @@ class CaptionSampler:
         return choices.gather(0, choice[None]).squeeze(0)
 
     def captions(self, index: Tensor) -> Condition:
-        """The plain captions of samples `index`, or what stands in for one."""
+        """The plain captions of items `index`, or what stands in for one."""
         return self._rows(self.plain[index], index)
 
     def _rows(self, text: Tensor, index: Tensor) -> Condition:
-        """Conditions of texts `text` [n] in the styles of samples `index` [n]."""
+        """Conditions of texts `text` [n] in the styles of items `index` [n]."""
         style = self.style[index.to(self.style.device)]
         if self.encoded is not None:
             return self.encoded.rows(text.to(style.device), style)

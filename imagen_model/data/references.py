@@ -2,7 +2,7 @@
 
 The frozen encoders read them once, before training (conditioning/image.py and audio.py): a
 reference picture gives eight tokens and a pooled vector, a recording the words that are heard in
-it. A file that is missing or can't be read is told, and its sample keeps what else it has.
+it. A file that is missing or can't be read is told, and its item keeps what else it has.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from ..files import save_tensors, write_atomically
-from .folder import File, Progress, Sample, read_all, warn_of_skipped
+from ..progress import OnProgress
+from ..storage.files import save_tensors, write_atomically
+from .image_reader import read_all, warn_of_skipped
+from .item import File, Item
 from .sound import NEEDS_SOUNDFILE, read_sound
 
 if TYPE_CHECKING:
-    from ..conditioning.text import Encoder
+    from ..conditioning.encoder import Encoder
 
 ENCODED = "references.safetensors"
 BATCH = 32
@@ -37,8 +39,8 @@ class References:
 
     tokens: Tensor  # fp16 [R, K, D] of the pictures that could be read
     pooled: Tensor  # fp32 [R, D]
-    image: Tensor  # [N] row of each sample's reference picture, -1 where there is none
-    heard: list[str]  # of each sample; "" where there is nothing
+    image: Tensor  # [N] row of each item's reference picture, -1 where there is none
+    heard: list[str]  # of each item; "" where there is nothing
     skipped: list[str]  # "file: why"
     key: str = ""  # names files and encoders
 
@@ -53,8 +55,8 @@ class References:
         return {"references": line}
 
     def card(self) -> dict[str, dict]:
-        """How many samples have which, and the encoders that read them."""
-        from ..conditioning.audio import listener_hash
+        """How many items have which, and the encoders that read them."""
+        from ..conditioning.audio import speech_recognizer_hash
         from ..conditioning.image import image_encoder_hash
 
         pictures, recordings = int((self.image >= 0).sum()), sum(map(bool, self.heard))
@@ -62,7 +64,7 @@ class References:
         if pictures:
             card["image_ref"] = {"samples": pictures, "encoder": image_encoder_hash()}
         if recordings:
-            card["audio"] = {"samples": recordings, "encoder": listener_hash()}
+            card["audio"] = {"samples": recordings, "encoder": speech_recognizer_hash()}
         return card
 
     def save(self, folder: Path) -> None:
@@ -75,24 +77,24 @@ class References:
 
 
 def read_references(
-    samples: Sequence[Sample],
+    items: Sequence[Item],
     encoder: Encoder,
     *,
-    found: Path | None = None,
-    progress: Progress | None = None,
+    cache: Path | None = None,
+    progress: OnProgress | None = None,
 ) -> References:
-    """Encode the reference pictures and recordings of `samples`, or take what `found` has of them.
+    """Encode the reference pictures and recordings of `items`, or take what `cache` has of them.
 
     Unreadable ones are skipped, with a warning and in `skipped`.
     """
-    pictures = list(dict.fromkeys(s.image_ref for s in samples if s.image_ref))
-    recordings = list(dict.fromkeys(s.audio for s in samples if s.audio))
+    pictures = list(dict.fromkeys(s.image_ref for s in items if s.image_ref))
+    recordings = list(dict.fromkeys(s.audio for s in items if s.audio))
     if not pictures and not recordings:
-        none = torch.full((len(samples),), -1)
+        none = torch.full((len(items),), -1)
         tokens, pooled = torch.zeros(0, 1, encoder.width).half(), torch.zeros(0, encoder.width)
         return References(tokens, pooled, none, [""] * len(none), [])
-    key = _key_of(samples, encoder)
-    kept = _kept(found / ENCODED, key) if found else None
+    key = _key_of(items, encoder)
+    kept = _kept(cache / ENCODED, key) if cache else None
     if kept is not None:
         return kept
     skipped: list[str] = []
@@ -114,8 +116,8 @@ def read_references(
     return References(
         tokens,
         pooled,
-        torch.tensor([rows.get(s.image_ref, -1) if s.image_ref else -1 for s in samples]),
-        [heard.get(s.audio, "") if s.audio else "" for s in samples],
+        torch.tensor([rows.get(s.image_ref, -1) if s.image_ref else -1 for s in items]),
+        [heard.get(s.audio, "") if s.audio else "" for s in items],
         skipped,
         key,
     )
@@ -126,9 +128,9 @@ def _encoded(
 ) -> tuple[Tensor, Tensor, dict]:
     """Tokens and pooled vectors of the readable pictures, and which row is whose."""
     from ..conditioning.image import INPUT_PX, image_encoder
-    from ..conditioning.slots import NUM_SLOTS
+    from ..conditioning.resampler import NUM_TOKENS
 
-    tokens = [torch.zeros(0, NUM_SLOTS, encoder.width).half()]
+    tokens = [torch.zeros(0, NUM_TOKENS, encoder.width).half()]
     pooled = [torch.zeros(0, encoder.width)]
     rows: dict[File, int] = {}
     waiting: list[Tensor] = []
@@ -141,7 +143,7 @@ def _encoded(
         pooled.append(new_pooled)
 
     results = read_all(
-        [Sample(file.path, span=file.span) for file in pictures], resolution=INPUT_PX, channels=4
+        [Item(file.path, span=file.span) for file in pictures], resolution=INPUT_PX, channels=4
     )
     for i, (file, result) in enumerate(zip(pictures, results, strict=True)):
         if isinstance(result, str):
@@ -159,7 +161,7 @@ def _encoded(
 
 def _heard(file: File, skipped: list[str]) -> str:
     """The words in a recording; "" where there are none, which `skipped` then says."""
-    from ..conditioning.audio import hear
+    from ..conditioning.audio import transcribe
 
     try:
         clip = read_sound(file.path, content=io.BytesIO(file.content()) if file.span else None)
@@ -167,21 +169,21 @@ def _heard(file: File, skipped: list[str]) -> str:
         skipped.append(str(error))
         return ""
     try:
-        return hear([clip])[0]
+        return transcribe([clip])[0]
     except ValueError as error:
         skipped.append(f"{file.path}: {error}")
         return ""
 
 
-def _key_of(samples: Sequence[Sample], encoder: Encoder) -> str:
-    from ..conditioning.audio import listener_hash
+def _key_of(items: Sequence[Item], encoder: Encoder) -> str:
+    from ..conditioning.audio import speech_recognizer_hash
     from ..conditioning.image import image_encoder_hash
 
-    readers = [image_encoder_hash(), listener_hash(), encoder.identity]
+    readers = [image_encoder_hash(), speech_recognizer_hash(), encoder.identity]
     digest = hashlib.sha256(" ".join(readers).encode())
     stamps: dict[Path, str] = {}
-    for sample in samples:
-        for source in (sample.image_ref, sample.audio):
+    for item in items:
+        for source in (item.image_ref, item.audio):
             if source is None:
                 digest.update(b"\n")
                 continue

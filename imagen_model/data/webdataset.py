@@ -1,48 +1,26 @@
-"""WebDataset shards: tar files whose members 000.jpg, 000.json, 000.ogg ... are one sample.
+"""WebDataset shards -> items. In a shard the members 000.jpg, 000.json, 000.ogg ... are one item.
 
-The webdataset library writes them. They are read by an index and not end to end: one walk over the
-headers says where each picture's bytes are (training reads them from there, stream.py), and takes
-the words on the way. Any shards of that convention will do, img2dataset's among them: the picture
-is the member with a picture's suffix, its words are in .json (text, keywords, style; or caption) or
-.txt; a recording that says them (as Open Images has) is in .wav, .flac, .ogg or .mp3, and another
-picture that shows what is wanted in .ref.png. Compressed tars have no random access, and are
-refused.
+Shards are indexed and not read end to end: one walk over the headers finds where each picture's
+bytes are, and reads the captions on the way. Training then reads pictures from there
+(streaming.py). Any shards of that convention will do, img2dataset's among them: the picture is the
+member with a picture's suffix; its caption is in .json (text, keywords, style; or caption) or .txt;
+a recording that says it (as Open Images has) is in .wav, .flac, .ogg or .mp3; a reference picture
+is in .ref.png. Compressed tars have no random access, and are refused.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import shutil
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from PIL import Image
-
-from .folder import (
-    SOUND_SUFFIXES,
-    SUFFIXES,
-    File,
-    Progress,
-    Sample,
-    Span,
-    packed_references,
-    prepare_empty,
-    read_notice,
-    read_sample,
-    read_samples,
-    sample_of,
-    write_manifest,
-)
+from .item import SOUND_SUFFIXES, SUFFIXES, File, Item, Span, item_of
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-WRITTEN_AS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}  # others become PNG
-SHARD_NAME = "shard-%06d.tar"
 # A member's key is all up to the first dot of its file name, as in the webdataset library.
 KEY = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 
@@ -65,7 +43,7 @@ def shards_in(folder: Path) -> list[Path]:
     return [path for path in files if path.suffix.lower() == ".tar"]
 
 
-def samples_of_shards(shards: list[Path]) -> Iterator[Sample]:
+def items_of_shards(shards: list[Path]) -> Iterator[Item]:
     """One walk over the headers. Samples without a picture are passed over."""
     for shard in shards:
         with shard.open("rb") as file:
@@ -77,7 +55,7 @@ def samples_of_shards(shards: list[Path]) -> Iterator[Sample]:
                 try:
                     row = _words(file, members)
                     yield replace(
-                        sample_of(shard / picture.name, row, span), **_references(shard, members)
+                        item_of(shard / picture.name, row, span), **_references(shard, members)
                     )
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"{shard}: {key}.json holds no facts ({error})") from None
@@ -143,104 +121,3 @@ def _words(file: BinaryIO, members: dict[str, Member]) -> dict[str, Any]:
         return {**row, "text": text}
     finally:
         file.seek(where)
-
-
-# -- writing --------------------------------------------------------------------------------------
-
-
-@contextmanager
-def shard_writer(
-    out: Path, *, shard_mb: int, start_shard: int = 0, closed: Callable[[], object] | None = None
-) -> Iterator[Any]:
-    """A webdataset.ShardWriter of byte strings into `out`; `closed` is called after each shard."""
-    try:
-        from webdataset import ShardWriter
-    except ImportError:
-        raise ValueError("shards need webdataset; pip install 'imagen-gan[train]'") from None
-    files: list[BinaryIO] = []
-
-    def opened(name: str) -> BinaryIO:
-        files.append(open(name, "wb"))  # noqa: SIM115 - closed when the shard is finished
-        return files[-1]
-
-    def finished(name: str) -> None:
-        files.pop().close()
-        if closed is not None:
-            closed()
-
-    writer = ShardWriter(
-        str(out).replace("%", "%%") + "/" + SHARD_NAME,
-        maxcount=1 << 30,
-        maxsize=shard_mb * 1_000_000,
-        start_shard=start_shard,
-        verbose=0,
-        opener=opened,
-        post=finished,
-        encoder=False,
-        user="imagen",
-        group="imagen",
-        mtime=0,
-    )
-    try:
-        yield writer
-    except BaseException:
-        closed = None  # the shard that is open may end in half a member
-        raise
-    finally:
-        writer.close()
-
-
-def build_shards(
-    source: Path, out: Path, *, shard_mb: int = 256, progress: Progress | None = None
-) -> dict:
-    """Pack a folder that `imagen train` reads into shards; returns the manifest.
-
-    PNG and JPEG files go in byte by byte, others as PNG.
-    """
-    samples = read_samples(source)
-    prepare_empty(out)
-    skipped: list[str] = []
-    pictures = 0
-    try:
-        with shard_writer(out, shard_mb=shard_mb) as writer:
-            for i, sample in enumerate(samples):
-                try:
-                    extension, data = _packed(sample)
-                except ValueError as error:
-                    skipped.append(str(error))
-                else:
-                    facts = json.dumps(sample.facts(), ensure_ascii=False).encode()
-                    files = dict(packed_references(sample, skipped).values())
-                    writer.write({"__key__": f"{i:09d}", **files, extension: data, "json": facts})
-                    pictures += 1
-                if progress is not None:
-                    progress(i + 1, len(samples))
-        if not pictures:
-            raise ValueError(f"no readable picture in {source}; the first: {skipped[0]}")
-    except BaseException:
-        shutil.rmtree(out)
-        raise
-    manifest = {
-        "source": str(source),
-        "pictures": pictures,
-        "captioned": sum(bool(s.text) for s in samples),
-        "shards": len(shards_in(out)),
-        "skipped": skipped,
-        **({"notice": notice} if (notice := read_notice(source)) else {}),
-    }
-    write_manifest(out, manifest)
-    return manifest
-
-
-def _packed(sample: Sample) -> tuple[str, bytes]:
-    """The extension and bytes of a picture that can be read; ValueError for another."""
-    read_sample(sample, resolution=32, channels=1)
-    file = sample.file()
-    extension = WRITTEN_AS.get(sample.path.suffix.lower())
-    if extension:
-        data = file.read_bytes() if isinstance(file, Path) else file.getvalue()
-        return extension, data
-    with Image.open(file) as image:
-        buffer = io.BytesIO()
-        image.convert("RGBA").save(buffer, "PNG")
-    return "png", buffer.getvalue()

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..conditioning import Condition
-from ..conditioning.condition import style_weights
-from ..data.folder import PictureSet, Sample
+from ..condition import Condition, style_weights
+from ..data.dataset import InMemoryDataset
+from ..data.item import Item
 from ..model import Model
 from .retrieval import Retrieval, retrieve
 
@@ -23,8 +23,8 @@ Clip = tuple[Tensor, int]  # waveform [C, L] and its sample rate in Hz
 
 
 def retrieval_of(
-    model: Model, condition: Condition, asked: Sequence[Sample],
-    eyes: Eyes, test: PictureSet, test_features: Tensor, *, seeds: int,
+    model: Model, condition: Condition, asked: Sequence[Item],
+    eyes: Eyes, test: InMemoryDataset, test_features: Tensor, *, seeds: int,
 ) -> Retrieval:  # fmt: skip
     """Draw row i of `condition` in the style of asked[i], `seeds` times, and look for its concept.
 
@@ -43,13 +43,13 @@ def retrieval_of(
         [s.base for s in asked],
         [s.style for s in asked],
         test_features,
-        [s.base for s in test.samples],
-        [s.style for s in test.samples],
+        [s.base for s in test.items],
+        [s.style for s in test.items],
     )
 
 
 def image_retrieval(
-    model: Model, test: PictureSet, train: PictureSet,
+    model: Model, test: InMemoryDataset, train: InMemoryDataset,
     eyes: Eyes, test_features: Tensor, train_features: Tensor, *, seeds: int,
 ) -> dict | None:  # fmt: skip
     """`retrieval.image` of a report, with the figure that the same real pictures reach (ceiling).
@@ -57,10 +57,10 @@ def image_retrieval(
     Pairs whose concept the training split shows in no other style are left out; None where that
     leaves nothing to ask, or where the model takes no pictures.
     """
-    prompts = image_prompts(test.samples, train.samples)
+    prompts = image_prompts(test.items, train.items)
     if not prompts or not model.config.conditioning.text_encoder:
         return None
-    asked = [test.samples[i] for i in prompts]
+    asked = [test.items[i] for i in prompts]
     shown = torch.tensor(list(prompts.values()))
     condition = model.encode_image(train.batch(shown))
     found = retrieval_of(model, condition, asked, eyes, test, test_features, seeds=seeds).summary()
@@ -69,29 +69,29 @@ def image_retrieval(
         [s.base for s in asked],
         [s.style for s in asked],
         test_features,
-        [s.base for s in test.samples],
-        [s.style for s in test.samples],
+        [s.base for s in test.items],
+        [s.style for s in test.items],
     )
     return found | {"ceiling": real.recall(1)}
 
 
-def image_prompts(test: Sequence[Sample], train: Sequence[Sample]) -> dict[int, int]:
+def image_prompts(test: Sequence[Item], train: Sequence[Item]) -> dict[int, int]:
     """For each held-out pair of which there is one, a training picture of its concept in another
     style: index in `test` -> index in `train`. Which of several styles turns with the pair."""
     places: dict[str, list[int]] = {}
-    for i, sample in enumerate(train):
-        places.setdefault(sample.base, []).append(i)
+    for i, item in enumerate(train):
+        places.setdefault(item.base, []).append(i)
     prompts = {}
-    for i, sample in enumerate(test):
-        others = [j for j in places.get(sample.base, []) if train[j].style != sample.style]
+    for i, item in enumerate(test):
+        others = [j for j in places.get(item.base, []) if train[j].style != item.style]
         if others:
             prompts[i] = others[i % len(others)]
     return prompts
 
 
 def audio_retrieval(
-    model: Model, clips: Sequence[Clip], asked: Sequence[Sample],
-    eyes: Eyes, test: PictureSet, test_features: Tensor, *, seeds: int,
+    model: Model, clips: Sequence[Clip], asked: Sequence[Item],
+    eyes: Eyes, test: InMemoryDataset, test_features: Tensor, *, seeds: int,
 ) -> dict:  # fmt: skip
     """`retrieval.audio` of a report: clip i says the name of the held-out pair asked[i]."""
     condition = model.encode_audio(clips)

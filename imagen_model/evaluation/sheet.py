@@ -14,22 +14,22 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from ..data.folder import Sample
+from ..data.item import Item
 from ..model import Model
-from .pairs import concept_of, has_text
+from .dataset import concept_of, has_text
 
 PROMPTS = 64
 COLUMNS = 8
 SHARED_BY = range(2, 13)  # concepts that have the word
 
 
-def sheet_prompts(samples: Iterable[Sample]) -> list[str]:
+def sheet_prompts(items: Iterable[Item]) -> list[str]:
     """64 words, or as many as there are; names where the pictures have no such keywords."""
     names, concepts = set(), defaultdict(set)
-    for sample in samples:
-        names.add(sample.text.lower())
-        for word in sample.keywords:
-            concepts[word].add(concept_of(sample))
+    for item in items:
+        names.add(item.text.lower())
+        for word in item.keywords:
+            concepts[word].add(concept_of(item))
     heads = {words[-1] for words in map(str.split, names) if len(words) > 1}
     nouns = [
         word
@@ -44,8 +44,8 @@ def by_hash(word: str) -> str:
     return hashlib.sha256(word.encode()).hexdigest()
 
 
-def draw_sheet(model: Model, samples: Iterable[Sample]) -> tuple[list[str], Tensor]:
+def draw_sheet(model: Model, items: Iterable[Item]) -> tuple[list[str], Tensor]:
     """The prompts, and picture i of prompt i with seed i [N, C, H, W]; without text, 64 seeds."""
-    prompts = sheet_prompts(samples) if has_text(model) else [""] * PROMPTS
+    prompts = sheet_prompts(items) if has_text(model) else [""] * PROMPTS
     condition = model.encode_text(prompts)
     return prompts, model.draw(condition, model.latent(range(len(prompts))))

@@ -20,16 +20,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ..checkpoint import save_checkpoint, tensors_sha256
-from ..conditioning import Condition
-from ..files import save_tensors, write_atomically
-from ..generator import Generator
-from ..layers import ModulatedBlock
+from ..condition import Condition
+from ..inference.latent import SEED_RANGE, Latent
+from ..inference.sampling import fitted
 from ..model import Model
-from ..networks import Networks
-from ..sampling import SEED_RANGE, Latent, Progress, fitted
-from ..scoring import as_model_pictures
+from ..networks.generator import Generator
+from ..networks.layers import ModulatedBlock
+from ..networks.networks import Networks
+from ..progress import OnPictures
+from ..storage.files import save_tensors, write_atomically
+from ..storage.images import as_model_pictures
 from .recipe import model_hash
-from .reward import Reward, eye_of, views
+from .reward import Reward, feature_extractor, views
 
 FORMAT = 1
 STRIDE = 0x9E3779B97F4A7C15  # between the seeds of one picture's candidates
@@ -123,13 +125,13 @@ class AdaptedModel(Model):
         wanted = 1 + round(abs(self.strength) * (self.adapter.candidates - 1))
         return min(wanted, MAX_CANDIDATES)
 
-    def taste(self, pictures: Tensor, *, progress: Progress | None = None) -> Tensor:
+    def taste(self, pictures: Tensor, *, progress: OnPictures | None = None) -> Tensor:
         """[N] how well the user would like pictures [N, C, H, W] of any size: standard deviations
         over what the base draws on average."""
         config = self.config.generator
         size = {"resolution": config.resolution, "channels": config.channels}
         pictures = as_model_pictures(pictures, **size)
-        return self.adapter.reward(views(pictures, eye_of(self), progress=progress))
+        return self.adapter.reward(views(pictures, feature_extractor(self), progress=progress))
 
     def draw(
         self,
@@ -138,7 +140,7 @@ class AdaptedModel(Model):
         *,
         truncation: float = 1.0,
         tile: str = "none",
-        progress: Progress | None = None,
+        progress: OnPictures | None = None,
     ) -> Tensor:
         """As Model.draw. Where a seed alone gives the latent, the best of `candidates` is drawn:
         those of the seed and of others that follow from it."""
@@ -174,7 +176,7 @@ class AdaptedModel(Model):
         return torch.equal(latent.values.cpu().float(), self.latent(latent.seeds).values)
 
 
-def taste_of(model: Model, pictures: Tensor, *, progress: Progress | None = None) -> Tensor:
+def taste_of(model: Model, pictures: Tensor, *, progress: OnPictures | None = None) -> Tensor:
     """[N] AdaptedModel.taste; zeros for a model that has no adapter."""
     if isinstance(model, AdaptedModel):
         return model.taste(pictures, progress=progress)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ..generator import Generator
 from ..model import Model
+from ..networks.generator import Generator
+from ..progress import OnPictures
+from ..version import __version__
+from .ab_test import figures, objections, trial
 from .adapter import Adapter, apply_adapter, base_of
+from .finetune import Pool, Tuner, draw_pool
 from .recipe import model_hash
-from .reward import (
-    SOME,
-    Fit,
-    Reward,
-    fit_reward,
-    refuse_what_teaches_nothing,
-    settled_ratings,
-)
+from .reward import SOME, Fit, Reward, fit_reward, refuse_what_teaches_nothing, settled_ratings
 from .store import Rating
-from .trial import figures, objections, trial
-from .tune import Pool, Tuner, draw_pool
 
 METHODS = ("auto", "best", "shift", "lora")
 CANDIDATES = 4
@@ -30,7 +25,6 @@ UNCONFIRMED_CANDIDATES = 2  # where held-out ratings do not say that what was le
 HELD_EVERY = 4  # every fourth rating is held out from LoRA's reward
 SCALES = (1.0, 0.6, 0.3)  # of what was learned; the largest that does no harm is kept
 TOTAL = 1000  # progress is told in thousandths
-Progress = Callable[[int, int, Tensor | None], object]
 
 
 def learn(
@@ -38,7 +32,7 @@ def learn(
     ratings: Sequence[Rating],
     *,
     method: str = "auto",
-    progress: Progress | None = None,
+    progress: OnPictures | None = None,
 ) -> Adapter:
     """An adapter of the model (without one that it may have) from ratings of its pictures.
 
@@ -76,8 +70,6 @@ def _chosen(base: Model, method: str, count: int) -> str:
 
 
 def _card(base: Model, method: str, fit: Fit) -> dict:
-    from .. import __version__
-
     return {
         "base": {"name": base.name, "sha256": model_hash(base)},
         "method": method,
@@ -110,7 +102,7 @@ def _tuned(
 
 
 def _split(
-    base: Model, ratings: Sequence[Rating], pool: Pool, fit: Fit, tell: Progress
+    base: Model, ratings: Sequence[Rating], pool: Pool, fit: Fit, tell: OnPictures
 ) -> tuple[Reward, Reward | None]:
     """The reward to follow and one of held-out ratings; all and None where that leaves too few."""
     held = list(ratings[::HELD_EVERY])
@@ -155,10 +147,10 @@ def _scaled(adapter: Adapter, scale: float) -> Adapter:
 class _Stages:
     """One bar for several stages."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: OnPictures | None) -> None:
         self.progress = progress
 
-    def stage(self, begin: int, end: int) -> Progress:
+    def stage(self, begin: int, end: int) -> OnPictures:
         def told(done: int, total: int, pictures: Tensor | None) -> None:
             if self.progress is not None:
                 self.progress(begin + (end - begin) * done // total, TOTAL, pictures)

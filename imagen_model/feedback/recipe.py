@@ -11,10 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..conditioning import Condition
+from ..condition import Condition
+from ..inference.latent import Latent
+from ..inference.sampling import fitted
 from ..model import Model
-from ..sampling import Latent, Progress, fitted
-from ..scoring import as_model_pictures
+from ..progress import OnPictures
+from ..storage.images import as_model_pictures
+from ..version import __version__
 from .store import Picture
 
 
@@ -32,8 +35,6 @@ def pictures_of(
 
     `texts` and `style` say where the condition came from; without them its numbers are kept.
     """
-    from .. import __version__
-
     condition, latent = fitted(model.networks, condition, latent)
     if texts is not None and len(texts) != len(latent):
         raise ValueError(f"{len(texts)} texts do not fit {len(latent)} pictures")
@@ -74,7 +75,7 @@ def model_hash(model: Model) -> str:
 
 
 def redrawn(
-    model: Model, pictures: Sequence[Picture], progress: Progress | None = None
+    model: Model, pictures: Sequence[Picture], progress: OnPictures | None = None
 ) -> list[Tensor | None]:
     """The pictures [C, H, W]: as they were kept, else drawn anew; None where neither is possible
     (another model, or an adapter, drew it and its pixels were not kept)."""

@@ -19,10 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..features import LEVEL_CHANNELS, POOLED_CHANNELS, EfficientNetLite, as_rgb, lite0
+from ..inference.sampling import BATCH
 from ..model import Model
-from ..networks import Networks
-from ..sampling import BATCH, Progress, full_precision
+from ..networks.efficientnet import (
+    LEVEL_CHANNELS,
+    POOLED_CHANNELS,
+    EfficientNetLite,
+    as_rgb,
+    lite0,
+)
+from ..networks.networks import Networks
+from ..networks.precision import full_precision
+from ..progress import OnPictures
 from .recipe import redrawn
 from .store import Rating
 
@@ -42,7 +50,7 @@ MAX_FOLDS = 64
 OVERFIT = 0.3  # accuracy on the ratings it saw, over that on ratings it did not
 
 
-class Eye(nn.Module):
+class FeatureExtractor(nn.Module):
     """What the reward sees of pictures, by networks that stay as they are.
 
     lite0's features, plain statistics, and how well the discriminator finds each style to fit: a
@@ -81,12 +89,12 @@ class Eye(nn.Module):
         return fits - fits.mean(dim=1, keepdim=True)
 
 
-def eye_of(model: Model) -> Eye:
+def feature_extractor(model: Model) -> FeatureExtractor:
     """The eye for a model's pictures, on its device."""
     features = model.lite0
     if features is None:
         features = copy.deepcopy(lite0()).to(model.device)
-    return Eye(features, model.networks)
+    return FeatureExtractor(features, model.networks)
 
 
 def content(seen: Tensor) -> Tensor:
@@ -109,7 +117,7 @@ def spread(maps: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def views(pictures: Tensor, eye: Eye, *, progress: Progress | None = None) -> Tensor:
+def views(pictures: Tensor, eye: FeatureExtractor, *, progress: OnPictures | None = None) -> Tensor:
     """[N, F] on the CPU, in batches. `progress` is called after each, and may raise to cancel."""
     parts = []
     with full_precision():
@@ -175,7 +183,7 @@ def projection_of(own: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fit_reward(
-    model: Model, ratings: Sequence[Rating], own: Tensor, *, progress: Progress | None = None
+    model: Model, ratings: Sequence[Rating], own: Tensor, *, progress: OnPictures | None = None
 ) -> Fit:
     """Fit to the ratings; `own` are views of the model's own pictures.
 
@@ -195,7 +203,7 @@ def fit_reward(
     ids = [id_ for id_, picture in pictures.items() if picture is not None]
     stack = torch.stack([p for p in pictures.values() if p is not None])
     mean, projection = projection_of(own)
-    seen = views(stack, eye_of(model), progress=progress)
+    seen = views(stack, feature_extractor(model), progress=progress)
     seen = (seen - mean) @ projection
     place = {id_: row for row, id_ in enumerate(ids)}
     rows = torch.stack([_row(r, seen, place) for r in usable])

@@ -1,13 +1,17 @@
-"""How a run is trained: one frozen dataclass, validated when built."""
+"""How a run is trained, and what belongs to one run: frozen dataclasses, validated when built."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from pathlib import Path
 
+from ..config import ModelConfig
 from .losses import OBJECTIVES
 
 STAGES = ("pretrain", "text")
+
+
 PENALTIES = ("finite-difference", "exact")
 
 
@@ -88,28 +92,11 @@ class TrainingConfig:
         return dataclasses.asdict(self)
 
 
-def width_aware_lr(dim: int) -> float:
-    """2e-4 * 768 / width: narrow transformers take larger steps (recipe of GAT, 2509.24935)."""
-    return 2e-4 * 768 / dim
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: the model, how it is trained, where it is written, and what its card says."""
 
-
-# What the reference article trains its networks with: BCE, Adam 2e-4, batches of 128, and none of
-# the later remedies. A log line comes every 100 batches, a checkpoint every epoch (start.py).
-DCGAN_SETTINGS = {
-    "objective": "non-saturating",
-    "batch": 128,
-    "lr": 2e-4,
-    "lr_end": 2e-4,
-    "d_lr_ratio": 1.0,
-    "judge_fraction": 0.0,
-    "warmup_kimg": 0.0,
-    "g_beta1": 0.9,
-    "d_beta1": 0.9,
-    "beta2": 0.999,
-    "clip": float("inf"),
-    "augment_p": 0.0,
-    "ema_halflife_kimg": 0.0,
-    "wrong_caption_weight": 0.0,
-}
-DCGAN_EPOCHS = 100
-DCGAN_LOG_BATCHES = 100
+    model: ModelConfig
+    training: TrainingConfig
+    out: Path
+    card: dict

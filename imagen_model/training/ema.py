@@ -11,7 +11,7 @@ import copy
 import torch
 from torch import Tensor
 
-from ..networks import Networks
+from ..networks.networks import Networks
 
 RAMP = 0.05
 

@@ -99,3 +99,28 @@ def info_nce(matches: Tensor) -> Tensor:
     """
     target = torch.arange(len(matches), device=matches.device)
     return (F.cross_entropy(matches, target) + F.cross_entropy(matches.t(), target)) / 2
+
+
+CONTRAST_WEIGHT = 0.1  # at 0.5, with features centred, its gradient drowned the others
+CONTRAST_TEMPERATURE = 0.1
+COMMON_WEIGHT = 500.0  # at 2000 feature matching suffers (docs/experiments.md)
+
+
+def feature_contrast(real_pooled: Tensor, generated_pooled: Tensor) -> Tensor:
+    """InfoNCE (XMC-GAN's image-image term, 2101.04702): generated picture i is nearer to its own
+    real picture than to the others of the batch, by the cosine of features [N, F]."""
+    real, generated = F.normalize(real_pooled, dim=1), F.normalize(generated_pooled, dim=1)
+    return info_nce(generated @ real.t() / CONTRAST_TEMPERATURE)
+
+
+def common_detail(excess: Tensor) -> Tensor:
+    """The mean square of the mean drawing's excess: the fine detail [N, C, H, W] that drawings have
+    over their real pictures.
+
+    Over pairs of different drawings, as in the unbiased estimate of MMD (0805.2368), so that detail
+    of a drawing's own costs nothing: 0 in the mean where no two have it in common, and below 0 by
+    chance. A single drawing has nothing in common: 0.
+    """
+    n = len(excess)
+    of_mean, of_each = excess.mean(dim=0).square().mean(), excess.square().mean()
+    return (n * of_mean - of_each) / max(1, n - 1)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..files import write_atomically
+from ..storage.files import write_atomically
 
 PANELS = (
     ("Distance from the real pictures (KID-lite1)", ("kid_lite1",)),

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..files import save_tensors
+from ..storage.files import save_tensors
 
 STATE, NEW, OLD = "state", "state.new", "state.old"
 

@@ -1,5 +1,5 @@
 """Unrolled discriminator steps (Unrolled GAN, 1611.02163): the generator answers the discriminator
-that its pictures are about to make, and gradients flow through that discriminator's own steps.
+after a few more steps on the same pictures, and gradients flow through those steps.
 
 The steps are Adam's (1412.6980) as the optimiser would take them next, without momentum; gradients
 do not flow through its second moments. The paper leaves the optimiser open. Each step costs about
@@ -14,19 +14,19 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..conditioning import Condition
-from ..dcgan import DcganDiscriminator
-from ..discriminator import Discriminator
+from ..condition import Condition
+from ..networks.dcgan import DcganDiscriminator
+from ..networks.discriminator import Discriminator
 from .batch import Batch
 
-Judge = Discriminator | DcganDiscriminator
+AnyDiscriminator = Discriminator | DcganDiscriminator
 Loss = Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], Tensor]
 
 
 class _Logits(nn.Module):
     """Logits as a function of all weights, those of the embedded condition among them."""
 
-    def __init__(self, discriminator: Judge) -> None:
+    def __init__(self, discriminator: AnyDiscriminator) -> None:
         super().__init__()
         self.discriminator = discriminator
 
@@ -41,9 +41,14 @@ class UnrolledDiscriminator:
     """The discriminator after `steps` more steps on one batch; the real one stays as it is."""
 
     def __init__(
-        self, discriminator: Judge, optimizer: torch.optim.Adam, loss: Loss, *, steps: int
+        self,
+        discriminator: AnyDiscriminator,
+        optimizer: torch.optim.Adam,
+        loss: Loss,
+        *,
+        steps: int,
     ) -> None:
-        self.judge, self.optimizer, self.loss, self.steps = (
+        self.discriminator, self.optimizer, self.loss, self.steps = (
             _Logits(discriminator),
             optimizer,
             loss,
@@ -51,14 +56,15 @@ class UnrolledDiscriminator:
         )
 
     def logits(self, batch: Batch) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Of real and drawn pictures; differentiable in the drawn ones, through the steps too."""
-        named = dict(self.judge.named_parameters())
+        """Of real and generated pictures; differentiable in the generated ones, through the steps
+        too."""
+        named = dict(self.discriminator.named_parameters())
         groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
         trained = {name: p for name, p in named.items() if p in groups}
         weights = {name: p.detach().requires_grad_(True) for name, p in trained.items()}
         moments = {name: self._moment(p) for name, p in trained.items()}
         for ahead in range(1, self.steps + 1):
-            loss = self.loss(*self._judge(weights, batch))
+            loss = self.loss(*self._logits(weights, batch))
             slopes = torch.autograd.grad(
                 loss, list(weights.values()), create_graph=True, allow_unused=True
             )
@@ -73,7 +79,7 @@ class UnrolledDiscriminator:
                 weights[name] = weights[name] - group["lr"] * slope / (
                     unbiased.sqrt() + group["eps"]
                 )
-        return self._judge(weights, batch)
+        return self._logits(weights, batch)
 
     def _moment(self, p: Tensor) -> tuple[Tensor, int]:
         """The mean square of a weight's gradient, and from how many steps."""
@@ -82,10 +88,12 @@ class UnrolledDiscriminator:
             return torch.zeros_like(p), 0
         return state["exp_avg_sq"], int(state["step"])
 
-    def _judge(
+    def _logits(
         self, weights: dict[str, Tensor], batch: Batch
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         def logits(pictures: Tensor, levels: list[Tensor]) -> tuple[Tensor, ...]:
-            return functional_call(self.judge, weights, (pictures, levels, batch.condition))
+            return functional_call(self.discriminator, weights, (pictures, levels, batch.condition))
 
-        return logits(batch.real, batch.real_levels), logits(batch.fake, batch.fake_levels)
+        return logits(batch.real, batch.real_levels), logits(
+            batch.generated, batch.generated_levels
+        )

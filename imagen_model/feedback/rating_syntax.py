@@ -1,0 +1,77 @@
+"""Ratings as a person or a program writes them down for one batch of pictures.
+
++0 -3 2>5 *4        thumbs up for 0, down for 3; 2 better than 5; 4 the best of all
+{"up": [0], "down": [3], "pairs": [[2, 5]], "best": 4}        the same as JSON
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from .store import Picture, Rating
+
+WORD = re.compile(r"([+\-*])(\d+)|(\d+)>(\d+)")
+KEYS = ("up", "down", "pairs", "best")
+
+
+def parse_ratings(clicks: str, pictures: Sequence[Picture]) -> list[Rating]:
+    """The ratings that `clicks` gives to a batch; empty text gives none.
+
+    "best" is a pair with every other picture. ValueError for what cannot be read, and for pictures
+    that are not there.
+    """
+    said = _read(clicks)
+
+    def picture(index: Any) -> Picture:
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise ValueError(f"a picture is {index!r}; expected its number, from 0")
+        if not 0 <= index < len(pictures):
+            raise ValueError(
+                f"there is no picture {index}; this batch has 0 to {len(pictures) - 1}"
+            )
+        return pictures[index]
+
+    ratings = [Rating(picture(i), 1) for i in said["up"]]
+    ratings += [Rating(picture(i), -1) for i in said["down"]]
+    ratings += [Rating(picture(a), other=picture(b)) for a, b in said["pairs"]]
+    for best in said["best"]:
+        winner = picture(best)
+        ratings += [Rating(winner, other=p) for p in pictures if p.id != winner.id]
+    return ratings
+
+
+def _read(clicks: str) -> dict[str, list]:
+    text = clicks.strip()
+    said: dict[str, list] = {key: [] for key in KEYS}
+    if text.startswith(("{", "[", '"')):
+        return said | _from_json(text)
+    for word in text.replace(",", " ").split():
+        match = WORD.fullmatch(word)
+        if match is None:
+            raise ValueError(f"rating {word!r}; expected +0 (up), -0 (down), 0>1 (better) or *0")
+        sign, index, winner, loser = match.groups()
+        if sign is None:
+            said["pairs"].append((int(winner), int(loser)))
+        else:
+            said[{"+": "up", "-": "down", "*": "best"}[sign]].append(int(index))
+    return said
+
+
+def _from_json(text: str) -> dict[str, list]:
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"the ratings are no JSON: {error}") from None
+    if not isinstance(given, dict) or set(given) - set(KEYS):
+        raise ValueError(f"the ratings are {text[:40]}; expected an object of {', '.join(KEYS)}")
+    if isinstance(given.get("best"), int):
+        given["best"] = [given["best"]]
+    for key, value in given.items():
+        if not isinstance(value, list):
+            raise ValueError(f"{key} is {value!r}; expected a list")
+        if key == "pairs" and not all(isinstance(p, list) and len(p) == 2 for p in value):
+            raise ValueError(f"pairs is {value!r}; expected [[better, worse], ...]")
+    return given

@@ -1,0 +1,108 @@
+"""Directions in w: by number (SeFa, 2007.06600) and by the name of what they change.
+
+SeFa's are closed-form, from the modulation weights alone. The named ones are measured: a few
+numbers are measured on pictures (lightness, size, ...). Their gradients in w, averaged over
+pictures that the model generates, are the rows of a matrix J; column k of its pseudo-inverse raises
+number k and leaves the others as they are, to first order. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..condition import Condition
+from ..networks.generator import Generator
+from ..networks.networks import Networks
+from ..networks.precision import full_precision
+from ..progress import OnPictures
+from .latent import random_latent
+from .sampling import settled, to_w
+
+PICTURES, BATCH = 64, 8
+FIRST_SEED = 1 << 42  # of the pictures that are measured: not what people type
+LUMA = (0.299, 0.587, 0.114)
+ATTRIBUTES = ("lightness", "warmth", "green", "detail", "size")
+KNOWN = {1: ("lightness", "detail"), 3: ATTRIBUTES[:4], 4: ATTRIBUTES}  # by channels
+
+
+def measured(pictures: Tensor) -> Tensor:
+    """[N, K] the attributes that pictures [N, C, H, W] in [-1, 1] have, in the order of KNOWN[C].
+
+    lightness: luma; warmth: red over blue; green: over the mean of red and blue; each of what is
+    drawn, not of what is transparent. detail: mean step from pixel to pixel, over white. size: the
+    share of the picture that is drawn.
+    """
+    channels = pictures.shape[1]
+    unit = (pictures + 1) / 2
+    colour = unit[:, :3].expand(-1, 3, -1, -1)
+    alpha = unit[:, 3:4] if channels == 4 else torch.ones_like(unit[:, :1])
+    drawn = alpha.sum(dim=(1, 2, 3)).clamp(min=1)  # pixels
+    red, green, blue = (colour.sum(dim=(2, 3)) / drawn[:, None]).unbind(dim=1)
+    luma = (colour * colour.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1)
+    over_white = luma + 1 - alpha.squeeze(1)
+    steps = [over_white.diff(dim=axis).abs().mean(dim=(1, 2)) for axis in (1, 2)]
+    numbers = {
+        "lightness": luma.sum(dim=(1, 2)) / drawn,
+        "warmth": red - blue,
+        "green": green - (red + blue) / 2,
+        "detail": steps[0] + steps[1],
+        "size": alpha.mean(dim=(1, 2, 3)),
+    }
+    return torch.stack([numbers[name] for name in KNOWN[channels]], dim=1)
+
+
+def attribute_directions(
+    networks: Networks, *, progress: OnPictures | None = None
+) -> dict[str, Tensor]:
+    """Attribute -> [dim] unit direction in w; the same for the same weights.
+
+    Takes seconds on a CPU. `progress` may raise to cancel. ValueError for a model without w.
+    """
+    if not isinstance(networks.generator, Generator):
+        raise ValueError("this model has no w space, and so no directions in it")
+    names = KNOWN[networks.generator.config.channels]
+    # Autograd refuses tensors made in inference mode, in which ComfyUI loads and runs everything.
+    with torch.inference_mode(False), torch.enable_grad(), full_precision():
+        total = torch.zeros(len(names), networks.generator.config.dim)
+        networks = copy.deepcopy(networks).requires_grad_(False)
+        for begin in range(0, PICTURES, BATCH):
+            total += _gradients(networks, range(FIRST_SEED + begin, FIRST_SEED + begin + BATCH))
+            if progress is not None:
+                progress(begin + BATCH, PICTURES, None)
+        columns = torch.linalg.pinv(total.double()).t()
+        return dict(zip(names, F.normalize(columns, dim=1).float(), strict=True))
+
+
+def _gradients(networks: Networks, seeds: range) -> Tensor:
+    """[K, dim] of each attribute, summed over the pictures of these seeds, whatever they show."""
+    latent = random_latent(seeds, networks.generator.config.z_dim)
+    condition = Condition.null(len(seeds), networks.conditioning.config)
+    condition = settled(networks, condition, latent, slice(None))
+    with torch.no_grad():
+        w = to_w(networks, latent.values.to(networks.device), condition)
+        tokens, mask, _ = networks.conditioning(condition)
+    step = torch.zeros_like(w[:1, :1]).requires_grad_()  # one for all pictures and blocks
+    numbers = measured(networks.generator.synthesis(w + step, tokens, mask)).sum(dim=0)
+    rows = [torch.autograd.grad(number, step, retain_graph=True)[0] for number in numbers]
+    return torch.cat(rows).squeeze(1).cpu()
+
+
+def directions(networks: Networks) -> Tensor:
+    """[dim, dim] unit rows in w, those that change the modulation of the blocks most first.
+
+    They are the right singular vectors of all modulation weights, stacked. Their sign is fixed:
+    the largest number is positive. ValueError for a model without modulation.
+    """
+    if not isinstance(networks.generator, Generator):
+        raise ValueError("this model has no w space, and so no directions in it")
+    parameters = networks.generator.named_parameters()
+    stacked = torch.cat([p for name, p in parameters if name.endswith("modulation.weight")])
+    weights = stacked.detach().double().cpu()
+    # right singular vectors are eigenvectors of W^T W, which is small; eigh gives them ascending
+    rows = torch.linalg.eigh(weights.t() @ weights).eigenvectors.t().flip(0)
+    peak = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
+    return (rows * peak.sign()).float()

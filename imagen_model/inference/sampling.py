@@ -1,0 +1,158 @@
+"""z -> w -> pictures: the mapping network, truncation, and the one forward pass."""
+
+from __future__ import annotations
+
+import torch
+from einops import repeat
+from torch import Tensor
+
+from ..condition import Condition, settle_styles
+from ..networks.generator import check_tile
+from ..networks.networks import Networks
+from ..networks.precision import full_precision
+from ..progress import OnPictures
+from .latent import Latent, random_latent
+
+AVERAGE_DRAWS = 128  # z draws behind w_avg
+BATCH = 64
+
+
+def average_w(networks: Networks, condition: Condition) -> Tensor:
+    """w_avg [N, dim]: the mean of w over fixed draws of z, for each condition."""
+    z = random_latent(range(AVERAGE_DRAWS), networks.generator.config.z_dim).values
+    z = z.to(condition.pooled)
+    _, _, pooled = networks.conditioning(condition)
+    pooled = pooled.repeat_interleave(AVERAGE_DRAWS, dim=0)
+    w = networks.generator.mapping(z.repeat(len(condition), 1), pooled)
+    return w.unflatten(0, (len(condition), AVERAGE_DRAWS)).mean(dim=1)
+
+
+def to_w(
+    networks: Networks, z: Tensor, condition: Condition, *, truncation_psi: float = 1.0
+) -> Tensor:
+    """z [N, z_dim] or w [N, num_blocks, dim] -> w, drawn towards w_avg by truncation_psi.
+
+    w' = w_avg + psi (w - w_avg): 1 leaves w, 0 gives the condition's average picture.
+    """
+    w = z
+    if z.ndim == 2:
+        _, _, pooled = networks.conditioning(condition)
+        w = networks.generator.mapping(z, pooled)
+        w = repeat(w, "n d -> n b d", b=networks.generator.config.num_blocks)
+    if truncation_psi != 1.0:
+        w = torch.lerp(average_w(networks, condition)[:, None], w, truncation_psi)
+    return w
+
+
+def expand(networks: Networks, condition: Condition, n: int) -> Condition:
+    """The condition for n pictures: one row serves all, otherwise one row each.
+
+    ValueError for other counts, and for conditions of another model.
+    """
+    config = networks.conditioning.config
+    for what, got, wanted in (
+        ("styles", condition.style.shape[1], len(config.styles)),
+        ("numbers a token", condition.pooled.shape[1], config.dim),
+    ):
+        if got != wanted:
+            raise ValueError(
+                f"the condition is of another model (it has {got} {what}, this model {wanted}); "
+                "encode it with this model"
+            )
+    if len(condition) == n:
+        return condition
+    if len(condition) == 1:
+        return condition[torch.zeros(n, dtype=torch.long, device=condition.pooled.device)]
+    raise ValueError(f"{len(condition)} conditions do not fit {n} pictures; expected 1 or {n}")
+
+
+def fitted(networks: Networks, condition: Condition, latent: Latent) -> tuple[Condition, Latent]:
+    """As many conditions as latents: where one side has one row, it serves all of the other's.
+
+    ValueError for counts that do not fit, and for conditions or latents of another model.
+    """
+    config = networks.generator.config
+    wanted = (config.z_dim,) if latent.space == "z" else (config.num_blocks, config.dim)
+    if tuple(latent.values.shape[1:]) != wanted:
+        raise ValueError(
+            f"latents of shape {tuple(latent.values.shape[1:])} do not fit this model, whose are "
+            f"{wanted}; draw them with this model"
+        )
+    if len(latent) == 1:
+        n = len(condition)
+        latent = Latent(latent.space, latent.values.expand(n, *wanted), latent.seeds * n)
+    return expand(networks, condition, len(latent)), latent
+
+
+def settled(networks: Networks, condition: Condition, latent: Latent, rows: slice) -> Condition:
+    """Conditions of `rows` on the model's device; where the style is open z chooses it, in w the z
+    of the seed."""
+    condition = condition.to(device=networks.device, dtype=torch.float32)
+    if latent.space == "z":
+        z = latent.values[rows]
+    else:
+        z = random_latent(latent.seeds[rows], networks.generator.config.z_dim).values
+    return condition.with_style(settle_styles(condition.style, z.to(condition.style)))
+
+
+@torch.no_grad()
+def draw(
+    networks: Networks,
+    condition: Condition,
+    latent: Latent,
+    *,
+    truncation_psi: float = 1.0,
+    tile: str = "none",
+    batch_size: int = BATCH,
+    progress: OnPictures | None = None,
+) -> Tensor:
+    """Pictures [N, C, H, W] in [-1, 1] on the CPU, fp32.
+
+    One condition serves all latents, or one each; one latent serves several conditions. `progress`
+    is called after each batch and may raise to cancel. ValueError for latents of another model.
+    """
+    check_tile(tile)
+    condition, latent = fitted(networks, condition, latent)
+    values = latent.values
+    device = networks.device
+    pictures = []
+    with full_precision():
+        for begin in range(0, len(values), batch_size):
+            rows = slice(begin, begin + batch_size)
+            point = values[rows].to(device=device, dtype=torch.float32)
+            cond = settled(networks, condition[rows], latent, rows)
+            if latent.space == "z":
+                point = to_w(networks, point, cond, truncation_psi=truncation_psi)
+            tokens, mask, _ = networks.conditioning(cond)
+            drawn = networks.generator.synthesis(point, tokens, mask, tile=tile)
+            pictures.append(drawn.float().cpu().contiguous())
+            if progress is not None:
+                progress(min(begin + batch_size, len(values)), len(values), pictures[-1])
+    return torch.cat(pictures)
+
+
+@torch.no_grad()
+def into_w(
+    networks: Networks,
+    condition: Condition,
+    latent: Latent,
+    *,
+    truncation_psi: float = 1.0,
+    progress: OnPictures | None = None,
+) -> Latent:
+    """z latents with their conditions -> w latents, drawn towards the condition's average picture.
+
+    One condition serves all latents, or one each. Latents that are in w already are drawn towards
+    the average by the same factor. `progress` is called after each batch, and may raise to cancel.
+    """
+    condition, latent = fitted(networks, condition, latent)
+    device, parts = networks.device, []
+    with full_precision():
+        for begin in range(0, len(latent), BATCH):
+            rows = slice(begin, begin + BATCH)
+            point = latent.values[rows].to(device=device, dtype=torch.float32)
+            cond = settled(networks, condition[rows], latent, rows)
+            parts.append(to_w(networks, point, cond, truncation_psi=truncation_psi).cpu())
+            if progress is not None:
+                progress(begin + len(point), len(latent), None)
+    return Latent("w", torch.cat(parts), latent.seeds)

@@ -1,0 +1,203 @@
+"""Four times the pixels: a small convolutional network for what the generator draws.
+
+Residual blocks without normalisation (EDSR, 1707.02921) at the low resolution, PixelShuffle
+(1609.05158) up, added to a bilinear enlargement. It was trained against a discriminator
+(tools/train_upscaler.py), so it decides on an edge where an average would blur. Any size, any
+number of channels; pictures are NCHW in [-1, 1], four channels are premultiplied RGBA.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ..networks.generator import check_tile
+from ..networks.precision import channels_last, full_precision
+from ..progress import OnPictures
+from ..storage.files import WEIGHTS_DIR, checked_sha256
+from ..storage.int8 import dequantized
+
+SCALE = 4
+UPSCALER_FILE = WEIGHTS_DIR / "upscaler" / "emoji-x4.safetensors"
+MAX_SIDE = 1024  # pixels of what goes in
+BATCH_PIXELS = 64 * 64  # of small pictures that go in together
+WINDOW_PX = 128  # a side of what is seen at once of a large picture
+
+
+@dataclass(frozen=True)
+class UpscalerConfig:
+    """Width and depth."""
+
+    channels: int = 4
+    width: int = 32
+    num_blocks: int = 8
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}; expected 1 or more")
+
+
+class ResidualBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.silu(self.first(x)))
+
+
+class Upscaler(nn.Module):
+    """[N, C, H, W] -> [N, C, 4 H, 4 W]; at first the bilinear enlargement and nothing else."""
+
+    def __init__(self, config: UpscalerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.stem = nn.Conv2d(config.channels, width, 3, padding=1)
+        self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(config.num_blocks)))
+        self.ups = nn.ModuleList(nn.Conv2d(width, 4 * width, 3, padding=1) for _ in range(2))
+        self.out = nn.Conv2d(width, config.channels, 3, padding=1)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.stem(x)
+        features = features + self.blocks(features)
+        for up in self.ups:
+            features = F.silu(F.pixel_shuffle(up(features), 2))
+        enlarged = F.interpolate(x, scale_factor=SCALE, mode="bilinear", align_corners=False)
+        return enlarged + self.out(features)
+
+    @property
+    def reach(self) -> int:
+        """How many pixels of what goes in are between one and the farthest that it depends on."""
+        return 2 * self.config.num_blocks + 3  # stem, blocks and the first `up`; the rest: under 1
+
+
+def load_upscaler(path: Path = UPSCALER_FILE) -> Upscaler:
+    """Read and verify a file that tools/train_upscaler.py wrote; ValueError where it is missing."""
+    if not path.is_file():
+        raise ValueError(
+            f"the upscaler's weights {path} are missing; reinstall the package, or enlarge with "
+            "ComfyUI's own Upscale Image (ImageScale)"
+        )
+    checked_sha256(path)
+    with safe_open(path, "pt") as file:
+        config = UpscalerConfig(**json.loads(file.metadata()["config"]))
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        network = Upscaler(config).eval().requires_grad_(False)
+        network.load_state_dict(dequantized(load_file(path)))
+    return channels_last(network)
+
+
+@lru_cache(maxsize=2)
+def bundled_upscaler(device: torch.device) -> Upscaler:
+    """The bundled one, loaded once a process and device."""
+    return load_upscaler().to(device)
+
+
+@torch.no_grad()
+def upscale(
+    pictures: Tensor,
+    *,
+    network: Upscaler | None = None,
+    device: torch.device | str = "cpu",
+    tile: str = "none",
+    progress: OnPictures | None = None,
+) -> Tensor:
+    """Pictures [N, C, H, W] in [-1, 1] with C of 1, 3 or 4 -> [N, C, 4 H, 4 W] in [-1, 1], fp32 on
+    the CPU.
+
+    `network` is the bundled one unless given, and then already on `device`. `tile` says which edges
+    join, and stay seamless: "none", "x" left and right, "both" also top and bottom. `progress`
+    counts batches, or windows of large pictures, and may raise to cancel. ValueError for other
+    shapes and tiles, for sides over MAX_SIDE, and where the weights are missing.
+    """
+    if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4) or not pictures.numel():
+        raise ValueError(f"pictures have shape {tuple(pictures.shape)}; expected [N, 1|3|4, H, W]")
+    count, channels, height, width = pictures.shape
+    if max(height, width) > MAX_SIDE:
+        raise ValueError(f"pictures of {width}x{height}; expected sides of up to {MAX_SIDE} pixels")
+    check_tile(tile)
+    if network is None:
+        network = bundled_upscaler(torch.device(device))
+    windows = list(windows_of(height, width, network.reach, tile))
+    parts = pictures.split(max(1, BATCH_PIXELS // (height * width)))
+    result = torch.empty(count, channels, SCALE * height, SCALE * width)
+    done = 0
+    with full_precision():
+        for part, large in zip(parts, result.split(len(parts[0])), strict=True):
+            for i, window in enumerate(windows, start=1):
+                seen = part[window.seen].to(device)
+                made = in_channels(network(as_rgba(seen)).clamp(-1, 1), channels)
+                large[window.written] = made[window.kept].cpu()
+                done += 1
+                if progress is not None:
+                    whole = large if i == len(windows) else None
+                    progress(done, len(parts) * len(windows), whole)
+    return result
+
+
+class Window(NamedTuple):
+    """A part of pictures [..., H, W], as indices."""
+
+    seen: tuple  # what goes in
+    kept: tuple  # of what then comes out
+    written: tuple  # where that is in the whole result
+
+
+def windows_of(height: int, width: int, reach: int, tile: str = "none") -> Iterator[Window]:
+    """Windows that cover a picture and see `reach` pixels beyond, on the other side where edges
+    join: together as if it were whole, or among its like."""
+    side = max(height, width)
+    if height * width > WINDOW_PX**2:
+        side = WINDOW_PX - 2 * reach
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            rows = _span(top, side, height, reach, joins=tile == "both")
+            columns = _span(left, side, width, reach, joins=tile != "none")
+            seen = (..., rows[0][:, None], columns[0])
+            yield Window(seen, (..., rows[1], columns[1]), (..., rows[2], columns[2]))
+
+
+def _span(
+    begin: int, side: int, length: int, reach: int, *, joins: bool
+) -> tuple[Tensor, slice, slice]:
+    """seen, kept and written of a Window along one axis, whose ends may join."""
+    end = min(begin + side, length)
+    low, high = begin - reach, end + reach
+    if not joins:
+        low, high = max(low, 0), min(high, length)
+    return (
+        torch.arange(low, high) % length,
+        slice(SCALE * (begin - low), SCALE * (end - low)),
+        slice(SCALE * begin, SCALE * end),
+    )
+
+
+def as_rgba(pictures: Tensor) -> Tensor:
+    """Grey and RGB as opaque RGBA, fp32."""
+    x = pictures.float()
+    if x.shape[1] == 1:
+        x = x.expand(-1, 3, -1, -1)
+    return x if x.shape[1] == 4 else torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+
+
+def in_channels(rgba: Tensor, channels: int) -> Tensor:
+    """What became of a picture with so many channels; RGBA stays premultiplied."""
+    if channels == 4:
+        alpha = rgba[:, 3:]
+        return torch.cat([torch.minimum(rgba[:, :3], alpha), alpha], dim=1)
+    return rgba[:, :3] if channels == 3 else rgba[:, :3].mean(dim=1, keepdim=True)

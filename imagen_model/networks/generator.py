@@ -1,0 +1,181 @@
+"""The transformer generator: (z, condition) -> w -> tokens on a grid -> pixels.
+
+The mapping network and w are StyleGAN's (1812.04948), the block a pre-norm transformer with
+modulation from w and cross-attention to the condition; read-outs from every few blocks are summed
+(the multi-level idea of GAT, 2509.24935) and a small convolutional tail (PixelShuffle, 1609.05158)
+draws the pixels. Pictures are NCHW in [-1, 1]; four channels are premultiplied RGBA.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..config import GeneratorConfig
+from .layers import ModulatedBlock, rope_2d
+
+SILU_GAIN = 1.68  # of a layer after SiLU, for outputs of unit variance
+Z_GAIN = 0.5  # z starts quieter than the condition: captions that name one picture must drown it
+
+
+class Mapping(nn.Module):
+    """(z [N, z_dim], pooled condition [N, cond_dim]) -> w [N, dim], of unit variance at first.
+
+    PyTorch's own initial weights would give w a twentieth of that, and captions of one kind (all
+    flags) would look alike for tens of thousands of images (docs/experiments.md).
+    """
+
+    def __init__(self, config: GeneratorConfig, cond_dim: int) -> None:
+        super().__init__()
+        self.z_in = nn.Linear(config.z_dim, config.dim)
+        self.cond_in = nn.Linear(cond_dim, config.dim)
+        self.hidden = nn.Linear(2 * config.dim, 2 * config.dim)
+        self.out = nn.Linear(2 * config.dim, config.dim)
+        for layer, gain in (
+            (self.z_in, Z_GAIN),
+            (self.cond_in, 1.0),
+            (self.hidden, SILU_GAIN),
+            (self.out, SILU_GAIN),
+        ):
+            init_linear(layer, gain)
+
+    def forward(self, z: Tensor, cond_pooled: Tensor) -> Tensor:
+        z = F.rms_norm(z, z.shape[-1:])
+        cond = F.rms_norm(cond_pooled, cond_pooled.shape[-1:])
+        x = F.silu(torch.cat([self.z_in(z), self.cond_in(cond)], dim=1))  # [N, 2 D]
+        return self.out(F.silu(self.hidden(x)))
+
+
+def init_linear(layer: nn.Linear, gain: float = 1.0) -> None:
+    """Weights that keep the variance of their input, times gain squared; no bias."""
+    nn.init.normal_(layer.weight, std=gain * layer.in_features**-0.5)
+    nn.init.zeros_(layer.bias)
+
+
+TILES = ("none", "x", "both")
+
+
+def check_tile(tile: str) -> None:
+    """ValueError where `tile` is none of TILES."""
+    if tile not in TILES:
+        raise ValueError(f"tile is {tile!r}; expected one of {', '.join(TILES)}")
+
+
+def padded_conv(conv: nn.Module, x: Tensor, tile: str) -> Tensor:
+    """A 3x3 convolution that sees across the edges where the picture shall tile.
+
+    tile: "none" pads with zeros, "x" joins left and right, "both" also top and bottom.
+    """
+    assert isinstance(conv, nn.Conv2d)
+    if tile == "none":
+        return conv(x)
+    x = F.pad(x, (1, 1, 0, 0), mode="circular")
+    x = F.pad(x, (0, 0, 1, 1), mode="circular" if tile == "both" else "constant")
+    return F.conv2d(x, conv.weight, conv.bias)
+
+
+class UpBlock(nn.Module):
+    """Twice the resolution: two residual 3x3 convolutions, then PixelShuffle."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv2d(in_channels, in_channels, 3, padding=1) for _ in range(2)
+        )
+        self.up = nn.Conv2d(in_channels, 4 * out_channels, 1)
+
+    def forward(self, x: Tensor, tile: str) -> Tensor:
+        for conv in self.convs:
+            x = x + F.silu(padded_conv(conv, x, tile))
+        return F.pixel_shuffle(self.up(x), 2)
+
+    @torch.no_grad()
+    def repeat_pixels(self) -> None:
+        """Weights with which every pixel becomes four of its kind, and the convolutions add
+        nothing yet."""
+        for parameter in self.parameters():
+            parameter.zero_()
+        same = torch.eye(self.up.out_channels // 4, self.up.in_channels)
+        self.up.weight.copy_(same.repeat_interleave(4, dim=0)[:, :, None, None])
+
+
+class Tail(nn.Module):
+    """Feature map [N, D, grid, grid] -> picture [N, C, resolution, resolution] in [-1, 1]."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        doublings = (config.resolution // config.grid).bit_length() - 1
+        widths = [config.dim] + [
+            max(config.tail_channels, config.dim >> (i + 1)) for i in range(doublings)
+        ]
+        widths[-1] = config.tail_channels
+        self.ups = nn.ModuleList(UpBlock(a, b) for a, b in pairwise(widths))
+        self.conv = nn.Conv2d(widths[-1], widths[-1], 3, padding=1)
+        self.out = nn.Conv2d(widths[-1], config.channels, 3, padding=1)
+
+    def forward(self, x: Tensor, tile: str = "none") -> Tensor:
+        for up in self.ups:
+            x = up(x, tile)
+        x = x + F.silu(padded_conv(self.conv, F.silu(x), tile))
+        return torch.tanh(padded_conv(self.out, x, tile))
+
+
+class Generator(nn.Module):
+    """Mapping and synthesis. `w` given per block is [N, num_blocks, dim]."""
+
+    def __init__(self, config: GeneratorConfig, cond_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.mapping = Mapping(config, cond_dim)
+        self.context_in = nn.Linear(cond_dim, dim)
+        init_linear(self.context_in)
+        self.grid = nn.Parameter(torch.randn(config.grid**2, dim) * 0.5)
+        self.registers = nn.Parameter(torch.randn(config.num_registers, dim) * 0.5)
+        self.blocks = nn.ModuleList(
+            ModulatedBlock(dim, config.num_heads, gate_gain=0.3) for _ in range(config.num_blocks)
+        )
+        self.readouts = nn.ModuleList(
+            nn.Sequential(nn.RMSNorm(dim), nn.Linear(dim, dim))
+            for _ in range(config.num_blocks // config.readout_every)
+        )
+        self.tail = Tail(config)
+        self.recompute_blocks = False  # in the backward pass, to save memory (1604.06174)
+        cos, sin = rope_2d(config.grid, dim // config.num_heads)
+        still = torch.zeros(config.num_registers, cos.shape[1])  # registers have no position
+        self.register_buffer("rope_cos", torch.cat([still + 1, cos]), persistent=False)
+        self.register_buffer("rope_sin", torch.cat([still, sin]), persistent=False)
+
+    def forward(self, z: Tensor, tokens: Tensor, mask: Tensor, pooled: Tensor) -> Tensor:
+        """z [N, z_dim]; tokens [N, S, cond_dim]; mask [N, S]; pooled [N, cond_dim]."""
+        w = self.mapping(z, pooled)
+        w = repeat(w, "n d -> n b d", b=self.config.num_blocks)
+        return self.synthesis(w, tokens, mask)
+
+    def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
+        if self.recompute_blocks and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False)
+        return block(*inputs)
+
+    def synthesis(self, w: Tensor, tokens: Tensor, mask: Tensor, *, tile: str = "none") -> Tensor:
+        """w [N, num_blocks, dim] and the condition's tokens -> [N, C, H, W] in [-1, 1]."""
+        num_registers = self.config.num_registers
+        x = torch.cat([self.registers, self.grid])
+        x = repeat(x, "t d -> n t d", n=len(w))
+        context = self.context_in(F.rms_norm(tokens, tokens.shape[-1:]))
+        rope = (self.rope_cos, self.rope_sin)
+        features = x.new_zeros(())
+        for i, block in enumerate(self.blocks):
+            x = self._run(block, x, w[:, i], context, mask, rope)
+            if (i + 1) % self.config.readout_every == 0:
+                features = features + self.readouts[i // self.config.readout_every](
+                    x[:, num_registers:]
+                )
+        features = rearrange(features, "n (h w) d -> n d h w", h=self.config.grid)
+        return self.tail(features, tile)

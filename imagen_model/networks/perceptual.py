@@ -1,0 +1,43 @@
+"""How unlike two batches of pictures are: in frozen lite0 features, and in colours and layout.
+
+Training (training/pairs.py) and inversion (inversion.py) minimise the same two numbers. A mark that
+every picture carries, which both overlook, is looked for in fine detail (evaluation/marks.py).
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+L1_WEIGHT = 3.0  # against feature matching, whose value is several times larger
+
+
+def feature_matching(
+    real_levels: list[Tensor],
+    generated_levels: list[Tensor],
+    real_pooled: Tensor,
+    generated_pooled: Tensor,
+) -> Tensor:
+    """Mean squared difference of channel-normalised features, summed over levels (1801.03924),
+    plus one minus the cosine of the pooled features [N, F]."""
+    total = generated_pooled.new_zeros(())
+    for real, generated in zip(real_levels, generated_levels, strict=True):
+        difference = F.normalize(real, dim=1, eps=1e-3) - F.normalize(generated, dim=1, eps=1e-3)
+        total = total + difference.square().sum(dim=1).mean()
+    return total + (1 - F.cosine_similarity(real_pooled, generated_pooled, dim=1)).mean()
+
+
+def low_resolution_l1(real: Tensor, generated: Tensor) -> Tensor:
+    """L1 at a half and an eighth of the resolution: colours and layout, not texture."""
+    total = generated.new_zeros(())
+    for side in (real.shape[2] // 2, real.shape[2] // 8):
+        small_fake, small_real = (F.adaptive_avg_pool2d(x, side) for x in (generated, real))
+        total = total + F.l1_loss(small_fake, small_real)
+    return total
+
+
+def fine_detail(pictures: Tensor) -> Tensor:
+    """[N, C, H, W] what a mean over an eighth of the side takes away."""
+    reach = max(1, pictures.shape[2] // 16)
+    padded = F.pad(pictures, [reach] * 4, mode="replicate")
+    return pictures - F.avg_pool2d(padded, 2 * reach + 1, stride=1)

@@ -1,0 +1,68 @@
+"""Files: hashes, atomic writes, and text that a file can hold."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+WEIGHTS_DIR = Path(__file__).parent.parent / "weights"
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=16)
+def checked_sha256(path: Path) -> str:
+    """sha256 of a bundled file; ValueError where it differs from the .sha256 file beside it."""
+    expected = Path(f"{path}.sha256")
+    if not path.is_file() or not expected.is_file():
+        raise ValueError(f"bundled file {path} is missing; reinstall the package")
+    actual = sha256_of(path)
+    if actual != expected.read_text().strip():
+        raise ValueError(
+            f"bundled file {path} is damaged (its sha256 differs); reinstall the package"
+        )
+    return actual
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with a temporary path beside `path`, then put it in place in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def storable(text: str) -> str:
+    """Half of a surrogate pair, which JSON can carry and a file cannot, becomes a question mark."""
+    return text.encode(errors="replace").decode()
+
+
+def save_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """safetensors' save_file; OSError in words where the disk is full or may not be written."""
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path.parent}: {error}") from None

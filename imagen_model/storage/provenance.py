@@ -1,0 +1,71 @@
+"""Where a saved picture comes from: facts in the file itself, as JSON in PNG's text field "imagen".
+
+ComfyUI keeps its graph in a field of its own, "prompt", beside it. Whoever doesn't want either in a
+file removes both by saving the picture again with any other program.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from ..version import __version__
+from .credentials import CHUNK, read_credentials
+from .files import storable
+
+KEY, GRAPH_KEY = "imagen", "prompt"
+NOT_FOR_DIAGNOSIS = "synthetic, not for diagnosis"
+SUFFIXES = {".png"}
+
+
+def model_facts(name: str, card: dict) -> dict[str, Any]:
+    """What every picture says of its model: name, sha256 of the tensors, the code's version; and
+    the adapter and the model's notice, where there are such."""
+    facts = {"model": name, "sha256": card.get("sha256"), "code_version": __version__}
+    if "adapter" in card:
+        facts["adapter"] = {key: card["adapter"][key] for key in ("sha256", "strength")}
+    if card.get("notice"):
+        facts["notice"] = card["notice"]
+    return facts
+
+
+def png_info(facts: dict | None, graph: dict | None = None) -> PngInfo:
+    """The text fields of a PNG."""
+    info = PngInfo()
+    for key, value in ((KEY, facts), (GRAPH_KEY, graph)):
+        if value is not None:
+            info.add_itxt(key, storable(json.dumps(value, ensure_ascii=False)))
+    return info
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a PNG says of itself, with its Content Credentials where it has any; ValueError for one
+    that says nothing."""
+    try:
+        with Image.open(path) as image:
+            image.load()  # text may stand behind the pixels
+            texts = getattr(image, "text", {})
+            is_signed = any(name == CHUNK for name, *_ in getattr(image, "private_chunks", ()))
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise ValueError(f"{path} is no picture that can be read ({error})") from error
+    try:
+        found = {key: json.loads(texts[key]) for key in (KEY, GRAPH_KEY) if key in texts}
+    except ValueError as error:
+        raise ValueError(f"{path} has a damaged record of how it was made ({error})") from error
+    if is_signed:
+        found["credentials"] = _credentials_of(path)
+    if not found:
+        raise ValueError(f"{path} does not say how it was made")
+    return found
+
+
+def _credentials_of(path: Path) -> dict[str, Any]:
+    """What the credentials say, or why that cannot be told: the facts beside them still can."""
+    try:
+        return read_credentials(path)
+    except ValueError as error:
+        return {"state": "unread", "problems": [str(error)]}

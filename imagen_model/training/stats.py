@@ -1,0 +1,47 @@
+"""RUN/stats.jsonl: one JSON object a tick."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..storage.files import write_atomically
+
+STATS = "stats.jsonl"
+
+
+def append_stats(run: Path, line: Mapping[str, float]) -> None:
+    with (run / STATS).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def read_stats(run: Path) -> list[dict[str, float]]:
+    """Every line so far, those of earlier sessions too."""
+    log = run / STATS
+    return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+
+
+def drop_stats_after(run: Path, kimg: float) -> None:
+    """Remove lines of later images: a run that was killed had logged more than it had saved."""
+    log = run / STATS
+    if not log.is_file():
+        return
+    lines = log.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if _kimg(line) <= kimg]
+    if len(kept) < len(lines):
+        write_atomically(log, lambda path: path.write_text("".join(kept)))
+
+
+def shown_loss(log: Mapping[str, float]) -> float:
+    """The one number of a step or tick that falls while a model gets better, if there is one."""
+    return log["feature_matching"] if "feature_matching" in log else log["d_loss"]
+
+
+def _kimg(line: str) -> float:
+    """Of a line of stats.jsonl; one that was cut off in the middle belongs to no time."""
+    try:
+        return json.loads(line)["kimg"]
+    except json.JSONDecodeError:
+        return math.inf

@@ -1,0 +1,200 @@
+"""One training step: the discriminator's update on a batch, then the generator's.
+
+One forward pass of the generator serves both networks, and the frozen features of real and
+generated pictures are computed once: they feed the discriminator's heads and the matching terms
+alike. The algorithm is Projected GAN's (2111.01007) or R3GAN's (2501.05441), by `objective`.
+
+With gradient accumulation the batch is split into micro-batches whose gradients add up to the whole
+batch's; the generator's part generates each again, with gradients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.utils.parametrize import cached
+
+from ..condition import Condition
+from ..networks.discriminator import Discriminator, DiscriminatorOutput
+from ..networks.efficientnet import lite0
+from ..networks.networks import Networks
+from .adaptive import AdaptiveControls, overfit
+from .batch import Batch, BatchBuilder, Generate, StepNoise
+from .compile import compile_networks
+from .config import TrainingConfig
+from .distributed import DistributedContext
+from .divergence import relative_diversity
+from .losses import OBJECTIVES
+from .objective import Loss, Objective, over_heads
+from .unrolled import UnrolledDiscriminator
+
+
+class TrainStep:
+    """Both networks with their optimisers; calling it trains them on one batch."""
+
+    def __init__(
+        self,
+        networks: Networks,
+        training: TrainingConfig,
+        *,
+        device: torch.device,
+        rng: torch.Generator,
+        context: DistributedContext,
+    ) -> None:
+        """Augmentation and penalties sample from `rng`, for the rows of all processes."""
+        self.networks, self.training, self.context = networks, training, context
+        self.device, self.rng = device, rng
+        shared = device.type == "cpu" and not training.compile
+        self.lite0 = lite0() if shared else copy.deepcopy(lite0()).to(device)
+        if training.compile:
+            compile_networks(networks, self.lite0, training)
+        self.optimizers = {"g": self._generator_optimizer(), "d": self._discriminator_optimizer()}
+        self.controls = AdaptiveControls(training.augment_p)
+        uses_features = networks.discriminator.config.features or bool(training.pairs_weight)
+        self.builder = BatchBuilder(self.lite0, device=device, uses_features=uses_features)
+        self.objective = Objective(
+            training, networks.discriminator, self.builder, context, self._unrolled()
+        )
+
+    def __call__(
+        self,
+        generate: Generate,
+        real: Tensor,
+        condition: Condition,
+        *,
+        has_words: bool,
+        update_generator: bool = True,
+    ) -> dict[str, Tensor]:
+        """Train on real pictures [N, C, H, W] and their conditions; `generate(rows)` makes pictures
+        for rows of `condition`. Returns scalars for the log."""
+        noise, size = self._sample_noise(real.shape), len(real) // self.training.accumulate
+        micro_batches = [slice(begin, begin + size) for begin in range(0, len(real), size)]
+        again = generate if len(micro_batches) > 1 else None
+        with torch.no_grad() if again else contextlib.nullcontext():
+            batches = [
+                self.builder.build(generate, real, condition, noise, has_words=has_words, rows=rows)
+                for rows in micro_batches
+            ]
+        with cached():  # one power iteration of spectral norm a step: all calls see one network
+            log, real_outputs = self._update_discriminator(batches, condition)
+        if update_generator:
+            # an unrolled discriminator has other weights, which a cache would hide
+            with contextlib.nullcontext() if self.training.unrolled_steps else cached():
+                log |= self._update_generator(batches, real_outputs, condition, again)
+        log["diversity"] = relative_diversity(real, torch.cat([batch.plain for batch in batches]))
+        return self.context.average(log)
+
+    def _sample_noise(self, shape: torch.Size) -> StepNoise:
+        """This process's rows of the step's random numbers."""
+        noise = StepNoise.sample(
+            shape,
+            self.training,
+            self.controls.augment_p,
+            generator=self.rng,
+            device=self.device,
+        )
+        return noise[self.context.local_slice(self.training.batch)]
+
+    def _update_discriminator(
+        self, batches: list[Batch], condition: Condition
+    ) -> tuple[dict[str, Tensor], list[DiscriminatorOutput]]:
+        """The log, and what it said of the real pictures of each micro-batch."""
+        discriminator, objective = self.networks.discriminator, self.objective
+        discriminator.requires_grad_(True)
+        if isinstance(discriminator, Discriminator) and discriminator.config.features:
+            discriminator.mixer.requires_grad_(False)
+        objective.gamma_scale = self.controls.gamma_scale
+        cache = objective.cache_for_discriminator(batches)
+        losses = (objective.discriminator_loss(batch, condition, cache) for batch in batches)
+        norm, done = self._descend("d", losses)
+        real = torch.cat([loss.real.realism() for loss in done])
+        generated = torch.cat([loss.generated.realism() for loss in done])
+        log = _mean_terms(done) | {"d_grad_norm": norm}
+        log |= {"real_logits": real.mean(), "fake_logits": generated.mean()}
+        return log | {"overfit": overfit(real, generated)}, [loss.real for loss in done]
+
+    def _update_generator(
+        self,
+        batches: list[Batch],
+        real_outputs: Sequence[DiscriminatorOutput],
+        condition: Condition,
+        again: Generate | None,
+    ) -> dict[str, Tensor]:
+        """The log; with `again` each micro-batch is generated anew."""
+        self.networks.discriminator.requires_grad_(False)
+        cache = self.objective.cache_for_generator(batches)
+        losses = (
+            self.objective.generator_loss(
+                self.builder.generate_again(batch, again) if again else batch,
+                real_output,
+                condition,
+                cache,
+            )
+            for batch, real_output in zip(batches, real_outputs, strict=True)
+        )
+        norm, done = self._descend("g", losses, clip=self.training.clip)
+        return _mean_terms(done) | {"g_grad_norm": norm}
+
+    def _descend(
+        self, name: str, losses: Iterable[Loss], *, clip: float | None = None
+    ) -> tuple[Tensor, list[Loss]]:
+        """One optimiser step on the mean of the micro-batches' losses; returns the norm of its
+        gradient, and the losses without their graphs. Where it is not finite nothing changes."""
+        optimizer, count, done = self.optimizers[name], self.training.accumulate, []
+        optimizer.zero_grad(set_to_none=True)
+        for loss in losses:
+            # spectral norm's share of the graph, which is cached, serves the next one as well
+            (loss.value / count).backward(retain_graph=count > 1)
+            done.append(loss.detach())
+            del loss  # and with it the rest of this micro-batch's graph
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.context.average_gradients(parameters)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if norm.isfinite():
+            if clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+            optimizer.step()
+        return norm, done
+
+    # -- optimisers -------------------------------------------------------------------------------
+
+    def _generator_optimizer(self) -> torch.optim.Adam:
+        t, mapping = self.training, list(self.networks.generator.mapping.parameters())
+        special = {id(p) for p in mapping}
+        rest = [
+            p for m in self.networks.generating() for p in m.parameters() if id(p) not in special
+        ]
+        groups = [
+            {"params": rest, "lr": t.lr},
+            {"params": mapping, "lr": t.lr * t.mapping_lr_ratio},
+        ]
+        return torch.optim.Adam(groups, betas=(t.g_beta1, t.beta2), eps=1e-8, fused=True)
+
+    def _discriminator_optimizer(self) -> torch.optim.Adam:
+        t = self.training
+        trained = [p for p in self.networks.discriminator.parameters() if p.requires_grad]
+        return torch.optim.Adam(
+            trained, lr=t.lr * t.d_lr_ratio, betas=(t.d_beta1, t.beta2), eps=1e-8, fused=True
+        )
+
+    def _unrolled(self) -> UnrolledDiscriminator | None:
+        """The discriminator some steps ahead, where the generator's loss is to see it."""
+        if not self.training.unrolled_steps:
+            return None
+        d_loss, _ = OBJECTIVES[self.training.objective]
+        return UnrolledDiscriminator(
+            self.networks.discriminator,
+            self.optimizers["d"],
+            lambda real, generated: over_heads(d_loss, real, generated),
+            steps=self.training.unrolled_steps,
+        )
+
+
+def _mean_terms(losses: Sequence[Loss]) -> dict[str, Tensor]:
+    """Of every term over the micro-batches."""
+    names = losses[0].terms
+    return {name: torch.stack([loss.terms[name] for loss in losses]).mean() for name in names}

@@ -1,0 +1,421 @@
+"""The training loop: batches, learning rate, saving, logging.
+
+What a step does to the two networks is in step.py and objective.py. In the last part of a run
+(TrainingConfig.judge_fraction) the generator stays as it is and the discriminator is trained on the
+EMA's pictures: those are the pictures that users have scored, and they are better than the ones
+that it has seen before.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from ..checkpoint import save_checkpoint
+from ..data.captions import CaptionSampler, Draw
+from ..data.dataset import PictureDataset
+from ..networks.efficientnet import lite0_hash
+from ..networks.generator import Generator
+from ..networks.networks import Networks
+from ..storage.contact_sheet import picture_grid
+from ..storage.files import write_atomically
+from ..storage.images import to_image
+from ..version import __version__
+from .adaptive import AdaptiveControls
+from .config import RunConfig
+from .distributed import DistributedContext
+from .divergence import DivergenceGuard
+from .ema import Ema
+from .latent_codes import LatentCodes
+from .report import write_report, write_timelapse
+from .schedule import EpochOrder, discriminator_only, lr_factor
+from .state import load_state, save_state, saved_state
+from .stats import append_stats, drop_stats_after, read_stats, shown_loss
+from .step import TrainStep
+
+logger = logging.getLogger(__name__)
+
+GRID_COLUMNS = 8  # and as many rows
+SAVE_EVERY_SEC = 300.0
+MEASURING_SHARE = 0.05  # of the time, at most, goes into metrics; the last ones come anyway
+LOW_DIVERSITY = 0.3  # against the data's; under it a tick warns
+
+
+@dataclass
+class Progress:
+    """Where a run is; what a caller's progress bar shows."""
+
+    cur_nimg: int = 0
+    seconds: float = 0.0
+    fraction: float = 0.0  # of kimg or minutes, whichever is nearer
+    img_per_sec: float = 0.0  # since the last line of the log
+    loss: float = math.nan  # of the last step: distance from the real pictures, or D's loss
+
+    @property
+    def eta_sec(self) -> float:
+        return self.seconds * max(0.0, 1 - self.fraction) / max(self.fraction, 1e-6)
+
+
+class Trainer:
+    """Owns networks, optimisers and data of one run; `run()` trains until the limit."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        dataset: PictureDataset,
+        captions: CaptionSampler,
+        *,
+        device: torch.device,
+        networks: Networks | None = None,
+        context: DistributedContext | None = None,
+    ) -> None:
+        """`networks` are what training begins with; without them, random weights of the seed.
+
+        `metrics` may be set: figures of the model for the log, computed at snapshots
+        (evaluation/training_metrics.py). `publish` may be set: where the newest model is written as
+        well.
+        """
+        self.model, self.training = config.model, config.training
+        self.out, self.card, self.device = config.out, config.card, device
+        self.context = context or DistributedContext()
+        self._check_batch()
+        self.dataset, self.captions = dataset, captions.to(device)
+        self.codes = self._latent_codes()
+        self.networks = networks or Networks.seeded(self.model, self.training.seed)
+        self.networks = self.networks.to(device).train().requires_grad_(True)
+        if isinstance(self.networks.generator, Generator):
+            self.networks.generator.recompute_blocks = self.training.recompute_blocks
+        self.ema = Ema(self.networks, self.training.ema_halflife_kimg)
+        self.rng = torch.Generator().manual_seed(self.training.seed)
+        self.train_step = TrainStep(
+            self.networks, self.training, device=device, rng=self.rng, context=self.context
+        )
+        self.optimizers = self.train_step.optimizers
+        self.base_lrs = {
+            name: [group["lr"] for group in optimizer.param_groups]
+            for name, optimizer in self.optimizers.items()
+        }
+        self.guard = DivergenceGuard(self._modules(), self.optimizers)
+        weights = torch.tensor([item.weight for item in dataset.items])
+        self.order = EpochOrder(weights, self.training.seed)
+        self.progress = Progress()
+        self.metrics: Callable[[Networks], dict[str, float]] | None = None
+        self.measured_at, self.measuring_sec = -math.inf, 0.0
+        self.publish: Path | None = None
+        self.log: dict[str, list[float]] = {}  # of the steps since the last tick
+        self.tick_start = (0, 0.0)  # cur_nimg and seconds then
+        self.judge = {"real": 0.0, "generated": 0.0}  # mean realism logits of the last tick
+
+    def _check_batch(self) -> None:
+        batch, size, parts = self.training.batch, self.context.size, self.training.accumulate
+        if batch % size:
+            raise ValueError(f"batch is {batch}; expected a multiple of the {size} processes")
+        if batch // size % parts:
+            raise ValueError(
+                f"batch is {batch}; expected a multiple of the {size} processes times the {parts} "
+                "micro-batches of --accumulate"
+            )
+
+    def _latent_codes(self) -> LatentCodes | None:
+        if not self.training.pairs_weight:
+            return None
+        return LatentCodes(self.dataset, self.captions, self.model.generator.z_dim)
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def _set_lr(self) -> None:
+        p = self.progress
+        factor = self.guard.lr_scale * lr_factor(
+            self.training, fraction=p.fraction, cur_nimg=p.cur_nimg
+        )
+        for name, optimizer in self.optimizers.items():
+            for group, base in zip(optimizer.param_groups, self.base_lrs[name], strict=True):
+                group["lr"] = base * factor
+
+    @property
+    def discriminator_only(self) -> bool:
+        """Whether the run is in its last part, where only the discriminator is trained."""
+        return discriminator_only(self.training, self.progress.fraction)
+
+    def step(self) -> dict[str, Tensor]:
+        """One batch: updates what is trained now; returns scalars for the log."""
+        t = self.training
+        index, own = self.order.next(t.batch), self.context.local_slice(t.batch)
+        real = self.dataset.batch(index[own], self.device)
+        self.dataset.prefetch(self.order.peek(t.batch)[own])
+        words = self.captions.draw(index, self.rng)
+        z, condition = self._latents(index, words)[own], words.condition[own]
+        generating = self.ema.module if self.discriminator_only else self.networks
+        log = self.train_step(
+            lambda rows: generating.generate(z[rows], condition[rows]),
+            real,
+            condition,
+            has_words=bool(words.condition.mask.any()),
+            update_generator=not self.discriminator_only,
+        )
+        self.progress.cur_nimg += t.batch
+        if not self.discriminator_only:
+            self.ema.update(self.networks, cur_nimg=self.progress.cur_nimg, batch=t.batch)
+        return log
+
+    def probe(self, num_steps: int = 10) -> float:
+        """Images a second, measured. The networks change: for a trainer that is then discarded."""
+        self._set_lr()
+        self.step()  # the first one pays for what is done once
+        start = time.monotonic()
+        for _ in range(num_steps):
+            self.step()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return num_steps * self.training.batch / (time.monotonic() - start)
+
+    def _latents(self, index: Tensor, words: Draw) -> Tensor:
+        """z [N, z_dim]: noise, with the picture's code where the caption leaves it open."""
+        z = torch.randn(len(index), self.model.generator.z_dim, generator=self.rng)
+        return (self.codes.write(z, index, words) if self.codes else z).to(self.device)
+
+    # -- a run ------------------------------------------------------------------------------------
+
+    def run(self, on_step: Callable[[Progress], object] | None = None) -> None:
+        """Train to the limit. `on_step` may raise to stop: what was trained is saved first."""
+        if self.context.is_first:
+            self.out.mkdir(parents=True, exist_ok=True)
+        if self.progress.cur_nimg == 0:
+            self._save_grid("real.png", real=True)
+        last = saved_at = time.monotonic()
+        self._update_fraction()
+        try:
+            while self.progress.fraction < 1:
+                before = self.progress.cur_nimg
+                now = self._timed_step(last)
+                self._after_step(before)
+                last = time.monotonic()  # metrics, grids and writing are not training time
+                if now - saved_at > SAVE_EVERY_SEC and self.guard.is_calm:
+                    self.save()
+                    last = saved_at = time.monotonic()
+                if on_step is not None:
+                    on_step(self.progress)
+        finally:
+            if not self.guard.is_calm:
+                self.guard.restore()
+            if self.progress.cur_nimg:
+                self.save()
+        self._show()
+
+    def _timed_step(self, last: float) -> float:
+        """Train on one batch and account for the time since `last`; returns the time now."""
+        self._set_lr()
+        log = {name: float(value) for name, value in self.step().items()}
+        self._accumulate(log)
+        self.progress.loss = shown_loss(log)
+        if complaint := self.guard.watch(log):
+            logger.warning("at %.1f kimg %s", self.progress.cur_nimg / 1000, complaint)
+        now = time.monotonic()
+        self.progress.seconds = self.context.broadcast(self.progress.seconds + now - last)
+        self._update_fraction()
+        images, seconds = self.tick_start
+        trained = self.progress.cur_nimg - images
+        self.progress.img_per_sec = trained / max(self.progress.seconds - seconds, 1e-9)
+        return now
+
+    def _after_step(self, before: int) -> None:
+        """What is due since `before` images: metrics, a line of the log, a snapshot."""
+        t, cur_nimg = self.training, self.progress.cur_nimg
+        ends = self.progress.fraction >= 1
+        shows = _crossed(before, cur_nimg, t.snapshot_kimg)
+        if shows or ends:
+            self._measure(force=ends)
+        first = self.tick_start[0] == 0 and self.progress.fraction >= 0.5
+        if ends or first or _crossed(before, cur_nimg, t.tick_kimg):
+            self._tick()
+        if shows:
+            self._show()
+            self._snapshot(f"snapshot-{cur_nimg // 1000:06d}.safetensors")
+            self._drop_old_snapshots()
+
+    def _update_fraction(self) -> None:
+        t, p = self.training, self.progress
+        by_images = p.cur_nimg / (t.kimg * 1000) if t.kimg else 0.0
+        by_time = p.seconds / (t.minutes * 60) if t.minutes else 0.0
+        p.fraction = max(by_images, by_time)
+
+    # -- the log ----------------------------------------------------------------------------------
+
+    def _accumulate(self, log: dict[str, float]) -> None:
+        for name, value in log.items():
+            if math.isfinite(value):
+                self.log.setdefault(name, []).append(value)
+
+    def _measure(self, *, force: bool) -> None:
+        """Metrics for the next line of the log, unless they would take too much of the run's time.
+
+        They are left out where the state has gone wrong.
+        """
+        now = time.monotonic()
+        due = force or now - self.measured_at > self.measuring_sec / MEASURING_SHARE
+        if self.metrics and self.context.is_first and self.guard.is_calm and due:
+            self._accumulate(self.metrics(self.ema.module))
+            self.measured_at = time.monotonic()
+            self.measuring_sec = self.measured_at - now
+
+    def _tick(self) -> None:
+        """Append one line to stats.jsonl, and adapt what adapts."""
+        p, start = self.progress, self.tick_start
+        line = {
+            "kimg": p.cur_nimg / 1000,
+            "seconds": round(p.seconds, 2),
+            "img_per_sec": round(p.img_per_sec, 2),
+            "lr": self.optimizers["g"].param_groups[0]["lr"],
+            **self.train_step.controls.shown(self.training),
+            **{name: _short(sum(values) / len(values)) for name, values in self.log.items()},
+        }
+        self.log = {}
+        if self.guard.is_calm:  # else there may be steps without a finite number
+            self.guard.remember()
+            kimg = (p.cur_nimg - start[0]) / 1000
+            self.train_step.controls.adapt(self.training, line, kimg=kimg)
+            self.judge = {"real": line["real_logits"], "generated": line["fake_logits"]}
+            warm = start[0] >= self.training.warmup_kimg * 1000
+            if warm and line["diversity"] < LOW_DIVERSITY:
+                logger.warning(
+                    "generated pictures look alike: they differ %.2f times as much as real ones",
+                    line["diversity"],
+                )
+        if self.context.is_first:
+            append_stats(self.out, line)
+        self.tick_start = (p.cur_nimg, p.seconds)
+
+    def logged_losses(self) -> list[float]:
+        """`shown_loss` of every tick so far, those of earlier sessions too."""
+        return [shown_loss(line) for line in read_stats(self.out)]
+
+    # -- saving and resuming ----------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write the resumable state and latest.safetensors."""
+        if not self.context.is_first:
+            return
+        p = self.progress
+        saved = {
+            "cur_nimg": p.cur_nimg,
+            "seconds": p.seconds,
+            "epoch": self.order.epoch,
+            "cursor": self.order.cursor,
+            "rng": self.rng.get_state().tolist(),
+            "lr_scale": self.guard.lr_scale,
+            "log": self.log,
+            "tick_start": self.tick_start,
+            "controls": self.train_step.controls.to_dict(),
+            "model": self.model.to_dict(),
+            "training": self.training.to_dict(),
+            "card": self.card,
+        }
+        save_state(self.out, self._modules(), self.optimizers, saved)
+        self._snapshot("latest.safetensors")
+
+    def resume(self) -> bool:
+        """Go on from `out`/state; False where there is nothing saved."""
+        folder = saved_state(self.out)
+        if folder is None:
+            return False
+        saved = load_state(folder, self._modules(), self.optimizers)
+        self.progress.cur_nimg, self.progress.seconds = saved["cur_nimg"], saved["seconds"]
+        self.order.seek(saved["epoch"], saved["cursor"])
+        self.rng.set_state(torch.tensor(saved["rng"], dtype=torch.uint8))
+        self.guard.lr_scale = saved["lr_scale"]
+        self.train_step.controls = AdaptiveControls(**saved["controls"])
+        self.log, self.tick_start = saved["log"], tuple(saved["tick_start"])
+        self.guard.remember()
+        self._update_fraction()
+        if self.context.is_first:
+            for left in self.out.glob(".*.safetensors"):  # half written when the run was killed
+                left.unlink()
+            drop_stats_after(self.out, self.progress.cur_nimg / 1000)
+        return True
+
+    def _modules(self) -> dict[str, torch.nn.Module]:
+        return {"networks": self.networks, "ema": self.ema.module}
+
+    def _snapshot(self, name: str) -> None:
+        """Inference weights: the EMA's generating networks with the current discriminator."""
+        if not self.context.is_first:
+            return
+        self.ema.module.discriminator.load_state_dict(self.networks.discriminator.state_dict())
+        card = {
+            **self.card,
+            "stage": self.training.stage,
+            "kimg": round(self.progress.cur_nimg / 1000, 3),
+            "seconds": round(self.progress.seconds, 1),
+            "training": self.training.to_dict(),
+            "lite0": lite0_hash() if self.model.discriminator.features else "",
+            "judge": self.judge,
+            "code_version": __version__,
+        }
+        save_checkpoint(self.out / name, self.model, self.ema.module, card)
+        if self.publish is not None:
+            write_atomically(self.publish, lambda path: shutil.copyfile(self.out / name, path))
+
+    def _drop_old_snapshots(self) -> None:
+        keep = self.training.keep_snapshots
+        for path in sorted(self.out.glob("snapshot-*.safetensors"))[: -keep if keep else 0]:
+            path.unlink()
+
+    # -- pictures ---------------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        """A new grid of samples, the animation of all of them, and the report."""
+        if not self.context.is_first:
+            return
+        self._save_grid(f"{self.progress.cur_nimg // 1000:06d}.png")
+        write_timelapse(self.out)
+        p, data = self.progress, self.card.get("data", {})
+        facts = {
+            "trained": f"{p.cur_nimg / 1000:.1f} kimg in {p.seconds / 60:.1f} minutes",
+            "data": f"{data.get('name', '')}, {len(self.dataset)} pictures",
+            "stage": self.training.stage,
+            "preset": f"{self.model.preset}, {self.model.generator.resolution} px",
+            "objective": self.training.objective,
+        }
+        write_report(self.out, facts)
+
+    @torch.no_grad()
+    def preview(self, *, columns: int = GRID_COLUMNS, real: bool = False) -> Image:
+        """columns x columns pictures of the EMA: fixed seeds and captions, so that grids of
+        different moments can be compared; or the real pictures of these captions."""
+        count = columns**2
+        generator = torch.Generator().manual_seed(0)
+        index = torch.randint(len(self.dataset), (count,), generator=generator)
+        if real:
+            pictures = self.dataset.batch(index)
+        else:
+            z = torch.randn(count, self.model.generator.z_dim, generator=generator)
+            condition = self.captions.captions(index)
+            pictures = self.ema.module.generate(z.to(self.device), condition).cpu()
+        return to_image(picture_grid(pictures, columns=columns))
+
+    def _save_grid(self, name: str, *, real: bool = False) -> None:
+        """samples/NAME."""
+        if not self.context.is_first:
+            return
+        path = self.out / "samples" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.preview(real=real).save(path)
+
+
+def _crossed(before: int, after: int, every_kimg: float) -> bool:
+    every = max(1, round(every_kimg * 1000))
+    return before // every != after // every
+
+
+def _short(value: float) -> float:
+    """Six significant digits: enough to plot, short enough to read."""
+    return float(f"{value:.6g}")

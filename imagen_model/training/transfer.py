@@ -1,0 +1,77 @@
+"""Networks that begin with a checkpoint's weights, and may know or draw more than it does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+
+from ..config import ConditioningConfig, ModelConfig
+from ..networks.generator import Generator, UpBlock
+from ..networks.networks import Networks
+
+
+def grow(model: ModelConfig, resolution: int) -> ModelConfig:
+    """The same tokens at another resolution: the tail gets a further doubling for each of it, as in
+    progressive growing (1710.10196). ValueError for a resolution that the networks cannot have."""
+    return replace(
+        model,
+        generator=replace(model.generator, resolution=resolution),
+        discriminator=replace(model.discriminator, resolution=resolution),
+    )
+
+
+def transfer_weights(
+    source: Networks, config: ModelConfig, asked: ConditioningConfig, seed: int
+) -> tuple[Networks, ModelConfig]:
+    """The checkpoint's weights in networks that may know more styles, have conditions of another
+    width, or draw at a higher resolution, as `config` has it.
+
+    A new style begins as the mean of the known ones, or where there is none, at random; a new
+    doubling repeats pixels.
+    """
+    known = config.conditioning.styles
+    conditioning = replace(
+        asked,
+        styles=(*known, *(s for s in asked.styles if s not in known)),
+        text_encoder=asked.text_encoder or config.conditioning.text_encoder,
+    )
+    config = replace(config, conditioning=conditioning)
+    networks = Networks.seeded(config, seed)
+    state = networks.state_dict()
+    for name, axis in (("conditioning.style_embed", 0), ("discriminator.style_in.weight", 1)):
+        if name in state:
+            wanted, old = state[name], source.state_dict().get(name)
+            same_width = old is not None and old.shape[1 - axis] == wanted.shape[1 - axis]
+            if old is not None and old.shape[axis] and same_width:
+                wanted.copy_(old.mean(dim=axis, keepdim=True).expand_as(wanted))
+                wanted.narrow(axis, 0, old.shape[axis]).copy_(old)
+    taken = {n: t for n, t in source.state_dict().items() if t.shape == state[n].shape}
+    networks.load_state_dict(state | taken)
+    before, after = source.generator, networks.generator
+    if isinstance(before, Generator) and isinstance(after, Generator):
+        for up in after.tail.ups[len(before.tail.ups) :]:
+            assert isinstance(up, UpBlock)
+            up.repeat_pixels()
+    return networks, config
+
+
+def silence_condition(networks: Networks, source: Networks) -> None:
+    """Start the condition's path at zero: whatever is asked for, the picture is at first the one
+    that the model draws when nothing is.
+
+    Pretraining has only ever seen the null condition, so the two layers that take the condition
+    mean nothing yet for words. Their weights go to zero and their biases to what null gave in
+    `source`, whose conditions may be of another width.
+    """
+    before, after, learned = source.generator, networks.generator, source.conditioning.null_pooled
+    assert isinstance(before, Generator) and isinstance(after, Generator)
+    null = F.rms_norm(learned.detach(), learned.shape)
+    with torch.no_grad():
+        for old, new in (
+            (before.mapping.cond_in, after.mapping.cond_in),
+            (before.context_in, after.context_in),
+        ):
+            new.bias.copy_(old(null))
+            new.weight.zero_()
