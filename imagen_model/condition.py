@@ -95,8 +95,8 @@ def settle_styles(style: Tensor, z: Tensor) -> Tensor:
     num_styles = style.shape[1]
     if num_styles == 0:
         return style
-    drawn = torch.softmax(STYLE_SHARPNESS * z[:, :num_styles], dim=1)
-    return torch.where(style.sum(dim=1, keepdim=True) > 0, style, drawn.to(style.dtype))
+    sampled = torch.softmax(STYLE_SHARPNESS * z[:, :num_styles], dim=1)
+    return torch.where(style.sum(dim=1, keepdim=True) > 0, style, sampled.to(style.dtype))
 
 
 def combined(a: Condition, b: Condition, weight: float) -> Condition:

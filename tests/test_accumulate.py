@@ -83,7 +83,7 @@ def test_no_more_than_a_part_is_drawn_with_gradients(trainer):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"accumulate": 3}, "batch is 8; expected a multiple of .* the 3 parts"),
+        ({"accumulate": 3}, "batch is 8; expected a multiple of .* the 3 micro-batches"),
         ({"accumulate": 9}, "accumulate is 9; expected 1 to the batch"),
         ({"accumulate": 2, "unrolled_steps": 1}, "unroll and accumulate exclude each other"),
     ],

@@ -209,21 +209,25 @@ def test_a_hit_changes_its_own_frame_and_the_same_sound_gives_the_same_film(tiny
     assert torch.equal(moved, again)
 
 
-def test_frames_do_not_depend_on_the_batch_and_few_wait_at_a_time(tiny_model):
-    from imagen_model.inference.audio_reactive import audio_walk
+def test_frames_do_not_depend_on_the_batch_and_few_wait_at_a_time(tiny_model, monkeypatch):
+    from imagen_model.inference import audio_reactive
 
     condition = tiny_model.encode_text("rocket", style="noto")
     loudness = np.linspace(0, 1, 10, dtype=np.float32)
     sound = quiet(10, bass=loudness, onsets=loudness)
     told = []
-    small = audio_walk(
-        tiny_model.networks, condition, tiny_model.latent(range(2)), sound, batch_size=4,
+    monkeypatch.setattr(audio_reactive, "BATCH", 4)
+    small = tiny_model.audio_walk(
+        condition,
+        tiny_model.latent(range(2)),
+        sound,
         progress=lambda done, total, pictures: told.append((done, total, len(pictures))),
-    )  # fmt: skip
+    )
     first = next(small)
     assert len(first) == 4 and told == [(4, 10, 4)]  # the rest is drawn when it is asked for
     frames = torch.cat([first, *small])
     assert told == [(4, 10, 4), (8, 10, 4), (10, 10, 2)]
+    monkeypatch.undo()
     whole = frames_of(tiny_model, sound, latents=2)
     torch.testing.assert_close(frames, whole, atol=1e-5, rtol=1e-4)
 

@@ -100,18 +100,18 @@ def read_references(
     skipped: list[str] = []
     total = len(pictures) + len(recordings)
 
-    def told(done: int) -> None:
+    def on_progress(done: int) -> None:
         if progress is not None:
             progress(done, total)
 
-    tokens, pooled, rows = _encoded(pictures, skipped, told, encoder)
+    tokens, pooled, rows = _encoded(pictures, skipped, on_progress, encoder)
     heard: dict[File, str] = {}
     if recordings and find_spec("soundfile") is None:
         skipped.append(f"all {len(recordings)} recordings: {NEEDS_SOUNDFILE}")
         recordings = []
     for i, file in enumerate(recordings):
         heard[file] = _heard(file, skipped)
-        told(len(pictures) + i + 1)
+        on_progress(len(pictures) + i + 1)
     warn_of_skipped(skipped)
     return References(
         tokens,
@@ -124,7 +124,7 @@ def read_references(
 
 
 def _encoded(
-    pictures: list[File], skipped: list[str], told, encoder: Encoder
+    pictures: list[File], skipped: list[str], on_progress, encoder: Encoder
 ) -> tuple[Tensor, Tensor, dict]:
     """Tokens and pooled vectors of the readable pictures, and which row is whose."""
     from ..conditioning.image import INPUT_PX, image_encoder
@@ -153,7 +153,7 @@ def _encoded(
             waiting.append(torch.from_numpy(result[0]))
             if len(waiting) == BATCH:
                 encode()
-        told(i + 1)
+        on_progress(i + 1)
     if waiting:
         encode()
     return torch.cat(tokens), torch.cat(pooled), rows

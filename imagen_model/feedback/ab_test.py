@@ -50,21 +50,21 @@ def figures(base: Model, model: Model, reward: Reward, progress: OnPictures) -> 
     prompts = base.encode_text(list(PROMPTS) if text else [""] * len(PROMPTS))
     rows = torch.arange(len(PROMPTS)).repeat_interleave(SEEDS)
     latent = base.latent(range(TRIAL_SEED, TRIAL_SEED + len(rows)))
-    drawn = model.draw(prompts[rows], latent, progress=progress)
-    seen = views(drawn, feature_extractor(base), progress=still_wanted)
-    ranks = _ranks(base, drawn, prompts, rows, still_wanted) if text else torch.empty(0)
-    realism = base.score(drawn, progress=still_wanted).realism
+    generated = model.draw(prompts[rows], latent, progress=progress)
+    seen = views(generated, feature_extractor(base), progress=still_wanted)
+    ranks = _ranks(base, generated, prompts, rows, still_wanted) if text else torch.empty(0)
+    realism = base.score(generated, progress=still_wanted).realism
     return Figures(reward(seen), realism, ranks, diversity(seen))
 
 
 @torch.no_grad()
-def _ranks(base: Model, drawn: Tensor, prompts, rows: Tensor, progress: OnPictures) -> Tensor:
+def _ranks(base: Model, generated: Tensor, prompts, rows: Tensor, progress: OnPictures) -> Tensor:
     """[N] how many prompts fit each picture better than its own, whatever the style."""
     discriminator, device = base.networks.discriminator, base.device
     condition = prompts.to(device=device)
     styles = [None] if not base.styles else list(base.styles)
     config, parts = discriminator.config, []
-    x = as_model_pictures(drawn, resolution=config.resolution, channels=config.channels)
+    x = as_model_pictures(generated, resolution=config.resolution, channels=config.channels)
     with full_precision():
         asked = [
             discriminator.embed_condition(
@@ -74,8 +74,8 @@ def _ranks(base: Model, drawn: Tensor, prompts, rows: Tensor, progress: OnPictur
         ]
         for part in x.to(device).split(BATCH):
             levels = base.lite0(as_rgb(part)) if base.lite0 is not None else None
-            judged = discriminator(part, levels)
-            match = torch.stack([judged.match_matrix(embedded) for embedded in asked])
+            output = discriminator(part, levels)
+            match = torch.stack([output.match_matrix(embedded) for embedded in asked])
             parts.append(match.amax(dim=0).cpu())  # [N, prompts], the best style's
             progress(len(parts), len(parts), None)
     match = torch.cat(parts)
@@ -83,7 +83,7 @@ def _ranks(base: Model, drawn: Tensor, prompts, rows: Tensor, progress: OnPictur
     return (match > own).sum(dim=1).float()
 
 
-def trial(before: Figures, after: Figures) -> dict:
+def ab_test(before: Figures, after: Figures) -> dict:
     """The A/B as a card keeps it; lists are [before, after]."""
     wins = (after.tastes > before.tastes).float() + 0.5 * (after.tastes == before.tastes).float()
     spread = float(before.realism.std().clamp(min=1e-6))

@@ -149,22 +149,26 @@ class AdaptedModel(Model):
             return super().draw(
                 condition, latent, truncation=truncation, tile=tile, progress=progress
             )
-        drawn: list[Tensor] = []
+        generated: list[Tensor] = []
         total = self.candidates * len(latent)
 
-        def told(done: int, _: int, pictures: Tensor | None) -> None:
+        def on_progress(done: int, _: int, pictures: Tensor | None) -> None:
             if progress is not None:
-                progress(len(drawn) * len(latent) + done, total, pictures)
+                progress(len(generated) * len(latent) + done, total, pictures)
 
         for i in range(self.candidates):
             seeds = [(seed + i * STRIDE) % SEED_RANGE for seed in latent.seeds]
-            drawn.append(
+            generated.append(
                 super().draw(
-                    condition, self.latent(seeds), truncation=truncation, tile=tile, progress=told
+                    condition,
+                    self.latent(seeds),
+                    truncation=truncation,
+                    tile=tile,
+                    progress=on_progress,
                 )
             )
-        stacked = torch.stack(drawn)  # [candidates, N, C, H, W]
-        tastes = self.taste(stacked.flatten(0, 1), progress=lambda *_: told(0, 0, None))
+        stacked = torch.stack(generated)  # [candidates, N, C, H, W]
+        tastes = self.taste(stacked.flatten(0, 1), progress=lambda *_: on_progress(0, 0, None))
         tastes = tastes.unflatten(0, stacked.shape[:2])
         if self.strength < 0:
             tastes = -tastes

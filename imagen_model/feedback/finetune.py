@@ -81,24 +81,26 @@ def draw_pool(model: Model, progress: OnPictures) -> Pool:
     condition = prompts[torch.arange(len(prompts)).repeat_interleave(GROUP)]
     z = model.latent(range(POOL_SEED, POOL_SEED + len(condition))).values
     condition = condition.with_style(settle_styles(condition.style, z))
-    eye, seen, logits = feature_extractor(model), [], []
+    extractor, seen, logits = feature_extractor(model), [], []
     with full_precision():
         for begin in range(0, len(z), BATCH):
             rows = slice(begin, begin + BATCH)
             cond = condition[rows].to(device=model.device)
-            drawn = model.networks.generate(z[rows].to(model.device), cond)
-            part, levels = eye(drawn)
+            generated = model.networks.generate(z[rows].to(model.device), cond)
+            part, levels = extractor(generated)
             seen.append(part.cpu())
-            logits.append(judged(model.networks, drawn, levels, cond).cpu())
-            progress(min(begin + BATCH, len(z)), len(z), drawn.cpu())
+            logits.append(total_logits(model.networks, generated, levels, cond).cpu())
+            progress(min(begin + BATCH, len(z)), len(z), generated.cpu())
     return Pool(z, condition, torch.cat(seen), torch.cat(logits))
 
 
-def judged(networks: Networks, drawn: Tensor, levels: list[Tensor], condition: Condition) -> Tensor:
+def total_logits(
+    networks: Networks, generated: Tensor, levels: list[Tensor], condition: Condition
+) -> Tensor:
     """[N] what the discriminator says: realism plus match with the condition."""
-    judgement = networks.discriminator(drawn, levels)
+    output = networks.discriminator(generated, levels)
     embedded = networks.discriminator.embed_condition(condition.pooled, condition.style)
-    return judgement.realism() + judgement.match(embedded).mean(dim=1)
+    return output.realism() + output.match(embedded).mean(dim=1)
 
 
 class LowRank(nn.Module):
@@ -126,7 +128,9 @@ class Tuner:
     ) -> None:
         assert kind in STEPS and isinstance(model.networks.generator, Generator)
         self.pool, self.reward, self.judge, self.kind = pool, reward, judge, kind
-        self.eye = copy.deepcopy(feature_extractor(model))  # a host may load in inference mode
+        self.extractor = copy.deepcopy(
+            feature_extractor(model)
+        )  # a host may load in inference mode
         self.networks = copy.deepcopy(model.networks).requires_grad_(False).eval()
         config = model.networks.generator.config
         self.shift = nn.Parameter(torch.zeros(config.num_blocks, config.dim, device=model.device))
@@ -158,8 +162,8 @@ class Tuner:
         start = self.look()
         ended = "all steps done"
         for step in range(1, steps + 1):
-            drawn = self.step()
-            progress(step, steps, drawn)
+            generated = self.step()
+            progress(step, steps, generated)
             if step % CHECK_EVERY and step != steps:
                 continue
             now = self.look()
@@ -203,14 +207,14 @@ class Tuner:
         chosen = torch.randperm(len(self.used), generator=self.random)[:BATCH_TUNE]
         rows = self.used[chosen]
         with full_precision(), parametrize.cached():
-            drawn, condition = self.draw(rows)
-            seen, levels = self.eye(drawn)
-            logits = judged(self.networks, drawn, levels, condition)
+            generated, condition = self.draw(rows)
+            seen, levels = self.extractor(generated)
+            logits = total_logits(self.networks, generated, levels, condition)
             loss = self.loss(seen, logits, rows)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         self.optimizer.step()
-        return drawn.detach().cpu()
+        return generated.detach().cpu()
 
     def loss(self, seen: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
         """softplus(goal - r) + a softplus(D(frozen) - D(moved)) + b (1 - cos(frozen, moved))."""
@@ -224,8 +228,8 @@ class Tuner:
     def look(self) -> dict[str, float]:
         """Figures of the held-out part of the pool."""
         with full_precision(), parametrize.cached():
-            drawn, _ = self.draw(self.held)
-            seen, _ = self.eye(drawn)
+            generated, _ = self.draw(self.held)
+            seen, _ = self.extractor(generated)
         judge = self.judge or self.reward
         return {
             "reward": float(self.reward(seen).mean()),

@@ -12,7 +12,7 @@ from ..model import Model
 from ..networks.generator import Generator
 from ..progress import OnPictures
 from ..version import __version__
-from .ab_test import figures, objections, trial
+from .ab_test import ab_test, figures, objections
 from .adapter import Adapter, apply_adapter, base_of
 from .finetune import Pool, Tuner, draw_pool
 from .recipe import model_hash
@@ -126,7 +126,7 @@ def _tried(
         stage = tell.stage(840 + 40 * i, 880 + 40 * i)
         scaled = _scaled(adapter, scale).with_card()
         after = figures(base, apply_adapter(base, scaled), fit.reward, stage)
-        ab = trial(before, after)
+        ab = ab_test(before, after)
         against = objections(ab)
         if not against:
             break
@@ -151,11 +151,11 @@ class _Stages:
         self.progress = progress
 
     def stage(self, begin: int, end: int) -> OnPictures:
-        def told(done: int, total: int, pictures: Tensor | None) -> None:
+        def on_progress(done: int, total: int, pictures: Tensor | None) -> None:
             if self.progress is not None:
                 self.progress(begin + (end - begin) * done // total, TOTAL, pictures)
 
-        return told
+        return on_progress
 
 
 def report(adapter: Adapter) -> str:

@@ -25,7 +25,7 @@ def pictures_of(
     model: Model,
     condition: Condition,
     latent: Latent,
-    drawn: Tensor | None = None,
+    generated: Tensor | None = None,
     *,
     texts: Sequence[str] | None = None,
     style: str | None = None,
@@ -38,9 +38,9 @@ def pictures_of(
     condition, latent = fitted(model.networks, condition, latent)
     if texts is not None and len(texts) != len(latent):
         raise ValueError(f"{len(texts)} texts do not fit {len(latent)} pictures")
-    if drawn is not None and len(drawn) != len(latent):
+    if generated is not None and len(generated) != len(latent):
         raise ValueError(
-            f"{len(drawn)} pictures and {len(latent)} latents; link the latents that drew them"
+            f"{len(generated)} pictures and {len(latent)} latents; link the latents that drew them"
         )
     known = model.latent(latent.seeds).values if latent.space == "z" else None
     adapter = model.card.get("adapter")
@@ -60,7 +60,7 @@ def pictures_of(
                 condition=packed_condition(condition, i) if texts is None else None,
                 adapter=adapter,
                 code_version=__version__,
-                png=None if drawn is None else to_png(drawn[i]),
+                png=None if generated is None else to_png(generated[i]),
             )
         )
     return pictures

@@ -117,13 +117,15 @@ def spread(maps: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def views(pictures: Tensor, eye: FeatureExtractor, *, progress: OnPictures | None = None) -> Tensor:
+def views(
+    pictures: Tensor, extractor: FeatureExtractor, *, progress: OnPictures | None = None
+) -> Tensor:
     """[N, F] on the CPU, in batches. `progress` is called after each, and may raise to cancel."""
     parts = []
     with full_precision():
         for begin in range(0, len(pictures), BATCH):
-            part = pictures[begin : begin + BATCH].to(eye.device)
-            parts.append(eye(part)[0].cpu())
+            part = pictures[begin : begin + BATCH].to(extractor.device)
+            parts.append(extractor(part)[0].cpu())
             if progress is not None:
                 progress(begin + len(part), len(pictures), None)
     return torch.cat(parts)
@@ -272,12 +274,12 @@ def newton(rows: Tensor, kept: Tensor, ridge: float) -> Tensor:
     of kept [folds, N]."""
     folds, k = len(kept), rows.shape[1]
     theta = rows.new_zeros(folds, k)
-    eye = torch.eye(k)
+    identity = torch.eye(k)
     for _ in range(NEWTON_STEPS):
         wrong = torch.sigmoid(-(theta @ rows.t())) * kept  # [folds, N]
         gradient = ridge * theta - wrong @ rows
         curvature = wrong * (1 - torch.sigmoid(-(theta @ rows.t())))
-        hessian = torch.einsum("fn,nk,nl->fkl", curvature, rows, rows) + ridge * eye
+        hessian = torch.einsum("fn,nk,nl->fkl", curvature, rows, rows) + ridge * identity
         theta = theta - torch.linalg.solve(hessian, gradient)
     return theta
 

@@ -133,7 +133,6 @@ def audio_walk(
     reactions: Reactions | None = None,
     *,
     truncation_psi: float = 1.0,
-    batch_size: int = BATCH,
     progress: OnPictures | None = None,
 ) -> Iterator[Tensor]:
     """The frames of a film to `sound`: batches of pictures [n, C, H, W] in [-1, 1], on the CPU.
@@ -153,13 +152,13 @@ def audio_walk(
     place = places(sound, len(latent), loop=reactions.loop)
     num_blocks = points.shape[1]
     band = torch.arange(num_blocks) * 3 // num_blocks  # of each block
-    for begin in range(0, len(sound), batch_size):
-        rows = slice(begin, begin + batch_size)
+    for begin in range(0, len(sound), BATCH):
+        rows = slice(begin, begin + BATCH)
         w = torch.einsum("tbn,nbd->tbd", mixture[rows][:, band], points)
         wishes = _conditions_at(condition, place[rows], one_wish=one_wish)
-        pictures = draw(networks, wishes, Latent("w", w, (0,) * len(w)), batch_size=batch_size)
+        pictures = draw(networks, wishes, Latent("w", w, (0,) * len(w)), batch_size=BATCH)
         if progress is not None:
-            progress(min(begin + batch_size, len(sound)), len(sound), pictures)
+            progress(min(begin + BATCH, len(sound)), len(sound), pictures)
         yield pictures
 
 

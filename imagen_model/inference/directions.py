@@ -40,13 +40,13 @@ def measured(pictures: Tensor) -> Tensor:
     unit = (pictures + 1) / 2
     colour = unit[:, :3].expand(-1, 3, -1, -1)
     alpha = unit[:, 3:4] if channels == 4 else torch.ones_like(unit[:, :1])
-    drawn = alpha.sum(dim=(1, 2, 3)).clamp(min=1)  # pixels
-    red, green, blue = (colour.sum(dim=(2, 3)) / drawn[:, None]).unbind(dim=1)
+    covered = alpha.sum(dim=(1, 2, 3)).clamp(min=1)  # pixels
+    red, green, blue = (colour.sum(dim=(2, 3)) / covered[:, None]).unbind(dim=1)
     luma = (colour * colour.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1)
     over_white = luma + 1 - alpha.squeeze(1)
     steps = [over_white.diff(dim=axis).abs().mean(dim=(1, 2)) for axis in (1, 2)]
     numbers = {
-        "lightness": luma.sum(dim=(1, 2)) / drawn,
+        "lightness": luma.sum(dim=(1, 2)) / covered,
         "warmth": red - blue,
         "green": green - (red + blue) / 2,
         "detail": steps[0] + steps[1],

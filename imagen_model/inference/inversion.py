@@ -76,9 +76,9 @@ def invert(
             part = target[rows].to(networks.device)
             search = Search(networks, lite0, part, condition[rows], still_starting)
             for step in range(steps):
-                drawn = search.step(1 - step / steps)
+                generated = search.step(1 - step / steps)
                 if progress is not None:
-                    newest = drawn.cpu() if step % PREVIEW_EVERY == 0 else None
+                    newest = generated.cpu() if step % PREVIEW_EVERY == 0 else None
                     progress(len(found) * steps + step + 1, total, newest)
             found.append(search.w.detach().cpu())
             seeds += search.seeds
@@ -119,20 +119,20 @@ class Search:
         for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE * left
         w = self.w
-        drawn = self.synthesis(w, self.tokens, self.mask)
+        generated = self.synthesis(w, self.tokens, self.mask)
         away = ((w - self.average) / self.spread).square().mean()
         # both are means over the batch; times N, a picture's gradient is its own
-        loss = len(w) * (self.unlikeness(drawn) + PULL * away)
+        loss = len(w) * (self.unlikeness(generated) + PULL * away)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
-        return drawn.detach()
+        return generated.detach()
 
-    def unlikeness(self, drawn: Tensor) -> Tensor:
-        loss = L1_WEIGHT * low_resolution_l1(self.target, drawn)
+    def unlikeness(self, generated: Tensor) -> Tensor:
+        loss = L1_WEIGHT * low_resolution_l1(self.target, generated)
         if self.lite0 is None:
             return loss
-        levels, pooled = self.features(drawn)
+        levels, pooled = self.features(generated)
         return loss + feature_matching(self.real_levels, levels, self.real_pooled, pooled)
 
     def features(self, pictures: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -160,8 +160,8 @@ def nearest_candidate(
         settled_condition = settled(networks, condition, Latent("z", z, (seed,) * n), slice(None))
         w = to_w(networks, z.to(target), settled_condition, truncation_psi=START_PSI)
         tokens, mask, _ = networks.conditioning(settled_condition)
-        drawn = networks.generator.synthesis(w, tokens, mask)
-        distance = (drawn - target).abs().mean(dim=(1, 2, 3))
+        generated = networks.generator.synthesis(w, tokens, mask)
+        distance = (generated - target).abs().mean(dim=(1, 2, 3))
         nearer = distance < nearest
         nearest = torch.where(nearer, distance, nearest)
         start = torch.where(nearer[:, None, None], w, start)

@@ -124,8 +124,8 @@ def draw(
             if latent.space == "z":
                 point = to_w(networks, point, cond, truncation_psi=truncation_psi)
             tokens, mask, _ = networks.conditioning(cond)
-            drawn = networks.generator.synthesis(point, tokens, mask, tile=tile)
-            pictures.append(drawn.float().cpu().contiguous())
+            generated = networks.generator.synthesis(point, tokens, mask, tile=tile)
+            pictures.append(generated.float().cpu().contiguous())
             if progress is not None:
                 progress(min(begin + batch_size, len(values)), len(values), pictures[-1])
     return torch.cat(pictures)

@@ -65,13 +65,13 @@ def score(
             rows = slice(begin, begin + batch_size)
             part = x[rows].to(device)
             levels = lite0(as_rgb(part)) if lite0 is not None else None
-            judged = discriminator(part, levels)
-            realism.append(judged.realism().cpu())
-            maps.append(judged.realism_map(config.resolution).cpu())
+            output = discriminator(part, levels)
+            realism.append(output.realism().cpu())
+            maps.append(output.realism_map(config.resolution).cpu())
             if condition is not None:
                 cond = condition[rows].to(device=device, dtype=torch.float32)
                 embedded = discriminator.embed_condition(cond.pooled, cond.style)
-                match.append(judged.match(embedded).mean(dim=1).cpu())
+                match.append(output.match(embedded).mean(dim=1).cpu())
             if progress is not None:
                 progress(min(begin + batch_size, len(x)), len(x), None)
     return Scores(
@@ -90,10 +90,10 @@ GENERATED_COLOUR, NEUTRAL_COLOUR, REAL_COLOUR = (
 
 def map_colours(realism_map: Tensor) -> Tensor:
     """[N, H, W] logits -> [N, 3, H, W] in [-1, 1]: red looks drawn, white undecided, blue real."""
-    fake, neutral, real = (
+    generated, neutral, real = (
         realism_map.new_tensor(c).view(1, 3, 1, 1)
         for c in (GENERATED_COLOUR, NEUTRAL_COLOUR, REAL_COLOUR)
     )
     certainty = torch.tanh(realism_map)[:, None]  # [-1, 1]
-    end = torch.where(certainty > 0, real, fake)
+    end = torch.where(certainty > 0, real, generated)
     return torch.lerp(neutral.expand_as(end), end, certainty.abs()) * 2 - 1

@@ -20,7 +20,7 @@ from ..statistics import (
     describe_sizes,
     near_duplicates,
 )
-from .output import _copied_files, prepare_empty, write_manifest, write_metadata
+from .output import copied_references, prepare_empty, write_manifest, write_metadata
 
 
 def build_folder(
@@ -50,7 +50,9 @@ def build_folder(
                     progress(i + 1, len(items))
             path = train / f"{i:07d}.png"
             Image.fromarray(array.squeeze()).save(path)
-            kept.append(replace(item, path=path, span=None, **_copied_files(item, path, skipped)))
+            kept.append(
+                replace(item, path=path, span=None, **copied_references(item, path, skipped))
+            )
             kept_files.append(item.path)
             sides.append(side)
             collector.add(premultiplied(array).transpose(2, 0, 1))

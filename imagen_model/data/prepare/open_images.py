@@ -313,15 +313,15 @@ def _item(index: sqlite3.Connection, files: Files, picture: str) -> dict[str, An
     names = [name for (name,) in labels]
     facts: dict[str, Any] = {"text": ", ".join(names[:MOST_LABELS]), "keywords": names}
     query = "SELECT annotator, caption, voice FROM narratives WHERE id = ? ORDER BY annotator"
-    told = index.execute(query, [picture]).fetchall()
+    narratives = index.execute(query, [picture]).fetchall()
     item: dict[str, Any] = {"facts": facts}
-    if told:
+    if narratives:
         # the first narrative whose recording is there, else the first
-        voices = [_recording(files.voices, voice) for _, _, voice in told]
+        voices = [_recording(files.voices, voice) for _, _, voice in narratives]
         chosen = next((i for i, voice in enumerate(voices) if voice), 0)
-        annotator, caption, _ = told[chosen]
+        annotator, caption, _ = narratives[chosen]
         facts |= {"text": caption, "annotator_id": annotator}
-        others = [text for i, (_, text, _) in enumerate(told) if i != chosen]
+        others = [text for i, (_, text, _) in enumerate(narratives) if i != chosen]
         if others:
             facts["other_texts"] = others
         voice = voices[chosen]

@@ -24,7 +24,7 @@ def prepare_empty(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
 
-def _copied_files(item: Item, beside: Path, skipped: list[str]) -> dict:
+def copied_references(item: Item, beside: Path, skipped: list[str]) -> dict:
     """An item's references, copied beside its new picture; what is missing is in `skipped`."""
     copies: dict[str, File | None] = dict.fromkeys(REFERENCES)
     for name, (extension, content) in packed_references(item, skipped).items():
