@@ -367,7 +367,7 @@ def test_tuning_starts_at_the_frozen_generator_and_raises_the_reward(
     monkeypatch.setattr(tune, "MAX_DIVERSITY_LOSS", 1.0)  # an untrained model has hardly any
     pool = tune.draw_pool(tiny_model, lambda *_: None)
     tuner = tune.Tuner(tiny_model, pool, reward, None, kind)
-    seen = tuner.eye
+    seen = tuner.extractor
     rows = torch.arange(8)
     with torch.no_grad():
         drawn, _ = tuner.draw(rows)
