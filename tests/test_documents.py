@@ -16,7 +16,7 @@ from imagen_model.bundled import ALIASES, find_model
 from imagen_model.checkpoint import load_checkpoint, read_metadata
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_readme_and_weights_show_what_the_model_s_card_holds(tool):
     """Where this fails after a new model: `python tools/write_figures.py figures.json`."""
     figures = tool.figures_of(ALIASES["emoji"])
     assert figures["model"] == ALIASES["emoji"]
-    for document in (tool.SHORT, tool.FULL):
+    for document in tool.DOCUMENTS:
         assert document.read_text(encoding="utf-8") == tool.renewed(document, figures)
 
 
