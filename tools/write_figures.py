@@ -116,7 +116,7 @@ def table(figures: dict, *, headline: bool) -> str:
     """The block of the README (`headline`) or of docs/weights.md, in English."""
     text, audio = figures["retrieval"]["text"], figures["retrieval"].get("audio")
     tested = f"{text['pairs']} held-out (concept, style) pairs, {text['seeds']} seeds each"
-    tested += f"; {audio['pairs']} pairs for spoken prompts" if audio else ""
+    tested += f"; spoken: {audio['pairs']} pairs" if audio else ""
     body = "".join(
         f"| {' | '.join(row[:5])} |\n" for row in rows(figures) if row.zh or not headline
     )
