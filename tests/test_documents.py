@@ -1,4 +1,4 @@
-"""The documents say of the bundled model what was measured, and their links lead somewhere."""
+"""The documents show the measured figures of the bundled model, and their links are valid."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imagen_model.bundled import ALIASES, find_model
 from imagen_model.checkpoint import load_checkpoint, read_metadata
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_readme_and_weights_show_what_the_model_s_card_holds(tool):
     """Where this fails after a new model: `python tools/write_figures.py figures.json`."""
     figures = tool.figures_of(ALIASES["emoji"])
     assert figures["model"] == ALIASES["emoji"]
-    for document in (tool.SHORT, tool.FULL):
+    for document in tool.DOCUMENTS:
         assert document.read_text(encoding="utf-8") == tool.renewed(document, figures)
 
 
@@ -60,3 +60,37 @@ def test_links_to_files_lead_somewhere(document):
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" not in link and not link.startswith("#"):
             assert (document.parent / link.split("#")[0]).exists(), link
+
+
+def anchors(document: Path) -> set[str]:
+    """The #names that GitHub gives to a document's headings."""
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    names = (
+        re.sub(r"[^\w\- ]", "", h.lower()) for h in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    )
+    return {name.strip().replace(" ", "-") for name in names}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_to_headings_lead_somewhere(document):
+    for link in re.findall(r"\]\(([^)\s]*#[^)\s]+)\)", document.read_text(encoding="utf-8")):
+        if "://" not in link:
+            path, name = link.split("#")
+            assert name in anchors((document.parent / path) if path else document), link
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+@pytest.mark.parametrize(
+    ("table", "files"),
+    [("templates.md", "example_workflows/*.json"), ("nodes.md", "nodes/web/docs/*.md")],
+)
+def test_the_tables_list_every_template_and_node(table, files):
+    rows = re.findall(
+        r"^\| \[.*?\]\(.*?(\w+)\.\w+\)",
+        (ROOT / "docs" / table).read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert sorted(rows) == sorted(path.stem for path in ROOT.glob(files))

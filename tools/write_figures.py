@@ -1,10 +1,10 @@
-"""What `imagen evaluate` said of a bundled model, into its card, the README and docs/weights.md.
+"""Write figures of `imagen evaluate` into a bundled model's card, the READMEs, docs/weights.md.
 
     imagen evaluate --model emoji --data DATA --html report.html --json figures.json
     python tools/write_figures.py figures.json
     python tools/make_sheet.py --model emoji --data DATA --out docs/images/sheet64.jpg
 
-The card is renewed without a change to the tensors, so the model's hash stays. Without a file the
+The card changes but the tensors do not, so the model's hash stays the same. Without FIGURES the
 documents are written from the card as it is.
 """
 
@@ -24,68 +24,75 @@ from imagen_model.checkpoint import read_metadata, tensors_sha256
 from imagen_model.storage.files import save_tensors, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
-SHORT, FULL = ROOT / "README.md", ROOT / "docs" / "weights.md"
+README, README_ZH = ROOT / "README.md", ROOT / "README.zh.md"
+FULL = ROOT / "docs" / "weights.md"
+DOCUMENTS = (README, README_ZH, FULL)
 BLOCK = re.compile(r"(?<=<!-- figures: tools/write_figures.py -->\n).*?(?=<!-- end -->)", re.DOTALL)
 OF_THE_MACHINE = {"speed", "seconds"}  # and not of the model
-HEAD = "| figure | drawn | 95 % | chance | real pictures |\n|---|---|---|---|---|\n"
-ASKED = {
-    "text": "the right real picture is nearest among its style's held-out ones (R@1)",
-    "image": "the same, asked for by a picture in another style",
-    "audio": "the same, asked for by voice: synthetic voices unlike those of its training",
+HEAD = "| figure | generated | 95 % interval | chance | real pictures |\n|---|---|---|---|---|\n"
+HEAD_ZH = "| 指标 | 生成图像 | 95 % 区间 | 随机水平 | 真实图像 |\n|---|---|---|---|---|\n"
+RETRIEVAL = {
+    "text": "R@1 within the style, text prompt",
+    "image": "R@1 within the style, image prompt (the concept in another style)",
+    "audio": "R@1 within the style, spoken prompt (synthetic voices not used in training)",
 }
 
 
 class Row(NamedTuple):
-    """A line of the table; `short` ones are in the README as well."""
+    """A line of the table; lines with a Chinese label (`zh`) are in the READMEs as well."""
 
     label: str
-    drawn: str
+    generated: str
     interval: str = ""
     chance: str = ""
     real: str = ""
-    short: bool = False
+    zh: str = ""
 
 
 def rows(figures: dict) -> Iterator[Row]:
     """The table of docs/weights.md."""
+    chinese = {
+        "text": "同风格内 R@1，文字提示",
+        "image": "同风格内 R@1，图像提示",
+        "audio": "同风格内 R@1，语音提示（合成语音）",
+    }
     retrieval = figures["retrieval"]
-    for kind, label in ASKED.items():
+    for kind, label in RETRIEVAL.items():
         if kind in retrieval:
-            yield _recall(label, retrieval[kind], short=True)
+            yield _recall(label, retrieval[kind], zh=chinese[kind])
     text = retrieval["text"]
     five, ten = _percent(text["r5"]), _percent(text["r10"])
-    yield Row("the same in words, among the nearest five / ten", f"{five} / {ten}", short=True)
-    if judged := figures.get("retrieval_judge"):
-        yield _recall("R@1 as a second judge sees it, which shares nothing with training", judged)
-    yield _recall("R@1 of pairs that training saw", figures["composition"]["trained"])
-    for key, label, digits in (
-        ("fd_lite1", f"FD-lite1, {figures['cloud']:,} pictures a side", 0),
-        ("fd_random", "FD-random", 3),
-        ("kid_lite1", "KID-lite1", 3),
-        ("density", "density", 2),
-        ("coverage", "coverage", 2),
+    yield Row("R@5 / R@10 within the style, text prompt", f"{five} / {ten}")
+    if second := figures.get("retrieval_judge"):
+        yield _recall("R@1 by a second evaluator that shares nothing with training", second)
+    yield _recall("R@1 of pairs seen in training", figures["composition"]["trained"])
+    count = f"{figures['cloud']:,}"
+    for key, label, digits, zh in (
+        ("fd_lite1", f"FD-lite1, {count} pictures per set", 0, f"FD-lite1（每组 {count} 张）"),
+        ("fd_random", "FD-random", 3, ""),
+        ("kid_lite1", "KID-lite1", 3, ""),
+        ("density", "density", 2, ""),
+        ("coverage", "coverage", 2, "coverage（覆盖率）"),
     ):
         low, high = figures["intervals"][key]
         real = figures.get(f"{key}_floor", figures.get(f"{key}_real"))
         span = f"{low:.{digits}f}-{high:.{digits}f}"
         value, real = f"{figures[key]:.{digits}f}", f"{abs(real):.{digits}f}"
-        is_short = key in ("fd_lite1", "density", "coverage")
-        yield Row(label, value, span, real=real, short=is_short)
-    judge = figures["discriminator"]
-    tells, matches = judge["auc_real_over_generated"], judge["auc_right_over_shuffled_caption"]
+        yield Row(label, value, span, real=real, zh=zh)
+    own = figures["discriminator"]
+    real_auc, caption_auc = own["auc_real_over_generated"], own["auc_right_over_shuffled_caption"]
     yield Row(
-        "the discriminator tells real from drawn / right from wrong captions (AUC)",
-        f"{tells:.2f} / {matches:.2f}", chance="0.5", short=True,
+        "discriminator AUC: real vs generated / right vs wrong caption",
+        f"{real_auc:.2f} / {caption_auc:.2f}", chance="0.5",
     )  # fmt: skip
     yield Row(
-        "distance to training pictures, against that of held-out real ones; a copy: 0",
-        f"{figures['memorisation_ratio']:.2f}", real="1", short=True,
+        "memorisation ratio (0 = copies of training pictures)",
+        f"{figures['memorisation_ratio']:.2f}", real="1", zh="记忆率（0 表示复制训练图像）",
     )  # fmt: skip
-    mark, real_mark = figures["common_mark"], figures["common_mark_real"]
+    shared, real_shared = figures["common_mark"], figures["common_mark_real"]
     yield Row(
-        "fine detail that is the same in all pictures",
-        _percent(mark), real=_percent(real_mark), short=True,
-    )  # fmt: skip
+        "share of fine detail common to all pictures", _percent(shared), real=_percent(real_shared)
+    )
     spread = figures["diversity"]
     yield Row(
         "mean distance between pictures",
@@ -94,28 +101,43 @@ def rows(figures: dict) -> Iterator[Row]:
     yield Row("mean distance between seeds of one prompt", f"{spread['among_seeds']:.2f}")
 
 
-def _recall(label: str, found: dict, *, short: bool = False) -> Row:
+def _recall(label: str, found: dict, *, zh: str = "") -> Row:
     low, high = found["r1_interval"]
     span = f"{100 * low:.1f}-{_percent(high)}"
     chance, ceiling = _percent(found["chance"]), _percent(found["ceiling"])
-    return Row(label, _percent(found["r1"]), span, chance, ceiling, short)
+    return Row(label, _percent(found["r1"]), span, chance, ceiling, zh)
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def table(figures: dict, *, short: bool) -> str:
-    """What stands between the marks of a document."""
+def table(figures: dict, *, headline: bool) -> str:
+    """The block of the README (`headline`) or of docs/weights.md, in English."""
     text, audio = figures["retrieval"]["text"], figures["retrieval"].get("audio")
-    asked = f"{text['pairs']} held-out pairs of concept and style, {text['seeds']} seeds each"
-    asked += f"; by voice {audio['pairs']} of the pairs" if audio else ""
+    tested = f"{text['pairs']} held-out (concept, style) pairs, {text['seeds']} seeds each"
+    tested += f"; spoken: {audio['pairs']} pairs" if audio else ""
     body = "".join(
-        f"| {' | '.join(row[:5])} |\n" for row in rows(figures) if row.short or not short
+        f"| {' | '.join(row[:5])} |\n" for row in rows(figures) if row.zh or not headline
     )
-    found = "".join(f"- {line}\n" for line in figures["flags"].values())
-    verdict = f"What is wrong:\n\n{found}" if found else "Its checks found nothing wrong.\n"
-    return f"\n`imagen evaluate --model {figures['model']}`: {asked}.\n\n{HEAD}{body}\n{verdict}\n"
+    flags = "".join(f"- {line}\n" for line in figures["flags"].values())
+    found = (
+        f"Quality checks flagged:\n\n{flags}" if flags else "The quality checks flagged nothing.\n"
+    )
+    return f"\n`imagen evaluate --model {figures['model']}`: {tested}.\n\n{HEAD}{body}\n{found}\n"
+
+
+def table_zh(figures: dict) -> str:
+    """The headline figures in Chinese."""
+    text, audio = figures["retrieval"]["text"], figures["retrieval"].get("audio")
+    tested = f"{text['pairs']} 个训练中未见过的“概念 + 风格”组合，每个 {text['seeds']} 个种子"
+    tested += f"；语音提示用其中 {audio['pairs']} 个" if audio else ""
+    body = "".join(f"| {' | '.join((row.zh, *row[1:5]))} |\n" for row in rows(figures) if row.zh)
+    flags = "".join(f"- {line}\n" for line in figures["flags"].values())
+    found = f"质量检查发现：\n\n{flags}" if flags else "质量检查没有发现问题。\n"
+    return (
+        f"\n`imagen evaluate --model {figures['model']}`：{tested}。\n\n{HEAD_ZH}{body}\n{found}\n"
+    )
 
 
 def renew_card(path: Path, figures: dict) -> None:
@@ -143,7 +165,10 @@ def renewed(document: Path, figures: dict) -> str:
     text = document.read_text(encoding="utf-8")
     if len(BLOCK.findall(text)) != 1:
         raise SystemExit(f"{document} has no one place for the figures ({BLOCK.pattern})")
-    return BLOCK.sub(lambda _: table(figures, short=document == SHORT), text)
+    block = (
+        table_zh(figures) if document == README_ZH else table(figures, headline=document != FULL)
+    )
+    return BLOCK.sub(lambda _: block, text)
 
 
 def main() -> None:
@@ -157,7 +182,7 @@ def main() -> None:
             raise SystemExit(f"{args.figures} is about {figures['model']}, which is not bundled")
         renew_card(path, {k: v for k, v in figures.items() if k not in OF_THE_MACHINE})
     figures = figures_of(ALIASES["emoji"])
-    for document in (SHORT, FULL):
+    for document in DOCUMENTS:
         document.write_text(renewed(document, figures), encoding="utf-8")
 
 
