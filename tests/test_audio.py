@@ -166,7 +166,7 @@ def test_an_hour_is_cut_to_a_minute_before_anything_else(monkeypatch, caplog, re
     """An hour of six channels, which one row of memory stands for."""
     seen = []
     monkeypatch.setattr(
-        audio.SpeechRecognizer, "hear", lambda self, clips, *_: [mono(*c) for c in clips]
+        audio.SpeechRecognizer, "transcribe", lambda self, clips, *_: [mono(*c) for c in clips]
     )
     monkeypatch.setattr(torch.Tensor, "float", counted(torch.Tensor.float, seen))
     hour = red_apple[0][0, 5_000].expand(6, 3600 * 44_100)

@@ -82,7 +82,7 @@ def shares(sampler: CaptionSampler, sample: int, generator) -> dict[str, float]:
 @pytest.fixture
 def silent_voice(monkeypatch):
     """A recogniser that answers what no caption says, so that draws tell voice from text."""
-    monkeypatch.setattr("imagen_model.conditioning.audio.hear", lambda clips: ["a voice"])
+    monkeypatch.setattr("imagen_model.conditioning.audio.transcribe", lambda clips: ["a voice"])
 
 
 def test_a_reference_picture_is_what_the_image_encoder_says(sampler, data):
