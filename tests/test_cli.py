@@ -68,7 +68,7 @@ def test_help_is_readable_and_names_every_command(imagen):
         ("train", "DATA", "--out", "RUN", "--batch", "0"),
         ("train", "DATA", "--out", "RUN", "--lr", "0"),
         ("train", "DATA", "--out", "RUN", "--stage", "both"),
-    ],  # fmt: skip
+    ],
 )
 def test_wrong_usage_is_exit_code_2(imagen, arguments):
     code, _, err = imagen(*arguments)
