@@ -9,6 +9,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..training.interrupt import STOPPING
 from ..training.options import TrainOptions
 from .common import Commands, command, number_above, pick_device, progress_bar
 
@@ -56,8 +57,7 @@ def run(args: argparse.Namespace) -> dict:
     from ..training.distributed import DistributedContext
     from ..training.plan import describe, estimate
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell ignores the first for background jobs
-        signal.signal(number, _stop)
+    _stop_on_signals()
     context = DistributedContext.current()
     trainer = _prepare(args, context)
     plan = describe(trainer)
@@ -143,5 +143,14 @@ def _run_with_bar(trainer: Trainer) -> bool:
     return True
 
 
-def _stop(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _stop_on_signals() -> None:
+    """Ctrl-C, SIGTERM and a closed terminal stop what comes before and after the training; during
+    it training/interrupt.py has them. nohup is honoured."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in STOPPING:
+        # a shell ignores SIGINT for background jobs, which can be stopped all the same
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
