@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> dict:
     from ..evaluation.evaluate import evaluate
 
     stage = partial(print, file=sys.stderr, flush=True)
-    result = evaluate(load_model(args), args.data, html=args.html, stage=stage)
+    result = evaluate(load_model(args), args.data, html=args.html, stage=stage).to_dict()
     print(json.dumps(result, indent=1))
     for line in result["flags"].values() or ["none of the checks found something wrong"]:
         stage(line)
