@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..storage.files import storable
 from .item import COLUMNS, REFERENCES, SOUND_SUFFIXES, SUFFIXES, File, Item, is_hidden, item_of
 
 METADATA = "metadata.jsonl"
@@ -129,7 +130,7 @@ def _from_files(root: Path) -> Iterable[Item]:
         if used(sidecar):
             text = _text_of(sidecar).strip()
         elif path.parent != root:  # a class folder: its name is the caption
-            text = path.parent.name.replace("_", " ").replace("-", " ").strip()
+            text = storable(path.parent.name).replace("_", " ").replace("-", " ").strip()
         else:
             text = ""
         recordings = [File(path.with_suffix(suffix)) for suffix in SOUND_SUFFIXES]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ..storage.files import storable
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 COLUMNS = ("text", "keywords", "style", "hexcode", "base", "weight")
 REFERENCES = ("image_ref", "audio")
@@ -105,9 +107,9 @@ def item_of(path: Path, row: dict, span: Span | None = None) -> Item:
         raise ValueError(f"weight is {weight}; expected more than 0")
     return Item(
         path,
-        text=str(row.get("text") or ""),
-        keywords=tuple(map(str, keywords)),
-        style=str(row.get("style") or ""),
+        text=storable(str(row.get("text") or "")),
+        keywords=tuple(storable(str(word)) for word in keywords),
+        style=storable(str(row.get("style") or "")),
         hexcode=str(row.get("hexcode") or ""),
         base=str(row.get("base") or row.get("hexcode") or ""),
         weight=weight,

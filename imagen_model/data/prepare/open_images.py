@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from ...progress import OnProgress, ProgressFor
-from ...storage.files import write_atomically
+from ...storage.files import write_json
 from ..image_reader import DAMAGE, read_item
 from ..item import Item
 from .output import prepare_empty, write_manifest
@@ -123,8 +123,7 @@ class _State:
         vars(self).update(values)
 
     def save(self, out: Path) -> None:
-        text = json.dumps(vars(self), ensure_ascii=False)
-        write_atomically(out / PROGRESS, lambda p: p.write_text(text, encoding="utf-8"))
+        write_json(out / PROGRESS, vars(self))
 
 
 def _saved_state(out: Path) -> _State | None:
