@@ -8,56 +8,54 @@ Pictures are NCHW float in [-1, 1]; four channels are premultiplied RGBA. This p
 of ComfyUI; the nodes are beside it.
 """
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from .bundled import bundled_models
-from .condition import Condition, combined
-from .conditioning.audio import transcribe
-from .inference.audio_reactive import Reactions
-from .inference.editing import mixed, moved, moved_along, walk
-from .inference.latent import Latent, random_latent
-from .inference.scoring import Scores
-from .inference.sound_analysis import Sound, analyze_audio
-from .inference.upscaler import upscale
-from .model import Model, load
-from .storage.contact_sheet import contact_sheet, picture_grid
-from .storage.images import straight, to_image
 from .version import __version__
 
-__all__ = [
-    "Condition",
-    "Latent",
-    "Model",
-    "Reactions",
-    "Scores",
-    "Sound",
-    "__version__",
-    "analyze_audio",
-    "bundled_models",
-    "combined",
-    "contact_sheet",
-    "load",
-    "mixed",
-    "moved",
-    "moved_along",
-    "picture_grid",
-    "random_latent",
-    "straight",
-    "to_image",
-    "transcribe",
-    "upscale",
-    "walk",
-]
+if TYPE_CHECKING:
+    from .bundled import bundled_models
+    from .condition import Condition, combined
+    from .conditioning.audio import transcribe
+    from .inference.audio_reactive import Reactions
+    from .inference.editing import mixed, moved, moved_along, walk
+    from .inference.latent import Latent, random_latent
+    from .inference.scoring import Scores
+    from .inference.sound_analysis import Sound, analyze_audio
+    from .inference.upscaler import upscale
+    from .model import Model, load
+    from .storage.contact_sheet import contact_sheet, picture_grid
+    from .storage.images import straight, to_image
 
-_RENAMED = {"hear": "transcribe", "listen": "analyze_audio"}  # removed in 0.3
+# Where the public names are. A module is imported when one of its names is first used, so that
+# `imagen --help` does not wait for torch.
+_MODULES = {
+    "bundled": ("bundled_models",),
+    "condition": ("Condition", "combined"),
+    "conditioning.audio": ("transcribe",),
+    "inference.audio_reactive": ("Reactions",),
+    "inference.editing": ("mixed", "moved", "moved_along", "walk"),
+    "inference.latent": ("Latent", "random_latent"),
+    "inference.scoring": ("Scores",),
+    "inference.sound_analysis": ("Sound", "analyze_audio"),
+    "inference.upscaler": ("upscale",),
+    "model": ("Model", "load"),
+    "storage.contact_sheet": ("contact_sheet", "picture_grid"),
+    "storage.images": ("straight", "to_image"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+_RENAMED = {"hear": "transcribe", "listen": "analyze_audio"}  # until 0.1; removed in 0.3
+
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    """The names that two functions had until version 0.1, with a DeprecationWarning."""
-    if name not in _RENAMED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import warnings
+    if name in _RENAMED:
+        import warnings
 
-    new = _RENAMED[name]
-    warnings.warn(f"{name} is called {new} now", DeprecationWarning, stacklevel=2)
-    return globals()[new]
+        new = _RENAMED[name]
+        warnings.warn(f"{name} is called {new} now", DeprecationWarning, stacklevel=2)
+        return __getattr__(new)
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -203,21 +203,24 @@ def in_a_fresh_python(code: str) -> str:
     return done.stdout.strip()
 
 
+EVERYTHING = "import imagen_model; [getattr(imagen_model, name) for name in imagen_model.__all__]"
+
+
 def test_importing_adds_little_to_importing_torch():
     code = (
-        "import time, torch; started = time.perf_counter(); import imagen_model; "
+        f"import time, torch; started = time.perf_counter(); {EVERYTHING}; "
         "print(time.perf_counter() - started)"
     )
     assert min(float(in_a_fresh_python(code)) for _ in range(3)) < 0.3
 
 
 def test_importing_touches_no_network_no_cuda_and_no_transformers():
-    code = """
+    code = f"""
 import sys, socket, torch
 def refuse(*args, **kwargs):
     raise AssertionError("the network was asked for")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-import imagen_model
+{EVERYTHING}
 assert not torch.cuda.is_initialized()
 assert "transformers" not in sys.modules
 print("quiet")
@@ -226,14 +229,37 @@ print("quiet")
 
 
 def test_importing_opens_only_files_of_installed_packages():
-    code = """
+    code = f"""
 import sys, torch
 opened = []
 sys.addaudithook(lambda event, args: event == "open" and opened.append(str(args[0])))
-import imagen_model
+{EVERYTHING}
 from pathlib import Path
 ours = Path(imagen_model.__file__).parent
 print([f for f in opened if str(ours) not in f and not f.startswith((sys.prefix, sys.base_prefix))
        and "python" not in f and not f.isdigit()])
 """
     assert in_a_fresh_python(code) == "[]"
+
+
+def test_the_command_line_s_help_does_not_wait_for_torch():
+    code = """
+import sys
+from imagen_model.cli.main import build_parser
+build_parser().format_help()
+print(sorted({"torch", "numpy", "PIL", "safetensors", "transformers"} & sys.modules.keys()))
+"""
+    assert in_a_fresh_python(code) == "[]"
+
+
+def test_names_of_version_0_1_still_work_and_say_what_they_are_called_now():
+    code = """
+import warnings
+import imagen_model as im
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    same = im.hear is im.transcribe and im.listen is im.analyze_audio
+print(same, [str(w.message) for w in said])
+"""
+    said = "True ['hear is called transcribe now', 'listen is called analyze_audio now']"
+    assert in_a_fresh_python(code) == said

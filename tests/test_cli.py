@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,9 @@ from PIL import Image
 
 import imagen_model as im
 from imagen_model.cli import main
+from imagen_model.cli.main import build_parser
 from imagen_model.storage.images import to_image
+from imagen_model.training.options import TrainOptions
 from imagen_model.training.trainer import Trainer
 
 
@@ -56,7 +59,16 @@ def test_help_is_readable_and_names_every_command(imagen):
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("paint",), ("sample",), ("sample", "--out", "x.png", "--num", "0"), ("train", "DATA")],
+    [
+        (),
+        ("paint",),
+        ("sample",),
+        ("sample", "--out", "x.png", "--num", "0"),
+        ("train", "DATA"),
+        ("train", "DATA", "--out", "RUN", "--batch", "0"),
+        ("train", "DATA", "--out", "RUN", "--lr", "0"),
+        ("train", "DATA", "--out", "RUN", "--stage", "both"),
+    ],
 )
 def test_wrong_usage_is_exit_code_2(imagen, arguments):
     code, _, err = imagen(*arguments)
@@ -93,8 +105,8 @@ def test_tile_holds_for_what_is_upscaled(imagen, tiny_checkpoint, tmp_path):
     command += ("--device", "cpu")  # like the library below
     assert imagen(*command, "--upscale", "--out", tmp_path / "tile.png")[0] == 0
     found, model = opened(tmp_path / "tile.png"), im.load(tiny_checkpoint)
-    drawn = model.draw(model.encode_text("key"), model.latent([0]), tile="both")
-    joined, closed = (to_image(im.upscale(drawn, tile=tile)[0]) for tile in ("both", "none"))
+    generated = model.draw(model.encode_text("key"), model.latent([0]), tile="both")
+    joined, closed = (to_image(im.upscale(generated, tile=tile)[0]) for tile in ("both", "none"))
     assert found.tobytes() == joined.tobytes() != closed.tobytes()
 
 
@@ -216,11 +228,11 @@ def test_training_writes_a_model_and_goes_on_with_resume(imagen, emoji_folder, t
     last = json.loads((run / "stats.jsonl").read_text().splitlines()[-1])
     assert last["kimg"] == 0.032
     assert math.isfinite(last["kid_lite1"]) and 0 <= last["retrieval_r1"] <= 1
-    drawn = tmp_path / "mine.png"
+    generated = tmp_path / "mine.png"
     code, _, _ = imagen(
-        "sample", "--model", run / "latest.safetensors", "--prompt", "rocket", "--out", drawn
+        "sample", "--model", run / "latest.safetensors", "--prompt", "rocket", "--out", generated
     )
-    assert code == 0 and opened(drawn).size == (32, 32)
+    assert code == 0 and opened(generated).size == (32, 32)
 
 
 def test_a_stopped_training_ends_well_and_prints_how_to_go_on(
@@ -280,6 +292,12 @@ def test_a_full_disk_ends_training_with_one_line_and_the_last_checkpoint(
 def test_train_explains_a_bad_choice_before_it_reads_pictures(imagen, tmp_path, arguments, words):
     code, _, err = imagen("train", tmp_path / "nothing", "--out", tmp_path / "run", *arguments)
     assert code == 1 and one_line(err) and words in err
+
+
+def test_train_without_options_leaves_every_choice_to_the_preset():
+    args = vars(build_parser().parse_args(["train", "DATA", "--out", "RUN"]))
+    chosen = {field.name: args[field.name] for field in fields(TrainOptions)}
+    assert TrainOptions(**chosen) == TrainOptions()
 
 
 def test_train_on_an_empty_folder_says_what_it_expected(imagen, tmp_path):

@@ -1,4 +1,4 @@
-"""`imagen learn`, `imagen ratings`, and drawing with what was learned."""
+"""`imagen learn`, `imagen ratings`, and `imagen sample` with an adapter."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def learned(imagen, tiny_checkpoint, store, out, *more):
     return imagen(*command, "--method", "best", *more)
 
 
-def test_learn_writes_an_adapter_that_sample_draws_with(imagen, tiny_checkpoint, store, tmp_path):
+def test_learn_writes_an_adapter_that_sample_uses(imagen, tiny_checkpoint, store, tmp_path):
     out, facts = tmp_path / "taste.safetensors", tmp_path / "facts.json"
     code, printed, _ = learned(imagen, tiny_checkpoint, store, out, "--json", facts)
     assert code == 0 and str(out) in printed and "A/B on 20 pictures" in printed
     assert json.loads(facts.read_text())["card"]["ratings"] == {"thumbs": 6, "pairs": 6}
-    draw = ("sample", "--model", tiny_checkpoint, "--prompt", "key", "--num", 8, "--out")
-    assert imagen(*draw, tmp_path / "plain.png")[0] == 0
-    assert imagen(*draw, tmp_path / "liked.png", "--adapter", out)[0] == 0
-    assert imagen(*draw, tmp_path / "off.png", "--adapter", out, "--strength", 0)[0] == 0
+    sample = ("sample", "--model", tiny_checkpoint, "--prompt", "key", "--num", 8, "--out")
+    assert imagen(*sample, tmp_path / "plain.png")[0] == 0
+    assert imagen(*sample, tmp_path / "liked.png", "--adapter", out)[0] == 0
+    assert imagen(*sample, tmp_path / "off.png", "--adapter", out, "--strength", 0)[0] == 0
     plain, liked, off = (opened(tmp_path / f"{n}.png") for n in ("plain", "liked", "off"))
     assert plain.tobytes() == off.tobytes() != liked.tobytes()
     assert json.loads(liked.info["imagen"])["adapter"]["strength"] == 1.0

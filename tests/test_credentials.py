@@ -112,7 +112,7 @@ def pair(keys) -> Pair:
 
 
 def test_sample_signs_every_file_and_info_shows_it(tiny_checkpoint, pair, tmp_path, capsys):
-    out = tmp_path / "drawn"
+    out = tmp_path / "generated"
     ask = ["--prompt", "a snail", "--num", "2", "--out", str(out), "--credentials", *map(str, pair)]
     assert main(["sample", "--model", str(tiny_checkpoint), *ask]) == 0
     files = sorted(out.iterdir())
@@ -181,7 +181,7 @@ def test_a_key_in_openssl_s_older_form_signs_too(keys):
         ("text.pem", "sign.key", "cannot sign Content Credentials"),
     ],
 )
-def test_files_that_cannot_sign_are_one_line_before_anything_is_drawn(
+def test_files_that_cannot_sign_are_one_line_before_anything_is_generated(
     keys, tmp_path, capsys, chain, key, line
 ):
     out = tmp_path / "a.png"

@@ -153,10 +153,10 @@ def test_ct_and_mr_files_become_a_folder_that_trains_with_one_channel(tmp_path, 
     train = ["train", tmp_path / "set", "--out", run, "--resolution", 32, "--batch", 4]
     assert main([*map(str, train), "--kimg", "0.008"]) == 0
     assert "32 px, grey" in capsys.readouterr().out
-    drawn = tmp_path / "drawn.png"
+    generated = tmp_path / "generated.png"
     sample = ["sample", "--model", run / "latest.safetensors", "--prompt", "CT scan"]
-    assert main([*map(str, sample), "--out", str(drawn)]) == 0
-    with Image.open(drawn) as image:
+    assert main([*map(str, sample), "--out", str(generated)]) == 0
+    with Image.open(generated) as image:
         assert image.mode == "I;16" and image.size == (32, 32)
         assert "not for diagnosis" in image.text["imagen"]
 

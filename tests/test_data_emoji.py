@@ -123,7 +123,7 @@ def test_pictures_have_the_size_names_and_words_of_their_emoji(emoji_folder):
         assert array[0, 0, 3] == 0
 
 
-def test_svg_is_drawn_at_twice_the_resolution(emoji_sources):
+def test_svg_is_rendered_at_twice_the_resolution(emoji_sources):
     folder = emoji_sources / "@lobehub" / "fluent-emoji-flat" / "assets"
     picture = open_picture(folder / "1f34e.svg", 32)
     assert (picture.size, picture.mode) == ((64, 64), "RGBA")

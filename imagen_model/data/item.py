@@ -10,6 +10,11 @@ from typing import NamedTuple
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 COLUMNS = ("text", "keywords", "style", "hexcode", "base", "weight")
 REFERENCES = ("image_ref", "audio")
+# Folders of systems and programs: thumbnails, trash, versions. So is what begins with a dot.
+SYSTEM_FOLDERS = {
+    "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "__MACOSX", "lost+found",
+    "System Volume Information",
+}  # fmt: skip
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # beside a picture, and in shards
 
 
@@ -77,6 +82,13 @@ class Item:
     def file(self) -> Path | io.BytesIO:
         """What Pillow opens."""
         return File(self.path, self.span).opened()
+
+
+def is_hidden(path: Path, root: Path) -> bool:
+    """Whether a file below `root` belongs to the system or a program, not to its user."""
+    return any(
+        part.startswith(".") or part in SYSTEM_FOLDERS for part in path.relative_to(root).parts
+    )
 
 
 def styles_of(items: list[Item]) -> tuple[str, ...]:

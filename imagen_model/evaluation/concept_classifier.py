@@ -1,10 +1,10 @@
-"""A second judge that shares nothing with the discriminator's lite0: a linear classifier of
-concepts, trained here and now on the real training pictures.
+"""A second evaluator that shares nothing with the discriminator's lite0: a linear classifier of
+concepts, trained on the real training pictures when it is needed.
 
-Features are strokes and colours: histograms of oriented gradients (Dalal and Triggs, 2005) and the
-picture at 12 x 12. Fisher's discriminant, regularised (Friedman, 1989), finds the directions in
-which pictures of one concept agree across styles; it has a closed form, so the same data gives the
-same judge in seconds.
+Its features are strokes and colours: histograms of oriented gradients (Dalal and Triggs, 2005) and
+the picture at 12 x 12. Fisher's discriminant, regularised (Friedman, 1989), finds the directions in
+which pictures of one concept agree across styles. It has a closed form, so the same data gives the
+same classifier in seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.item import Item
-from .dataset import concept_of
+from .dataset import EvaluationSet, all_pixels, concept_of, concepts_and_styles
+from .results import RetrievalResult
+from .retrieval import Retrieval, retrieve
 
 SIDE, CELLS, COLOURS = 32, 8, 12  # of the picture, its histograms and its colours, a side
 DIRECTIONS = 8
@@ -49,14 +51,14 @@ class ConceptClassifier:
     def __init__(self, pictures: Tensor, items: Sequence[Item]) -> None:
         """Train on real pictures [N, C, H, W]."""
         features = strokes_and_colours(pictures)
-        styles = [s.style for s in items]
+        styles = [item.style for item in items]
         self._mean = features.mean(dim=0)
         self._style_mean = {
             style: features[[i for i, s in enumerate(styles) if s == style]].mean(dim=0)
             for style in set(styles)
         }
         self._number: dict[str, int] = {}
-        labels = [self._number.setdefault(concept_of(s), len(self._number)) for s in items]
+        labels = [self._number.setdefault(concept_of(item), len(self._number)) for item in items]
         label = torch.tensor(labels)
         centred = self._centred(features, styles)
         counts = label.bincount()
@@ -85,3 +87,22 @@ class ConceptClassifier:
     def _whitened(self, features: Tensor) -> Tensor:
         rows = torch.linalg.solve_triangular(self._factor, features.double().t(), upper=False).t()
         return F.normalize(rows, dim=1).float()
+
+
+def classifier_retrieval(data: EvaluationSet, generated: Tensor) -> RetrievalResult | None:
+    """Retrieval by the classifier's features, among held-out concepts of the style, of pictures
+    [pairs, seeds, C, H, W]; None where training shows none of the concepts."""
+    classifier = ConceptClassifier(all_pixels(data.train), data.train.items)
+    known = [i for i, item in enumerate(data.test.items) if concept_of(item) in classifier]
+    if not known:
+        return None
+    names, styles = concepts_and_styles([data.test.items[i] for i in known])
+    gallery = classifier.concepts(names)
+
+    def retrieved(pictures: Tensor) -> Retrieval:  # [N, S, C, H, W]
+        repeated = [style for style in styles for _ in range(pictures.shape[1])]
+        features = classifier(pictures.flatten(0, 1), repeated).unflatten(0, pictures.shape[:2])
+        return retrieve(features, names, styles, gallery, names, styles)
+
+    real = retrieved(data.test.batch(torch.tensor(known))[:, None])
+    return retrieved(generated[known]).result(real.recall(1))

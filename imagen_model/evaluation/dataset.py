@@ -1,10 +1,14 @@
-"""The pictures that an evaluation asks for: (caption, style) pairs, real and drawn."""
+"""The pictures of an evaluation: (caption, style) pairs, real and generated."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..condition import Condition, style_weights
@@ -12,14 +16,44 @@ from ..data.dataset import InMemoryDataset, load_pictures
 from ..data.folder import read_items
 from ..data.item import Item
 from ..model import Model
-from .features import pixels_sha256
+from .features import Lite1, pixels_sha256
 
-MOST_IDENTICAL = 0.05  # of the test pictures may be in the training split pixel by pixel
+SEEDS = 4  # pictures generated for each held-out pair
+MAX_IDENTICAL = 0.05  # of the test pictures may be in the training split pixel by pixel
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """A model, held-out and training pictures, and their lite1 features."""
+
+    model: Model
+    lite1: Lite1
+    test: InMemoryDataset
+    train: InMemoryDataset
+
+    @cached_property
+    def test_features(self) -> Tensor:
+        """[N, F] of unit length."""
+        return self.lite1(all_pixels(self.test))
+
+    @cached_property
+    def train_pooled(self) -> Tensor:
+        """[M, F] as the network gives them."""
+        return self.lite1.pooled(all_pixels(self.train))
+
+    @cached_property
+    def train_features(self) -> Tensor:
+        """[M, F] of unit length."""
+        return F.normalize(self.train_pooled, dim=1)
 
 
 def concept_of(item: Item) -> str:
     """What a picture shows: its emoji, or where there are none its caption."""
     return item.base or item.text
+
+
+def concepts_and_styles(items: Sequence[Item]) -> tuple[list[str], list[str]]:
+    return [concept_of(item) for item in items], [item.style for item in items]
 
 
 def has_text(model: Model) -> bool:
@@ -28,10 +62,10 @@ def has_text(model: Model) -> bool:
 
 
 def base_pictures(model: Model, data: Path, split: str) -> InMemoryDataset:
-    """Emoji without skin tones; for other data all, or for a model with text what has a caption."""
-    items = [s for s in read_items(data, split=split) if s.hexcode == s.base]
+    """Emoji without skin tones; of other data all, or for a model with text those with captions."""
+    items = [item for item in read_items(data, split=split) if item.hexcode == item.base]
     if has_text(model):
-        items = [s for s in items if s.text]
+        items = [item for item in items if item.text]
     if not items:
         raise ValueError(f"{data} has no captioned pictures in its {split} split")
     config = model.config.generator
@@ -43,13 +77,13 @@ def refuse_overlap(test: InMemoryDataset, train: InMemoryDataset) -> int:
 
     ValueError where pairs are in both splits, or more than a few pictures are.
     """
-    seen = {(s.base, s.style) for s in train.items if s.base}
-    both = [s.text for s in test.items if (s.base, s.style) in seen]
+    trained = {(item.base, item.style) for item in train.items if item.base}
+    both = [item.text for item in test.items if (item.base, item.style) in trained]
     if both:
         raise ValueError(f"{len(both)} test pairs are in the training split too ({both[0]})")
     hashes = set(pixels_sha256(train.pixels))
     twins = sum(h in hashes for h in pixels_sha256(test.pixels))
-    if twins > MOST_IDENTICAL * len(test):
+    if twins > MAX_IDENTICAL * len(test):
         raise ValueError(
             f"{twins} of {len(test)} test pictures are in the training split too, pixel by pixel"
         )
@@ -65,15 +99,29 @@ def subset(pictures: InMemoryDataset, index: Tensor) -> InMemoryDataset:
     return InMemoryDataset([pictures.items[i] for i in index.tolist()], pictures.pixels[index])
 
 
-def condition_of(model: Model, pictures: InMemoryDataset) -> Condition:
-    """Caption and style of each picture, as far as the model knows such."""
-    texts = [s.text if has_text(model) else "" for s in pictures.items]
-    known = [s.style if s.style in model.styles else None for s in pictures.items]
-    rows = [style_weights(model.styles, style, 1) for style in known]
-    return model.encode_text(texts).with_style(torch.cat(rows))
+def style_rows(model: Model, items: Sequence[Item]) -> Tensor:
+    """[N, S] style weights of each item's style; zero rows for styles that the model has not."""
+    known = [item.style if item.style in model.styles else None for item in items]
+    return torch.cat([style_weights(model.styles, style, 1) for style in known])
 
 
-def draw_pairs(model: Model, pictures: InMemoryDataset, seed: int) -> Tensor:
-    """One picture for each pair; pair i takes seed 1000 * i + seed."""
-    seeds = [1000 * i + seed for i in range(len(pictures))]
-    return model.draw(condition_of(model, pictures), model.latent(seeds))
+def condition_of(model: Model, items: Sequence[Item]) -> Condition:
+    """Caption and style of each item, as far as the model knows such."""
+    texts = [item.text if has_text(model) else "" for item in items]
+    return model.encode_text(texts).with_style(style_rows(model, items))
+
+
+def generate_pairs(model: Model, items: Sequence[Item], seed: int) -> Tensor:
+    """[N, C, H, W] one picture for each pair; pair i has seed 1000 * i + seed."""
+    seeds = [1000 * i + seed for i in range(len(items))]
+    return model.draw(condition_of(model, items), model.latent(seeds))
+
+
+def generate_seeds(model: Model, items: Sequence[Item]) -> Tensor:
+    """[N, SEEDS, C, H, W]"""
+    return torch.stack([generate_pairs(model, items, seed) for seed in range(SEEDS)], dim=1)
+
+
+def seed_features(lite1: Lite1, generated: Tensor) -> Tensor:
+    """[N, S, C, H, W] -> [N, S, F] of unit length."""
+    return lite1(generated.flatten(0, 1)).unflatten(0, generated.shape[:2])

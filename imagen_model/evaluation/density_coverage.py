@@ -1,4 +1,4 @@
-"""What nearest neighbours say: density, coverage, memorisation, diversity.
+"""Figures from nearest neighbours: density, coverage, memorisation, diversity.
 
 Features are [N, F] of unit length, so a distance is at most 2.
 """

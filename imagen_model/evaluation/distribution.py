@@ -13,24 +13,27 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from dataclasses import asdict
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..data.dataset import InMemoryDataset
-from ..model import Model
-from .dataset import draw_pairs, subset
+from ..progress import OnStage
+from .dataset import EvaluationSet, all_pixels, generate_pairs, subset
 from .density_coverage import density_and_coverage, mean_pairwise_distance, nearest_distance
-from .features import Lite1, RandomConvolutions
+from .features import RandomConvolutions
+from .results import DistributionResult
 
 KID_SUBSETS, KID_SUBSET_SIZE = 50, 500
+SPLITS = 3
+STUDENT_T = 4.303  # of a 95 % interval of a mean with SPLITS - 1 = 2 degrees of freedom
+MAX_PICTURES = 4000  # per set
 
 
 class _AsGiven(nn.Module):
-    """torchmetrics asks for a network that makes features; ours are made already."""
+    """torchmetrics expects a network that computes features; ours are computed already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -60,80 +63,76 @@ def kernel_distance(real: Tensor, generated: Tensor) -> float:
 
     size = min(KID_SUBSET_SIZE, len(real), len(generated))
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")  # that it keeps the features
+        warnings.simplefilter("ignore")  # about memory
         metric = KernelInceptionDistance(
             _AsGiven(real.shape[1]), subsets=KID_SUBSETS, subset_size=size, sync_on_compute=False
         )
         metric.update(real.double(), real=True)
         metric.update(generated.double(), real=False)
-        torch.manual_seed(0)  # torchmetrics draws its subsets from the global state
+        torch.manual_seed(0)  # torchmetrics samples its subsets with the global generator
         mean, _ = metric.compute()
     return float(mean)
 
 
-DRAWS = 3
-STUDENT_T = 4.303  # of a 95 % interval of a mean with DRAWS - 1 = 2 degrees of freedom
-MAX_CLOUD = 4000  # pictures a side
+class Comparison(NamedTuple):
+    """Several splits of the real pictures, compared."""
 
-
-class DistributionFigures(NamedTuple):
-    figures: dict  # means over the draws
-    intervals: dict[str, tuple[float, float]]  # of those that sampling changes
+    means: DistributionResult
+    intervals: dict[str, tuple[float, float]]  # 95 %, of each field of `means`
+    pictures_per_set: int
     diversity: dict[str, float]
-    to_training: float  # mean distance of the first draw's pictures to their nearest in training
+    distance_to_training: float  # mean, of the first split's pictures to their nearest in training
 
 
-def compare_distributions(
-    model: Model, lite1: Lite1, train: InMemoryDataset, real: Tensor, real_random: Tensor,
-    *, stage: Callable[[str], object] = lambda text: None,
-) -> DistributionFigures:  # fmt: skip
-    """`real` [N, F] and `real_random` are the pooled features of `train` in lite1 and in random
-    convolutions. Draw d takes the seeds 1000 * i + d."""
-    random = RandomConvolutions()
-    count = min(len(train) // 2, MAX_CLOUD)
+def compare_distributions(data: EvaluationSet, stage: OnStage) -> Comparison:
+    """Split s generates with the seeds 1000 * i + s."""
+    real, random = data.train_pooled, RandomConvolutions()
+    real_random = random.pooled(all_pixels(data.train))
+    count = min(len(data.train) // 2, MAX_PICTURES)
     rows, diversity, to_training = [], [], []
-    for draw in range(DRAWS):
-        stage(f"distance from the real pictures: {draw + 1} of {DRAWS}")
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(draw))
-        asked, held = order[:count], order[count : 2 * count]
-        pictures = draw_pairs(model, subset(train, asked), draw)
-        drawn, drawn_random = lite1.pooled(pictures), random.pooled(pictures)
-        unit, unit_asked, unit_held = (
-            F.normalize(x, dim=1) for x in (drawn, real[asked], real[held])
+    for split in range(SPLITS):
+        stage(f"distance from the real pictures: {split + 1} of {SPLITS}")
+        order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(split))
+        given, held = order[:count], order[count : 2 * count]
+        pictures = generate_pairs(data.model, subset(data.train, given).items, split)
+        pooled, random_pooled = data.lite1.pooled(pictures), random.pooled(pictures)
+        unit, unit_given, unit_held = (
+            F.normalize(x, dim=1) for x in (pooled, real[given], real[held])
         )
         near = density_and_coverage(unit_held, unit)
-        near_real = density_and_coverage(unit_held, unit_asked)
+        near_real = density_and_coverage(unit_held, unit_given)
         rows.append(
-            {
-                "fd_lite1": frechet_distance(real[held], drawn),
-                "fd_lite1_floor": frechet_distance(real[held], real[asked]),
-                "kid_lite1": kernel_distance(real[held], drawn),
-                "kid_lite1_floor": kernel_distance(real[held], real[asked]),
-                "fd_random": frechet_distance(real_random[held], drawn_random),
-                "fd_random_floor": frechet_distance(real_random[held], real_random[asked]),
-                "density": near.density,
-                "density_real": near_real.density,
-                "coverage": near.coverage,
-                "coverage_real": near_real.coverage,
-            }
+            DistributionResult(
+                fd_lite1=frechet_distance(real[held], pooled),
+                fd_lite1_floor=frechet_distance(real[held], real[given]),
+                kid_lite1=kernel_distance(real[held], pooled),
+                kid_lite1_floor=kernel_distance(real[held], real[given]),
+                fd_random=frechet_distance(real_random[held], random_pooled),
+                fd_random_floor=frechet_distance(real_random[held], real_random[given]),
+                density=near.density,
+                density_real=near_real.density,
+                coverage=near.coverage,
+                coverage_real=near_real.coverage,
+            )
         )
-        diversity.append([mean_pairwise_distance(unit), mean_pairwise_distance(unit_asked)])
-        if draw == 0:
+        diversity.append([mean_pairwise_distance(unit), mean_pairwise_distance(unit_given)])
+        if split == 0:
             to_training.append(float(nearest_distance(unit, F.normalize(real, dim=1)).mean()))
-    columns = {key: [row[key] for row in rows] for key in rows[0]}
-    drawn_spread, real_spread = torch.tensor(diversity).mean(dim=0).tolist()
-    return DistributionFigures(
-        {key: sum(values) / DRAWS for key, values in columns.items()} | {"cloud": count},
-        {key: interval(values) for key, values in columns.items()},
-        {"among_pictures": drawn_spread, "among_real_pictures": real_spread},
+    columns = {name: [getattr(row, name) for row in rows] for name in asdict(rows[0])}
+    generated_spread, real_spread = torch.tensor(diversity).mean(dim=0).tolist()
+    return Comparison(
+        DistributionResult(**{name: sum(values) / SPLITS for name, values in columns.items()}),
+        {name: interval(values) for name, values in columns.items()},
+        count,
+        {"among_pictures": generated_spread, "among_real_pictures": real_spread},
         to_training[0],
     )
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    """Student's 95 % interval of the mean of DRAWS values."""
-    assert len(values) == DRAWS
-    mean = sum(values) / DRAWS
-    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (DRAWS - 1))
-    half = STUDENT_T * deviation / math.sqrt(DRAWS)
+    """Student's 95 % interval of the mean of SPLITS values."""
+    assert len(values) == SPLITS
+    mean = sum(values) / SPLITS
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in values) / (SPLITS - 1))
+    half = STUDENT_T * deviation / math.sqrt(SPLITS)
     return mean - half, mean + half

@@ -1,320 +1,128 @@
-"""`imagen evaluate`: the figures of one model on one prepared data set, as a dictionary.
+"""`imagen evaluate`: the figures of one model on one prepared data set.
 
-Everything is drawn from fixed seeds, so two runs on one machine print the same figures, but for
-`speed` and `seconds`.
+Every picture has a fixed seed, so two runs on one machine print the same figures, except `speed`
+and `seconds`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..data.dataset import InMemoryDataset
-from ..data.item import Item
 from ..model import Model
 from ..progress import OnStage
-from .concept_classifier import ConceptClassifier
+from .composition import measure_composition
+from .concept_classifier import classifier_retrieval
 from .dataset import (
+    SEEDS,
+    EvaluationSet,
     all_pixels,
     base_pictures,
-    concept_of,
-    condition_of,
-    draw_pairs,
+    generate_seeds,
     has_text,
     refuse_overlap,
-    subset,
+    seed_features,
 )
 from .density_coverage import mean_pairwise_distance, nearest, nearest_distance
+from .discriminator_auc import measure_discriminator
 from .distribution import compare_distributions
-from .features import Lite1, RandomConvolutions
+from .features import Lite1
+from .html_report import write_page
 from .modalities import audio_retrieval, image_retrieval
-from .quality_checks import flags
-from .retrieval import retrieve
+from .quality_checks import check_quality
+from .results import EvaluationResult, Evidence, NearestPair
+from .retrieval import text_retrieval
 from .shared_artifact import shared_artifact
-from .sheet import draw_sheet
-from .speech import held_out_speech
+from .sheet import generate_sheet
 from .speed import measure_speed
-
-SEEDS = 4  # pictures drawn for each held-out pair
-SPOKEN = 120  # held-out pairs that are asked for by voice, too
-STYLE_PROMPTS = ("red apple", "cat face", "rocket")
-KEYWORDS = ("flag", "animal")
-
-
-class NearestPair(NamedTuple):
-    """A drawn picture of a held-out pair, and the training picture nearest to it."""
-
-    pair: int
-    train: int
-    distance: float
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The pictures behind the figures, for page.py."""
-
-    test: InMemoryDataset
-    train: InMemoryDataset
-    drawn: Tensor  # [pairs, SEEDS, C, H, W] of the held-out pairs
-    nearest: list[NearestPair]  # the nearest first
-    prompts: list[str]
-    sheet: Tensor  # picture i shows prompt i with seed i
+from .variety import measure_variety
 
 
 def evaluate(
     model: Model, data: Path, *, html: Path | None = None, stage: OnStage = lambda text: None
-) -> dict:
-    """Measure `model` on the test split of `data` (made by `imagen data`); keys as documented in
-    docs/evaluation.md. `html` is where a page with pictures goes.
+) -> EvaluationResult:
+    """Measure `model` on the test split of `data` (made by `imagen data`). `html` is where a page
+    with pictures goes.
 
     ValueError where the data has no usable test split, or where the model was trained on it.
     """
-    figures, evidence = measure(model, data, stage=stage)
+    result, evidence = measure(model, data, stage)
     if html is not None:
-        from .html_report import write_page
-
-        write_page(html, figures, evidence)
-    return figures
+        write_page(html, result, evidence)
+    return result
 
 
-def measure(
-    model: Model, data: Path, *, stage: OnStage = lambda text: None
-) -> tuple[dict, Evidence]:
+def measure(model: Model, data: Path, stage: OnStage) -> tuple[EvaluationResult, Evidence]:
     """The figures, and the pictures that they come from."""
     started = time.monotonic()
     stage("reading pictures")
-    test = base_pictures(model, data, "test")
-    train = base_pictures(model, data, "train")
+    test, train = (base_pictures(model, data, split) for split in ("test", "train"))
     twins = refuse_overlap(test, train)
     speed = measure_speed(model)
     stage("features of real pictures")
-    lite1 = Lite1()
-    test_features = lite1(all_pixels(test))
-    train_pooled = lite1.pooled(all_pixels(train))
-    train_features = F.normalize(train_pooled, dim=1)
-    train_random = RandomConvolutions().pooled(all_pixels(train))
-
-    stage(f"drawing {len(test)} held-out pairs, {SEEDS} seeds each")
-    drawn = _draw_seeds(model, test)
-    queries = lite1(drawn.flatten(0, 1)).unflatten(0, (len(test), SEEDS))
-    by_modality, more = {}, {}
-    if has_text(model):
-        names = [concept_of(s) for s in test.items]
-        styles = [s.style for s in test.items]
-        text = retrieve(queries, names, styles, test_features, names, styles).summary()
-        text["ceiling"] = _ceiling(test.items, test, test_features, train, train_features)
-        by_modality["text"] = text
-        stage("pictures as prompts")
-        image = image_retrieval(
-            model, test, train, lite1, test_features, train_features, seeds=SEEDS
-        )
-        if image is not None:
-            by_modality["image"] = image
-        audio = _spoken(model, lite1, test, train, test_features, train_features, stage)
-        if audio is not None:
-            by_modality["audio"] = audio
-        stage("trained pairs, for comparison")
-        more["composition"] = _composition(model, lite1, test, train, train_features, text)
-        stage("a second judge")
-        judged = _second_judge(test, train, drawn)
-        if judged is not None:
-            more["retrieval_judge"] = judged
-        stage("what seeds change")
-        more["variety"] = _variety(model, lite1, test, train, test_features, train_features)
-    stage("the discriminator's judgement")
-    more["discriminator"] = _discriminator(model, test, drawn[:, 0])
-    clouds = compare_distributions(model, lite1, train, train_pooled, train_random, stage=stage)
+    evaluated = EvaluationSet(model, Lite1(), test, train)
+    real_distance = nearest_distance(evaluated.test_features, evaluated.train_features).mean()
+    stage(f"generating {len(test)} held-out pairs, {SEEDS} seeds each")
+    generated = generate_seeds(model, test.items)
+    queries = seed_features(evaluated.lite1, generated)
+    with_text = _measure_text(evaluated, generated, queries, stage) if has_text(model) else {}
+    stage("the discriminator's scores")
+    discriminator = measure_discriminator(evaluated, generated[:, 0])
+    comparison = compare_distributions(evaluated, stage)
     stage("64 prompts")
-    prompts, sheet = draw_sheet(model, train.items)
+    prompts, sheet = generate_sheet(model, train.items)
 
-    distance, index = nearest(queries[:, 0], train_features)
-    real_distance = nearest_distance(test_features, train_features).mean()
+    distance, index = nearest(queries[:, 0], evaluated.train_features)
     order = distance.argsort().tolist()
     pairs = [NearestPair(i, int(index[i]), float(distance[i])) for i in order]
-    figures = {
-        "model": model.name,
-        "extractor": lite1.name,
-        "retrieval": by_modality,
-        **more,
-        **clouds.figures,
-        "intervals": clouds.intervals,
-        "memorisation_ratio": float(distance.mean() / real_distance),
-        "memorisation_ratio_trained": float(clouds.to_training / real_distance),
-        "identical_to_training": twins,
-        "common_mark": shared_artifact(drawn[:, 0]),
-        "common_mark_real": shared_artifact(all_pixels(test)),
-        "diversity": clouds.diversity | {"among_seeds": mean_pairwise_distance(queries)},
-        "sheet": {"prompts": prompts, "seeds": [0, len(prompts) - 1]},
-        "speed": speed,
-        "samples": int(drawn.shape[0] * drawn.shape[1]),
-        "seconds": round(time.monotonic() - started, 1),
+    result = EvaluationResult(
+        model=model.name,
+        extractor=evaluated.lite1.name,
+        retrieval=with_text.get("retrieval", {}),
+        composition=with_text.get("composition"),
+        concept_classifier=with_text.get("concept_classifier"),
+        variety=with_text.get("variety"),
+        discriminator=discriminator,
+        distribution=comparison.means,
+        pictures_per_set=comparison.pictures_per_set,
+        intervals=comparison.intervals,
+        memorisation_ratio=float(distance.mean() / real_distance),
+        memorisation_ratio_trained=float(comparison.distance_to_training / real_distance),
+        identical_to_training=twins,
+        shared_artifact=shared_artifact(generated[:, 0]),
+        shared_artifact_real=shared_artifact(all_pixels(test)),
+        diversity=comparison.diversity | {"among_seeds": mean_pairwise_distance(queries)},
+        prompts=prompts,
+        speed=speed,
+        samples=int(generated.shape[0] * generated.shape[1]),
+        seconds=round(time.monotonic() - started, 1),
+    )
+    result = replace(result, flags=check_quality(result))
+    return result, Evidence(test, train, generated, pairs, sheet)
+
+
+def _measure_text(
+    evaluated: EvaluationSet, generated: Tensor, queries: Tensor, stage: OnStage
+) -> dict[str, Any]:
+    """What only a model with text has, by the fields of EvaluationResult."""
+    retrieval = {"text": text_retrieval(evaluated, queries)}
+    stage("pictures as prompts")
+    if image := image_retrieval(evaluated):
+        retrieval["image"] = image
+    if audio := audio_retrieval(evaluated, stage):
+        retrieval["audio"] = audio
+    stage("trained pairs, for comparison")
+    composition = measure_composition(evaluated, retrieval["text"].r1)
+    stage("a second evaluator")
+    classifier = classifier_retrieval(evaluated, generated)
+    stage("what seeds change")
+    return {
+        "retrieval": retrieval,
+        "composition": composition,
+        "concept_classifier": classifier,
+        "variety": measure_variety(evaluated),
     }
-    figures["flags"] = flags(figures)
-    return figures, Evidence(test, train, drawn, pairs, prompts, sheet)
-
-
-def _draw_seeds(model: Model, pictures: InMemoryDataset) -> Tensor:
-    """[N, SEEDS, C, H, W]"""
-    return torch.stack([draw_pairs(model, pictures, seed) for seed in range(SEEDS)], dim=1)
-
-
-def _ceiling(
-    asked: Sequence[Item],
-    gallery: InMemoryDataset,
-    features: Tensor,
-    train: InMemoryDataset,
-    train_features: Tensor,
-) -> float | None:
-    """R@1 of real pictures of the asked concepts in other styles; None where there are none."""
-    place: dict[str, list[int]] = {}
-    for i, item in enumerate(train.items):
-        place.setdefault(concept_of(item), []).append(i)
-    shown, rows = [], []
-    for item in asked:
-        for i in place.get(concept_of(item), []):
-            other = train.items[i]
-            if other is not item and (other.style != item.style or not item.style):
-                shown.append(item)
-                rows.append(i)
-    if not rows:
-        return None
-    queries = train_features[rows][:, None]
-    return retrieve(
-        queries,
-        [concept_of(s) for s in shown],
-        [s.style for s in shown],
-        features,
-        [concept_of(s) for s in gallery.items],
-        [s.style for s in gallery.items],
-    ).recall(1)
-
-
-def _spoken(
-    model: Model,
-    lite1: Lite1,
-    test: InMemoryDataset,
-    train: InMemoryDataset,
-    test_features: Tensor,
-    train_features: Tensor,
-    stage: OnStage,
-) -> dict | None:
-    """Retrieval of names said by voices that the recogniser was not trained on; None, and a line,
-    where there is nothing to say them with."""
-    asked = test.items[:: -(-len(test) // SPOKEN)]
-    try:
-        clips = held_out_speech([s.text for s in asked])
-    except ValueError as error:
-        stage(f"no spoken prompts: {error}")
-        return None
-    stage("spoken prompts")
-    found = audio_retrieval(model, clips, asked, lite1, test, test_features, seeds=SEEDS)
-    return found | {"ceiling": _ceiling(asked, test, test_features, train, train_features)}
-
-
-def _composition(
-    model: Model,
-    lite1: Lite1,
-    test: InMemoryDataset,
-    train: InMemoryDataset,
-    train_features: Tensor,
-    held_out: dict,
-) -> dict:
-    """R@1 of pairs that training has seen, in galleries as large as those of the held-out pairs.
-
-    A model that composes concept and style does as well on pairs that it has never seen.
-    """
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
-    wanted = dict.fromkeys({s.style for s in test.items}, 0)
-    for item in test.items:
-        wanted[item.style] += 1
-    taken, seen = [], set()
-    for i in order:
-        item = train.items[i]
-        key = (concept_of(item), item.style)
-        if wanted.get(item.style, 0) and key not in seen:
-            wanted[item.style] -= 1
-            seen.add(key)
-            taken.append(i)
-    index = torch.tensor(taken)
-    trained = subset(train, index)
-    queries = lite1(_draw_seeds(model, trained).flatten(0, 1)).unflatten(0, (len(taken), SEEDS))
-    names, styles = [concept_of(s) for s in trained.items], [s.style for s in trained.items]
-    gallery = train_features[index]
-    result = retrieve(queries, names, styles, gallery, names, styles).summary()
-    result["ceiling"] = _ceiling(trained.items, trained, gallery, train, train_features)
-    ratio = held_out["r1"] / result["r1"] if result["r1"] else None
-    return {"held_out_r1": held_out["r1"], "trained": result, "held_out_over_trained": ratio}
-
-
-def _second_judge(test: InMemoryDataset, train: InMemoryDataset, drawn: Tensor) -> dict | None:
-    """Retrieval as the concept judge sees it, among held-out concepts of the style; None where
-    training shows none of them."""
-    judge = ConceptClassifier(all_pixels(train), train.items)
-    known = [i for i, s in enumerate(test.items) if concept_of(s) in judge]
-    if not known:
-        return None
-    names = [concept_of(test.items[i]) for i in known]
-    styles = [test.items[i].style for i in known]
-    gallery = judge.concepts(names)
-
-    def asked(pictures: Tensor):  # [N, S, C, H, W]
-        repeated = [style for style in styles for _ in range(pictures.shape[1])]
-        found = judge(pictures.flatten(0, 1), repeated).unflatten(0, pictures.shape[:2])
-        return retrieve(found, names, styles, gallery, names, styles)
-
-    result = asked(drawn[known]).summary()
-    result["ceiling"] = asked(test.batch(torch.tensor(known))[:, None]).recall(1)
-    return result
-
-
-def auc(positive: Tensor, negative: Tensor) -> float:
-    """Probability that a positive scores above a negative, ties half."""
-    difference = positive[:, None] - negative[None, :]
-    return float((difference > 0).float().mean() + 0.5 * (difference == 0).float().mean())
-
-
-def _discriminator(model: Model, test: InMemoryDataset, drawn: Tensor) -> dict:
-    condition = condition_of(model, test)
-    real = model.score(all_pixels(test), condition)
-    fake = model.score(drawn, condition)
-    result = {"auc_real_over_generated": auc(real.realism, fake.realism)}
-    if has_text(model):
-        order = torch.arange(len(test)).roll(len(test) // 3)  # another concept, often another style
-        shuffled = condition[order].with_style(condition.style)
-        wrong = model.score(all_pixels(test), shuffled)
-        assert real.match is not None and wrong.match is not None
-        result["auc_right_over_shuffled_caption"] = auc(real.match, wrong.match)
-    return result
-
-
-def _variety(
-    model: Model,
-    lite1: Lite1,
-    test: InMemoryDataset,
-    train: InMemoryDataset,
-    test_features: Tensor,
-    train_features: Tensor,
-) -> dict:
-    """With no style given, how many styles 64 seeds of a prompt show; how many concepts 16 seeds of
-    a keyword do. A picture's style and concept are those of the nearest real picture."""
-    reals = torch.cat([test_features, train_features])
-    items = test.items + train.items
-    result: dict = {"styles_of_64_seeds": {}, "concepts_of_16_seeds": {}}
-    for prompt in STYLE_PROMPTS if model.styles else ():
-        found = (lite1(model.sample(prompt, seeds=range(64))) @ reals.t()).argmax(dim=1)
-        shown, counts = np.unique([items[i].style for i in found], return_counts=True)
-        result["styles_of_64_seeds"][prompt] = dict(
-            zip(shown.tolist(), counts.tolist(), strict=True)
-        )
-    for keyword in KEYWORDS:
-        found = (lite1(model.sample(keyword, seeds=range(16))) @ reals.t()).argmax(dim=1)
-        result["concepts_of_16_seeds"][keyword] = len({concept_of(items[i]) for i in found})
-    return result

@@ -1,4 +1,4 @@
-"""The page of `imagen evaluate --html`: pictures that a person would look at, then the figures.
+"""The page of `imagen evaluate --html`: pictures first, then the figures.
 
 One file that needs nothing else; light or dark as the reader's system is.
 """
@@ -8,9 +8,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,9 +17,7 @@ from torch import Tensor
 from ..data.item import Item
 from ..storage.files import write_atomically
 from ..storage.images import to_image
-
-if TYPE_CHECKING:
-    from .evaluate import Evidence
+from .results import EvaluationResult, Evidence, RetrievalResult
 
 PAIRS, NEAREST, PROMPTS = 24, 12, 6  # rows of the page
 SHOWN_PX = 64  # a side, at least
@@ -52,33 +49,33 @@ td:last-child{grid-column:1/-1;padding:0 0 .5em}th:last-child{display:none}}
 """
 
 # key, label, decimals, what it is compared with, one line
-CLOUD_ROWS = (
+DISTRIBUTION_ROWS = (
     ("fd_lite1", "FD-lite1", 0, "fd_lite1_floor",
-     "Distance between drawn and real pictures as two clouds of lite1 features; lower is better."),
+     "Frechet distance between generated and real pictures in lite1 features; lower is better."),
     ("fd_random", "FD-random", 3, "fd_random_floor",
-     "The same on random convolutions, which nothing was ever trained to please."),
+     "The same on random convolutions, which no training can have adapted to."),
     ("kid_lite1", "KID-lite1", 3, "kid_lite1_floor",
-     "A distance of the same clouds that does not depend on their size; 0 is no difference."),
+     "A distance of the same sets that does not depend on their size; 0 is no difference."),
     ("density", "density", 2, "density_real",
-     "How real a drawn picture is: how many neighbourhoods of real ones it lies in."),
+     "How real a generated picture is: how many neighbourhoods of real ones it lies in."),
     ("coverage", "coverage", 2, "coverage_real",
-     "How much of the variety is there: the share of real pictures with a drawn one near."),
+     "How much of the variety is there: the share of real pictures with a generated one near."),
 )  # fmt: skip
 
 
-def write_page(path: Path, figures: dict, evidence: Evidence) -> None:
+def write_page(path: Path, result: EvaluationResult, evidence: Evidence) -> None:
     """Write the page atomically."""
-    title = f"{figures['model']}: what it draws, and how well"
+    title = f"{result.model}: what it generates, and how well"
     body = "\n".join(
         [
             f"<h1>{_text(title)}</h1>",
-            _in_words(figures),
-            _verdict(figures["flags"]),
-            _sheet(evidence),
+            _in_words(result),
+            _warnings(result.flags),
+            _sheet(result.prompts, evidence),
             _held_out(evidence),
             _nearest(evidence),
             _seeds(evidence),
-            _table(figures),
+            _table(result),
         ]
     )
     page = (
@@ -89,33 +86,31 @@ def write_page(path: Path, figures: dict, evidence: Evidence) -> None:
     write_atomically(Path(path), lambda p: p.write_text(page, encoding="utf-8"))
 
 
-def _in_words(figures: dict) -> str:
-    """The one figure that says most, for whoever reads no further; nothing for a model without
-    text."""
-    found = figures["retrieval"].get("text")
+def _in_words(result: EvaluationResult) -> str:
+    """The one figure that says most; nothing for a model without text."""
+    found = result.retrieval.get("text")
     if not found:
         return ""
     reach = ""
-    if found["ceiling"] is not None:
-        reach = f", and other real pictures of the same thing reach {found['ceiling']:.0%}"
+    if found.ceiling is not None:
+        reach = f", and other real pictures of the same thing reach {found.ceiling:.0%}"
     return (
-        "<p>Asked for pictures that its training never showed, it draws one to which the right "
-        f"real picture is nearest {found['r1']:.0%} of the time. Chance is "
-        f"{found['chance']:.0%}{reach}.</p>"
+        "<p>For prompts that training never showed, the right real picture is the nearest to the "
+        f"generated one {found.r1:.0%} of the time. Chance is {found.chance:.0%}{reach}.</p>"
     )
 
 
-def _verdict(flags: dict[str, str]) -> str:
+def _warnings(flags: dict[str, str]) -> str:
     if not flags:
         return "<p class=good>None of the checks found something wrong.</p>"
     items = "".join(f"<li>{_text(line)}" for line in flags.values())
     return f"<ul class=bad>{items}</ul>"
 
 
-def _sheet(evidence: Evidence) -> str:
+def _sheet(prompts: list[str], evidence: Evidence) -> str:
     cells = [
         _figure([picture], f"{_text(prompt) or 'no prompt'} <small>{i}</small>")
-        for i, (prompt, picture) in enumerate(zip(evidence.prompts, evidence.sheet, strict=True))
+        for i, (prompt, picture) in enumerate(zip(prompts, evidence.sheet, strict=True))
     ]
     return _section(
         f"{len(cells)} prompts that nobody chose",
@@ -128,14 +123,14 @@ def _held_out(evidence: Evidence) -> str:
     step = max(1, len(evidence.test) // PAIRS)
     cells = [
         _figure(
-            [evidence.test.batch(torch.tensor([i]))[0], evidence.drawn[i, 0]],
+            [evidence.test.batch(torch.tensor([i]))[0], evidence.generated[i, 0]],
             _name(evidence.test.items[i]),
         )
         for i in range(0, len(evidence.test), step)[:PAIRS]
     ]
     return _section(
         "Pairs that training never saw",
-        "Left the real picture, right what was drawn for its name and style; every "
+        "Left the real picture, right the one generated for its name and style; every "
         f"{step}th pair, seed 0 of each.",
         cells,
         wide=True,
@@ -145,7 +140,10 @@ def _held_out(evidence: Evidence) -> str:
 def _nearest(evidence: Evidence) -> str:
     cells = [
         _figure(
-            [evidence.drawn[found.pair, 0], evidence.train.batch(torch.tensor([found.train]))[0]],
+            [
+                evidence.generated[found.pair, 0],
+                evidence.train.batch(torch.tensor([found.train]))[0],
+            ],
             f"{_name(evidence.test.items[found.pair])} &rarr; "
             f"{_name(evidence.train.items[found.train])} <small>{found.distance:.2f}</small>",
         )
@@ -153,7 +151,7 @@ def _nearest(evidence: Evidence) -> str:
     ]
     return _section(
         "Nearest to a training picture",
-        "Left drawn, right the training picture that is nearest to it: the closest of all pairs. "
+        "Left generated, right the nearest training picture: the closest of all pairs. "
         "Copies would look the same (distance 0; unrelated pictures are above 1).",
         cells,
         wide=True,
@@ -163,75 +161,94 @@ def _nearest(evidence: Evidence) -> str:
 def _seeds(evidence: Evidence) -> str:
     step = max(1, len(evidence.test) // PROMPTS)
     cells = [
-        _figure(list(evidence.drawn[i]), _name(evidence.test.items[i]))
+        _figure(list(evidence.generated[i]), _name(evidence.test.items[i]))
         for i in range(0, len(evidence.test), step)[:PROMPTS]
     ]
     return _section("What the seed changes", "One prompt and style, four seeds.", cells, wide=True)
 
 
-def _table(figures: dict) -> str:
-    rows = []
-    for key, label, digits, reference, meaning in CLOUD_ROWS:
-        low, high = figures["intervals"][key]
-        value = f"{figures[key]:.{digits}f} <small>({low:.{digits}f} to {high:.{digits}f})</small>"
-        rows.append((label, value, f"{figures[reference]:.{digits}f}", meaning))
-    judged = dict(figures["retrieval"])
-    if "retrieval_judge" in figures:
-        judged["second judge"] = figures["retrieval_judge"]
-    for name, found in judged.items():
-        rows.append((f"R@1, {name}", _recall(found), _percent(found["ceiling"]), RETRIEVAL[name]))
-    if composition := figures.get("composition"):
-        trained = composition["trained"]
-        meaning = "The same for pairs that training saw: what held-out pairs are measured against."
-        rows.append(("R@1, trained pairs", _recall(trained), _percent(trained["ceiling"]), meaning))
-    spread = figures["diversity"]
-    rows += [
-        ("memorisation", f"{figures['memorisation_ratio']:.2f}", "1",
-         "Distance to the nearest training picture, over that of real held-out pictures. Copies "
-         "have 0; under 0.9 is worth a look."),
-        ("common mark", f"{figures['common_mark']:.1%}", f"{figures['common_mark_real']:.1%}",
-         "Share of the fine detail that is the same in all pictures; more than in real ones is a "
-         "mark that every drawn picture carries."),
-        ("diversity", f"{spread['among_pictures']:.2f}", f"{spread['among_real_pictures']:.2f}",
-         "Mean distance between two pictures; falls where all look alike."),
-        ("diversity of seeds", f"{spread['among_seeds']:.2f}", "",
-         "The same between seeds of one prompt and style; 0 would mean that seeds do nothing."),
-        ("real over drawn", f"{figures['discriminator']['auc_real_over_generated']:.2f}", "0.5",
-         "How often the model's own discriminator tells a real picture from a drawn one."),
-    ]  # fmt: skip
-    speed = figures["speed"]
-    threads = f"{speed['threads']} thread{'s' if speed['threads'] > 1 else ''}"
-    for batch in (1, 32):
-        rows.append(
-            (f"speed, batch {batch}", f"{speed[f'ms_an_image_at_batch_{batch}']:.1f} ms", "",
-             f"A picture, on {_text(speed['device'])}, {threads}.")
-        )  # fmt: skip
+def _table(result: EvaluationResult) -> str:
     lines = "".join(
         f"<tr><td>{label}<td class=n>{value}<td class=n>{reference}<td class=soft>{meaning}"
-        for label, value, reference, meaning in rows
+        for label, value, reference, meaning in (
+            *_distribution_rows(result),
+            *_retrieval_rows(result),
+            *_other_rows(result),
+        )
     )
     return (
         "<h2>Figures</h2><p class=soft>In brackets 95 % intervals: of the distances over three "
-        f"draws of {figures['cloud']} pictures a side, of R@1 over pairs. Features: "
-        f"{_text(figures['extractor'])}.</p><table>"
+        f"splits of {result.pictures_per_set} pictures per set, of R@1 over pairs. Features: "
+        f"{_text(result.extractor)}.</p><table>"
         f"<tr><th>figure<th>value<th>real<th>what it says{lines}</table>"
     )
 
 
+Row = tuple[str, str, str, str]  # label, value, the same of real pictures, meaning
+
+
+def _distribution_rows(result: EvaluationResult) -> Iterator[Row]:
+    for key, label, digits, reference, meaning in DISTRIBUTION_ROWS:
+        low, high = result.intervals[key]
+        mean, real = getattr(result.distribution, key), getattr(result.distribution, reference)
+        value = f"{mean:.{digits}f} <small>({low:.{digits}f} to {high:.{digits}f})</small>"
+        yield label, value, f"{real:.{digits}f}", meaning
+
+
+def _retrieval_rows(result: EvaluationResult) -> Iterator[Row]:
+    found = dict(result.retrieval)
+    if result.concept_classifier:
+        found["second evaluator"] = result.concept_classifier
+    for name, one in found.items():
+        yield f"R@1, {name}", _recall(one), _percent(one.ceiling), RETRIEVAL[name]
+    if result.composition:
+        trained = result.composition.trained
+        meaning = "The same for pairs that training saw: what held-out pairs are compared with."
+        yield "R@1, trained pairs", _recall(trained), _percent(trained.ceiling), meaning
+
+
+def _other_rows(result: EvaluationResult) -> Iterator[Row]:
+    spread, speed = result.diversity, result.speed
+    yield (
+        "memorisation", f"{result.memorisation_ratio:.2f}", "1",
+        "Distance to the nearest training picture, over that of real held-out pictures. Copies "
+        "have 0; under 0.9 is worth a look.",
+    )  # fmt: skip
+    yield (
+        "shared artifact", f"{result.shared_artifact:.1%}", f"{result.shared_artifact_real:.1%}",
+        "Share of the fine detail that is the same in all pictures; more than in real ones is an "
+        "artifact that every generated picture has.",
+    )  # fmt: skip
+    yield (
+        "diversity", f"{spread['among_pictures']:.2f}", f"{spread['among_real_pictures']:.2f}",
+        "Mean distance between two pictures; falls where all look alike.",
+    )  # fmt: skip
+    yield (
+        "diversity of seeds", f"{spread['among_seeds']:.2f}", "",
+        "The same between seeds of one prompt and style; 0 would mean that seeds do nothing.",
+    )  # fmt: skip
+    yield (
+        "real over generated", f"{result.discriminator.auc_real_over_generated:.2f}", "0.5",
+        "How often the model's own discriminator tells a real picture from a generated one.",
+    )  # fmt: skip
+    threads = f"{speed.threads} thread{'s' if speed.threads > 1 else ''}"
+    machine = f"Per picture, on {_text(speed.device)}, {threads}."
+    yield "speed, batch 1", f"{speed.ms_an_image_at_batch_1:.1f} ms", "", machine
+    yield "speed, batch 32", f"{speed.ms_an_image_at_batch_32:.1f} ms", "", machine
+
+
 RETRIEVAL = {
-    "text": "How often the right held-out picture of the style is the nearest to what was drawn.",
+    "text": "How often the right held-out picture of the style is nearest to the generated one.",
     "image": "The same where the prompt is a picture of the concept in another style.",
     "audio": "The same where the prompt is spoken.",
-    "second judge": "The same, judged by a classifier of strokes and colours trained on the real "
+    "second evaluator": "The same by a classifier of strokes and colours trained on the real "
     "pictures, which shares nothing with the discriminator.",
 }
 
 
-def _recall(found: dict) -> str:
-    low, high = found["r1_interval"]
-    return (
-        f"{found['r1']:.1%} <small>({low:.1%} to {high:.1%}; chance {found['chance']:.1%})</small>"
-    )
+def _recall(found: RetrievalResult) -> str:
+    low, high = found.r1_interval
+    return f"{found.r1:.1%} <small>({low:.1%} to {high:.1%}; chance {found.chance:.1%})</small>"
 
 
 def _percent(value: float | None) -> str:

@@ -1,5 +1,4 @@
-"""Prompts that are not text, asked as text is (retrieval.py): does the picture drawn for them find
-the right concept among the held-out pictures of the style that was asked for?
+"""Image and spoken prompts, measured as text is (retrieval.py).
 
 An image prompt is a picture of the training split that shows a held-out pair's concept in another
 style; a spoken one is that concept's name. The pair itself was never trained on.
@@ -7,72 +6,51 @@ style; a spoken one is that concept's name. The pair itself was never trained on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
-from ..condition import Condition, style_weights
-from ..data.dataset import InMemoryDataset
+from ..condition import Condition
 from ..data.item import Item
-from ..model import Model
-from .retrieval import Retrieval, retrieve
+from ..progress import OnStage
+from .dataset import SEEDS, EvaluationSet, concept_of, seed_features, style_rows
+from .results import RetrievalResult
+from .retrieval import Retrieval, ceiling, retrieve_items
+from .speech import held_out_speech
 
-Eyes = Callable[[Tensor], Tensor]  # pictures -> features of unit length
-Clip = tuple[Tensor, int]  # waveform [C, L] and its sample rate in Hz
+SPOKEN = 120  # held-out pairs that are asked for by voice as well
 
 
-def retrieval_of(
-    model: Model, condition: Condition, asked: Sequence[Item],
-    eyes: Eyes, test: InMemoryDataset, test_features: Tensor, *, seeds: int,
-) -> Retrieval:  # fmt: skip
-    """Draw row i of `condition` in the style of asked[i], `seeds` times, and look for its concept.
+def retrieval_of(data: EvaluationSet, condition: Condition, items: Sequence[Item]) -> Retrieval:
+    """Generate row i of `condition` in the style of item i, SEEDS times, and retrieve its concept.
 
-    Row i takes seeds 1000 * i + 0, 1, ..., as held-out captions do in the report.
+    Row i has seeds 1000 * i + 0, 1, ..., as held-out captions have.
     """
-    rows = [
-        style_weights(model.styles, s.style if s.style in model.styles else None, 1) for s in asked
-    ]
-    styled = condition.with_style(torch.cat(rows))
-    numbers = [1000 * i + seed for i in range(len(asked)) for seed in range(seeds)]
-    repeated = styled[torch.arange(len(asked)).repeat_interleave(seeds)]
-    drawn = model.draw(repeated, model.latent(numbers))
-    queries = eyes(drawn).unflatten(0, (len(asked), seeds))
-    return retrieve(
-        queries,
-        [s.base for s in asked],
-        [s.style for s in asked],
-        test_features,
-        [s.base for s in test.items],
-        [s.style for s in test.items],
-    )
+    model = data.model
+    styled = condition.with_style(style_rows(model, items))
+    numbers = [1000 * i + seed for i in range(len(items)) for seed in range(SEEDS)]
+    repeated = styled[torch.arange(len(items)).repeat_interleave(SEEDS)]
+    generated = model.draw(repeated, model.latent(numbers)).unflatten(0, (len(items), SEEDS))
+    queries = seed_features(data.lite1, generated)
+    return retrieve_items(queries, items, data.test_features, data.test.items)
 
 
-def image_retrieval(
-    model: Model, test: InMemoryDataset, train: InMemoryDataset,
-    eyes: Eyes, test_features: Tensor, train_features: Tensor, *, seeds: int,
-) -> dict | None:  # fmt: skip
-    """`retrieval.image` of a report, with the figure that the same real pictures reach (ceiling).
+def image_retrieval(data: EvaluationSet) -> RetrievalResult | None:
+    """With the R@1 of the same real pictures as ceiling.
 
     Pairs whose concept the training split shows in no other style are left out; None where that
-    leaves nothing to ask, or where the model takes no pictures.
+    leaves nothing.
     """
-    prompts = image_prompts(test.items, train.items)
-    if not prompts or not model.config.conditioning.text_encoder:
+    prompts = image_prompts(data.test.items, data.train.items)
+    if not prompts:
         return None
-    asked = [test.items[i] for i in prompts]
+    items = [data.test.items[i] for i in prompts]
     shown = torch.tensor(list(prompts.values()))
-    condition = model.encode_image(train.batch(shown))
-    found = retrieval_of(model, condition, asked, eyes, test, test_features, seeds=seeds).summary()
-    real = retrieve(
-        train_features[shown][:, None],
-        [s.base for s in asked],
-        [s.style for s in asked],
-        test_features,
-        [s.base for s in test.items],
-        [s.style for s in test.items],
-    )
-    return found | {"ceiling": real.recall(1)}
+    condition = data.model.encode_image(data.train.batch(shown))
+    found = retrieval_of(data, condition, items)
+    queries = data.train_features[shown][:, None]
+    real = retrieve_items(queries, items, data.test_features, data.test.items)
+    return found.result(real.recall(1))
 
 
 def image_prompts(test: Sequence[Item], train: Sequence[Item]) -> dict[int, int]:
@@ -80,19 +58,24 @@ def image_prompts(test: Sequence[Item], train: Sequence[Item]) -> dict[int, int]
     style: index in `test` -> index in `train`. Which of several styles turns with the pair."""
     places: dict[str, list[int]] = {}
     for i, item in enumerate(train):
-        places.setdefault(item.base, []).append(i)
+        places.setdefault(concept_of(item), []).append(i)
     prompts = {}
     for i, item in enumerate(test):
-        others = [j for j in places.get(item.base, []) if train[j].style != item.style]
+        others = [j for j in places.get(concept_of(item), []) if train[j].style != item.style]
         if others:
             prompts[i] = others[i % len(others)]
     return prompts
 
 
-def audio_retrieval(
-    model: Model, clips: Sequence[Clip], asked: Sequence[Item],
-    eyes: Eyes, test: InMemoryDataset, test_features: Tensor, *, seeds: int,
-) -> dict:  # fmt: skip
-    """`retrieval.audio` of a report: clip i says the name of the held-out pair asked[i]."""
-    condition = model.encode_audio(clips)
-    return retrieval_of(model, condition, asked, eyes, test, test_features, seeds=seeds).summary()
+def audio_retrieval(data: EvaluationSet, stage: OnStage) -> RetrievalResult | None:
+    """Names said by voices that the recogniser was not trained on; None, and a line to `stage`,
+    where there is nothing to say them with."""
+    items = data.test.items[:: -(-len(data.test) // SPOKEN)]
+    try:
+        clips = held_out_speech([item.text for item in items])
+    except ValueError as error:
+        stage(f"no spoken prompts: {error}")
+        return None
+    stage("spoken prompts")
+    found = retrieval_of(data, data.model.encode_audio(clips), items)
+    return found.result(ceiling(data, items, data.test_features, data.test.items))

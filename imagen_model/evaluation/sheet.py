@@ -44,7 +44,7 @@ def by_hash(word: str) -> str:
     return hashlib.sha256(word.encode()).hexdigest()
 
 
-def draw_sheet(model: Model, items: Iterable[Item]) -> tuple[list[str], Tensor]:
+def generate_sheet(model: Model, items: Iterable[Item]) -> tuple[list[str], Tensor]:
     """The prompts, and picture i of prompt i with seed i [N, C, H, W]; without text, 64 seeds."""
     prompts = sheet_prompts(items) if has_text(model) else [""] * PROMPTS
     condition = model.encode_text(prompts)

@@ -1,4 +1,4 @@
-"""Prompts for the evaluation, spoken in voices that the recogniser never heard in training."""
+"""Spoken prompts for the evaluation, in voices that the recogniser was not trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a picture takes, on the machine at hand, from an encoded prompt to its pixels."""
+"""How long a picture takes on this machine, from an encoded prompt to its pixels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 import torch
 
 from ..model import Model
+from .results import SpeedResult
 
 REPEATS = {1: 9, 32: 3}  # batch size -> timed calls
 
 
-def measure_speed(model: Model) -> dict:
+def measure_speed(model: Model) -> SpeedResult:
     """Median milliseconds an image at batch 1 and 32, and what they were measured on."""
-    result: dict = {}
+    ms = {}
     for batch, repeats in REPEATS.items():
         condition, latent = model.encode_text([""] * batch), model.latent(range(batch))
         model.draw(condition, latent)  # warm
@@ -25,11 +26,8 @@ def measure_speed(model: Model) -> dict:
             started = time.perf_counter()
             model.draw(condition, latent)  # ends on the CPU, so a GPU has finished
             seconds.append(time.perf_counter() - started)
-        result[f"ms_an_image_at_batch_{batch}"] = 1000 * statistics.median(seconds) / batch
-    return result | {
-        "device": device_name(model.device),
-        "threads": torch.get_num_threads(),
-    }
+        ms[batch] = 1000 * statistics.median(seconds) / batch
+    return SpeedResult(ms[1], ms[32], device_name(model.device), torch.get_num_threads())
 
 
 def device_name(device: torch.device) -> str:

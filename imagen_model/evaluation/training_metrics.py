@@ -1,8 +1,8 @@
-"""A few figures of a model while it trains, from a small sample that stays the same.
+"""A few metrics of a model while it trains, on a small set that stays the same.
 
-KID is fit for small sets (2112.10039 shows how FD is not); retrieval here asks among pictures that
-training has seen, so it tells whether captions are followed, not whether they are understood. The
-complete figures, on held-out pictures, are `evaluate`'s.
+KID is fit for small sets (2112.10039 shows that FD is not). Retrieval here is among pictures that
+training has seen, so it measures whether captions are followed, not whether they are understood.
+`evaluate` has the complete figures, on held-out pictures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.captions import CaptionSampler
-from ..data.streaming import PictureDataset
+from ..data.dataset import PictureDataset
 from ..networks.networks import Networks
 from .distribution import kernel_distance
 from .features import Lite1
@@ -41,17 +41,17 @@ class TrainingMetrics:
         return self.lite1.pooled(self.dataset.batch(self.index))
 
     def __call__(self, networks: Networks) -> dict[str, float]:
-        drawn = self.lite1.pooled(self._drawn(networks))
-        figures = {"kid_lite1": kernel_distance(self.real, drawn)}
+        generated = self.lite1.pooled(self._generated(networks))
+        figures = {"kid_lite1": kernel_distance(self.real, generated)}
         texts = self.captions.text[self.index]
         if bool((texts >= 0).any()):
-            similarity = F.normalize(drawn, dim=1) @ F.normalize(self.real, dim=1).t()
+            similarity = F.normalize(generated, dim=1) @ F.normalize(self.real, dim=1).t()
             nearest = texts[similarity.argmax(dim=1)]
             figures["retrieval_r1"] = float((nearest == texts)[texts >= 0].float().mean())
         return figures
 
     @torch.no_grad()
-    def _drawn(self, networks: Networks) -> Tensor:
+    def _generated(self, networks: Networks) -> Tensor:
         z_dim = networks.generator.config.z_dim
         z = torch.randn(len(self.index), z_dim, generator=torch.Generator().manual_seed(1))
         return torch.cat(

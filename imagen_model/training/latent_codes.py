@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..data.captions import CaptionSampler, Draw
-from ..data.streaming import PictureDataset
+from ..data.dataset import PictureDataset
 
 NUM_CODES = 16  # at most; the first numbers of z choose styles (conditioning/condition.py)
 LIMIT = 3.0

@@ -45,7 +45,7 @@ def write_timelapse(run: Path) -> Path | None:
     """The fixed-seed grids of `run`/samples as one animation; None where there are under two."""
     frames = []
     for path in sorted((run / "samples").glob("[0-9]*.png")):
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             frames.append(image.convert("RGBA"))
     if len(frames) < 2:
         return None

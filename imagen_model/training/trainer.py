@@ -35,6 +35,7 @@ from .config import RunConfig
 from .distributed import DistributedContext
 from .divergence import DivergenceGuard
 from .ema import Ema
+from .interrupt import StopRequest, stop_request
 from .latent_codes import LatentCodes
 from .report import write_report, write_timelapse
 from .schedule import EpochOrder, discriminator_only, lr_factor
@@ -186,30 +187,44 @@ class Trainer:
     # -- a run ------------------------------------------------------------------------------------
 
     def run(self, on_step: Callable[[Progress], object] | None = None) -> None:
-        """Train to the limit. `on_step` may raise to stop: what was trained is saved first."""
+        """Train to the limit. `on_step` may raise to stop: what was trained is saved first.
+
+        A signal to stop (interrupt.py) raises KeyboardInterrupt after the step and the save.
+        """
+        self._start_files()
+        self._update_fraction()
+        with stop_request() as stop:
+            try:
+                self._loop(on_step, stop)
+            finally:
+                if not self.guard.is_calm:
+                    self.guard.restore()
+                if self.progress.cur_nimg:
+                    self.save()
+        self._show()
+
+    def _start_files(self) -> None:
+        """The run's folder; of a run that begins, the grid of real pictures and an empty log."""
         if self.context.is_first:
             self.out.mkdir(parents=True, exist_ok=True)
         if self.progress.cur_nimg == 0:
+            drop_stats_after(self.out, 0.0)  # of a run that ended before its first save
             self._save_grid("real.png", real=True)
+
+    def _loop(self, on_step: Callable[[Progress], object] | None, stop: StopRequest) -> None:
         last = saved_at = time.monotonic()
-        self._update_fraction()
-        try:
-            while self.progress.fraction < 1:
-                before = self.progress.cur_nimg
-                now = self._timed_step(last)
-                self._after_step(before)
-                last = time.monotonic()  # metrics, grids and writing are not training time
-                if now - saved_at > SAVE_EVERY_SEC and self.guard.is_calm:
-                    self.save()
-                    last = saved_at = time.monotonic()
-                if on_step is not None:
-                    on_step(self.progress)
-        finally:
-            if not self.guard.is_calm:
-                self.guard.restore()
-            if self.progress.cur_nimg:
+        while self.progress.fraction < 1:
+            before = self.progress.cur_nimg
+            now = self._timed_step(last)
+            self._after_step(before)
+            last = time.monotonic()  # metrics, grids and writing are not training time
+            if now - saved_at > SAVE_EVERY_SEC and self.guard.is_calm:
                 self.save()
-        self._show()
+                last = saved_at = time.monotonic()
+            if on_step is not None:
+                on_step(self.progress)
+            if self.progress.fraction < 1:
+                stop.check()
 
     def _timed_step(self, last: float) -> float:
         """Train on one batch and account for the time since `last`; returns the time now."""

@@ -291,7 +291,7 @@ def _jpeg(path: Path, resolution: int | None) -> bytes:
     """The file, or a smaller picture; ValueError where it can't be read."""
     read_item(Item(path), resolution=32, channels=1)
     if resolution is not None:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("JPEG",)) as image:
             if min(image.size) > resolution:
                 image.draft("RGB", (2 * resolution, 2 * resolution))
                 try:

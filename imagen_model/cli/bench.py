@@ -5,33 +5,29 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .cli import _command, _positive, pick_device
+from .common import Commands, command, pick_device, positive
 
 
-def add_commands(commands, common) -> None:
-    c = _command(
-        commands, common, "bench", run_bench,
-        "Measure how fast this machine draws and trains, against its own matrix products.",
-    )  # fmt: skip
+def add_command(commands: Commands) -> None:
+    c = command(commands, "bench", run)
     c.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     c.add_argument(
-        "--preset",
-        action="append",
-        metavar="P",
+        "--preset", action="append", metavar="P",
         help="nano, small, base or large; repeat for several (default nano)",
-    )
+    )  # fmt: skip
     c.add_argument("--resolution", type=int, help="pixels a side (default: the preset's)")
-    c.add_argument("--batch", type=_positive, default=32, help="images a step (default 32)")
+    c.add_argument("--batch", type=positive, default=32, help="images a step (default 32)")
     c.add_argument(
-        "--rounds", type=_positive, default=3, metavar="N", help="turns of each (default 3)"
+        "--rounds", type=positive, default=3, metavar="N", help="repetitions of each (default 3)"
     )
     c.add_argument(
         "--compile", action="store_true", help="also a step whose networks are compiled (minutes)"
     )
 
 
-def run_bench(args: argparse.Namespace) -> dict:
-    from .bench import bench
+def run(args: argparse.Namespace) -> dict:
+    """Measure how fast this machine generates and trains, against its own matrix products."""
+    from ..bench import bench
 
     result = bench(
         pick_device(args.device),

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from imagen_model.condition import Condition, style_weights
-from imagen_model.evaluation import evaluate as report
+from imagen_model.evaluation import evaluate as module
+from imagen_model.evaluation import modalities
 from imagen_model.evaluation.evaluate import evaluate
 from imagen_model.inference.latent import random_latent
 from imagen_model.inference.scoring import Scores
@@ -180,9 +181,9 @@ def data(tmp_path_factory):
 @pytest.fixture
 def judged(data, monkeypatch):
     """A painter's figures."""
-    monkeypatch.setattr(report, "Lite1", Thumbnails)
-    monkeypatch.setattr(report, "held_out_speech", lambda texts: [(text, 0) for text in texts])
-    return lambda painter, **options: evaluate(painter, data, **options)
+    monkeypatch.setattr(module, "Lite1", Thumbnails)
+    monkeypatch.setattr(modalities, "held_out_speech", lambda texts: [(text, 0) for text in texts])
+    return lambda painter, **options: evaluate(painter, data, **options).to_dict()
 
 
 def test_a_painter_without_fault_is_not_flagged(judged):
@@ -234,7 +235,7 @@ def test_without_a_synthesiser_the_figure_is_left_out_and_the_line_says_why(judg
     def nothing(texts):
         raise ValueError("speech synthesis needs espeak-ng")
 
-    monkeypatch.setattr(report, "held_out_speech", nothing)
+    monkeypatch.setattr(modalities, "held_out_speech", nothing)
     said = []
     found = judged(Painter(), stage=said.append)
     assert found["retrieval"].keys() == {"text", "image"}

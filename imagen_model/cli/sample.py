@@ -1,0 +1,170 @@
+"""The command `imagen sample`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .common import Commands, command, load_model, model_options, positive, read_pictures
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..condition import Condition
+    from ..model import Model
+    from ..storage.credentials import Signer
+
+GRID_COLUMNS = 8  # at most, where all pictures have the same prompt
+
+
+def add_command(commands: Commands) -> None:
+    c = command(commands, "sample", run)
+    model_options(c)
+    _add_inputs(c)
+    c.add_argument("--seed", type=int, default=0, help="the first seed (default 0)")
+    c.add_argument(
+        "--num", type=positive, default=1, metavar="N",
+        help="pictures a prompt, from consecutive seeds",
+    )  # fmt: skip
+    c.add_argument(
+        "--truncation", type=float, default=1.0, help="1 varied ... 0 the average picture"
+    )
+    c.add_argument("--tile", choices=("none", "x", "both"), default="none", help="seamless edges")
+    c.add_argument("--scale", type=positive, default=1, help="enlarge whole pixels, for looking")
+    c.add_argument("--upscale", action="store_true", help="enlarge four times by a neural network")
+    c.add_argument("--adapter", type=Path, metavar="FILE", help="what `imagen learn` wrote")
+    c.add_argument("--strength", type=float, default=1.0, help="of the adapter (default 1)")
+    c.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="FILE.png for one grid, or a folder for single files",
+    )
+    c.add_argument(
+        "--credentials", type=Path, nargs=2, metavar=("CERT", "KEY"),
+        help="sign the files (Content Credentials) with a certificate chain and its key, both PEM",
+    )  # fmt: skip
+
+
+def _add_inputs(c: argparse.ArgumentParser) -> None:
+    c.add_argument(
+        "--prompt", action="append", metavar="TEXT", help="what to generate; repeat for several"
+    )
+    c.add_argument(
+        "--image", action="append", type=Path, metavar="FILE",
+        help="a picture of what to generate, transparent or not; repeat for several",
+    )  # fmt: skip
+    c.add_argument(
+        "--audio", action="append", type=Path, metavar="FILE",
+        help="a recording of someone saying in English what to generate; repeat for several",
+    )  # fmt: skip
+    c.add_argument("--style", help="one of the model's styles; without it each seed takes one")
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Generate pictures for prompts."""
+    from ..feedback.adapter import apply_adapter, load_adapter
+    from ..storage.credentials import Signer
+
+    if args.out.suffix and args.out.suffix.lower() != ".png":
+        raise ValueError(f"--out is {args.out}; expected a .png file or a folder")
+    signer = Signer(*args.credentials) if args.credentials else None  # it signs once, as a test
+    model = load_model(args)
+    if args.adapter is not None:
+        model = apply_adapter(model, load_adapter(args.adapter), args.strength)
+    seeds = [(args.seed + i) % (1 << 64) for i in range(args.num)]
+    condition, prompts = _encode_inputs(model, args)  # loads the encoders
+    started = time.perf_counter()
+    pictures = _generate(model, condition, seeds, args)
+    seconds = time.perf_counter() - started
+    paths = _save(pictures, prompts, seeds, model, args, signer)
+    per_image = 1000 * seconds / len(pictures)
+    for path in paths:
+        print(path)
+    print(f"{len(pictures)} pictures in {seconds:.2f} s, {per_image:.1f} ms each, {model.device}")
+    return {
+        "model": model.name,
+        "files": [str(p) for p in paths],
+        "prompts": prompts,
+        "seeds": seeds,
+        "seconds": seconds,
+        "ms_per_image": per_image,
+        "device": str(model.device),
+    }
+
+
+def _encode_inputs(model: Model, args: argparse.Namespace) -> tuple[Condition, list[str]]:
+    """The conditions, and a name for each row. Modalities have equal shares in a row; a single
+    prompt or file is combined with each of another modality's."""
+    from ..condition import combined
+
+    parts: list[tuple[Condition, list[str]]] = []  # of each modality: rows and their names
+    if args.prompt or not (args.image or args.audio):
+        texts = args.prompt or [""]
+        parts.append((model.encode_text(texts, style=args.style), texts))
+    if args.image:
+        from ..conditioning.image import INPUT_PX
+
+        pictures = read_pictures(args.image, resolution=INPUT_PX, channels=4)
+        condition = model.encode_image(pictures, style=args.style)
+        parts.append((condition, [path.name for path in args.image]))
+    if args.audio:
+        from ..data.sound import read_sound
+
+        clips = [read_sound(path) for path in args.audio]
+        condition = model.encode_audio(clips, style=args.style)
+        parts.append((condition, [path.name for path in args.audio]))
+    condition, names = parts[0]
+    for i, (other, other_names) in enumerate(parts[1:], start=1):
+        condition = combined(condition, other, 1 / (i + 1))
+        columns = (n * len(condition) if len(n) == 1 else n for n in (names, other_names))
+        names = [" + ".join(row) for row in zip(*columns, strict=True)]
+    return condition, names
+
+
+def _generate(
+    model: Model, condition: Condition, seeds: list[int], args: argparse.Namespace
+) -> Tensor:
+    """[N, C, H, W]: every row of the condition with every seed."""
+    import torch
+
+    from ..inference.upscaler import upscale
+
+    rows = torch.arange(len(condition)).repeat_interleave(len(seeds))
+    latent = model.latent(seeds * len(condition))
+    pictures = model.draw(condition[rows], latent, truncation=args.truncation, tile=args.tile)
+    return upscale(pictures, device=model.device, tile=args.tile) if args.upscale else pictures
+
+
+def _save(
+    pictures: Tensor,
+    prompts: list[str],
+    seeds: list[int],
+    model: Model,
+    args: argparse.Namespace,
+    signer: Signer | None,
+) -> list[Path]:
+    """Write a grid with a row a prompt, or one file each; every file says how it was made."""
+    from ..storage.contact_sheet import picture_grid
+    from ..storage.images import save_png
+    from ..storage.provenance import model_facts
+
+    facts = model_facts(model.name, model.card) | {
+        "style": args.style, "truncation": args.truncation, "tile": args.tile,
+        **({"upscaled": True} if args.upscale else {}),
+    }  # fmt: skip
+    form = {"scale": args.scale, "deep": "notice" in facts, "signer": signer}
+    if args.out.suffix:
+        columns = len(seeds) if len(prompts) > 1 else min(len(seeds), GRID_COLUMNS)
+        grid = picture_grid(pictures, columns=columns)
+        save_png(grid, args.out, {**facts, "prompts": prompts, "seeds": seeds}, **form)
+        return [args.out]
+    paths = []
+    for i, picture in enumerate(pictures):
+        prompt, seed = prompts[i // len(seeds)], seeds[i % len(seeds)]
+        path = args.out / f"{i // len(seeds):04d}-{seed}.png"
+        save_png(picture, path, {**facts, "prompt": prompt, "seed": seed}, **form)
+        paths.append(path)
+    return paths
