@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from common import arguments, write_json
 
 import imagen_model as im
-from imagen_model.evaluation.dataset import all_pixels, base_pictures, draw_pairs, subset
+from imagen_model.evaluation.dataset import all_pixels, base_pictures, generate_pairs, subset
 from imagen_model.evaluation.density_coverage import mean_pairwise_distance
-from imagen_model.evaluation.distribution import MAX_CLOUD, frechet_distance, kernel_distance
+from imagen_model.evaluation.distribution import MAX_PICTURES, frechet_distance, kernel_distance
 from imagen_model.evaluation.features import Lite1
 from imagen_model.evaluation.shared_artifact import shared_artifact
 
@@ -28,11 +28,11 @@ def measure(name: str, data: Path, resolution: int, lite1: Lite1) -> dict:
     """The row of one model."""
     model = im.load(name)
     pictures = base_pictures(model, data, "train")
-    count = min(len(pictures) // 2, MAX_CLOUD)
+    count = min(len(pictures) // 2, MAX_PICTURES)
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))
     asked, held = order[:count], order[count : 2 * count]
     real = lite1.pooled(F.adaptive_avg_pool2d(all_pixels(pictures), resolution))
-    generated = draw_pairs(model, subset(pictures, asked), 0)
+    generated = generate_pairs(model, subset(pictures, asked).items, 0)
     generated = F.adaptive_avg_pool2d(generated, resolution)
     features = lite1.pooled(generated)
     spread, real_spread = (

@@ -83,7 +83,7 @@ class FeedbackBenchmark:
     def figures(self, model: im.Model) -> tuple[dict[str, float], np.ndarray]:
         """Retrieval and coverage over the held-out pairs, and each pair's share of hits."""
         items = self.test.items
-        condition = condition_of(self.model, self.test)
+        condition = condition_of(self.model, items)
         features = [
             self.lite1(
                 model.draw(condition, model.latent([1000 * i + k for i in range(len(items))]))

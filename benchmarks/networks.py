@@ -15,6 +15,7 @@ from imagen_model.bench import Stopwatch, Work
 from imagen_model.condition import Condition
 from imagen_model.config import ConditioningConfig, GeneratorConfig, preset
 from imagen_model.networks.condition_embedding import ConditionEmbedding
+from imagen_model.networks.discriminator import Discriminator
 from imagen_model.networks.efficientnet import as_rgb, lite0
 from imagen_model.networks.generator import Generator
 from imagen_model.networks.networks import Networks
@@ -45,7 +46,8 @@ def generator_works(dim: int, grid: int, device: torch.device) -> dict[str, Work
 
 def discriminator_works(device: torch.device) -> dict[str, Work]:
     """Forward with backward of the trunk, of all heads, and of the frozen features."""
-    discriminator = Networks(preset("small", resolution=32)).discriminator.to(device)
+    discriminator = Networks(preset("small", resolution=32)).to(device).discriminator
+    assert isinstance(discriminator, Discriminator)
     features = lite0().to(device)
     pictures = torch.rand(BATCH, 4, 32, 32, device=device) * 2 - 1
     learned = pictures.clone().requires_grad_()
@@ -57,7 +59,7 @@ def discriminator_works(device: torch.device) -> dict[str, Work]:
         (output.realism().mean() + output.embedding.mean()).backward()
 
     def to_the_picture() -> None:
-        sum(level.mean() for level in features(as_rgb(learned))).backward()
+        torch.stack([level.mean() for level in features(as_rgb(learned))]).sum().backward()
 
     return {
         "discriminator's trunk": Work(

@@ -41,7 +41,7 @@ def main() -> None:
     given = subset(train, torch.tensor([prompts[i] for i in pairs]))
 
     spoken = im.transcribe(held_out_speech([item.text for item in real.items]))
-    from_text, latent = condition_of(model, real), model.latent(range(len(pairs)))
+    from_text, latent = condition_of(model, real.items), model.latent(range(len(pairs)))
     from_picture = model.encode_image(all_pixels(given)).with_style(from_text.style)
     from_speech = model.encode_text(spoken).with_style(from_text.style)
     conditions = (from_text, from_picture, from_speech)

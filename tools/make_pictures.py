@@ -18,7 +18,7 @@ from pathlib import Path
 
 import av
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from imagen_model.data.prepare.emoji import build_emoji
 from studio.host import ROOT, find_host
@@ -35,7 +35,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 THUMBNAIL_PX = 384
 PICTURE_FOLDER = "my-pictures"  # in ComfyUI's input directory, as train_your_own has it
 NEEDS = "CheckpointLoaderSimple"  # what depends on it is not run: the pack brings no checkpoint
-VIEW = {"width": 1600, "height": 800}
+VIEW = ViewportSize(width=1600, height=800)
 SCALE = 0.8  # of screenshots; under 0.6 the frontend leaves texts out
 MARGIN_PX = 12
 FILM_FRAME = 60
@@ -142,8 +142,12 @@ def fit_view(page: Page) -> None:
         const bottom = Math.max(...nodes.map(n => n.pos[1] + n.size[1]))
         return [left, top, right - left, bottom - top]
     }""")
-    wanted = {"width": round(width * SCALE) + 160, "height": round(height * SCALE) + 220}
-    page.set_viewport_size({side: max(VIEW[side], pixels) for side, pixels in wanted.items()})
+    page.set_viewport_size(
+        ViewportSize(
+            width=max(VIEW["width"], round(width * SCALE) + 160),
+            height=max(VIEW["height"], round(height * SCALE) + 220),
+        )
+    )
     page.evaluate(
         """([left, top, scale]) => {
             app.canvas.ds.scale = scale

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import imagen_model as im
 from imagen_model.data.folder import read_items
-from imagen_model.evaluation.sheet import COLUMNS, draw_sheet
+from imagen_model.evaluation.sheet import COLUMNS, generate_sheet
 from imagen_model.networks.efficientnet import as_rgb
 from imagen_model.storage.provenance import model_facts
 
@@ -37,7 +37,7 @@ def main() -> None:
     args = parser.parse_args()
     model = im.load(args.model)
     items = [item for item in read_items(args.data, split="train") if item.hexcode == item.base]
-    prompts, pictures = draw_sheet(model, items)
+    prompts, pictures = generate_sheet(model, items)
     scale = max(1, SHOWN_PX // model.resolution)
     sheet = im.contact_sheet(pictures, columns=COLUMNS, scale=scale, gap=6, captions=prompts)
     facts = model_facts(model.name, model.card)
