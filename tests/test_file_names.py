@@ -1,4 +1,4 @@
-"""Names in another encoding than UTF-8, as old disks and archives have them: read, written, named."""
+"""Names in another encoding than UTF-8, as old disks have them: read, written and named."""
 
 from __future__ import annotations
 
