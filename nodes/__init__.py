@@ -1,4 +1,4 @@
-"""The nodes. Each is a schema and three lines: convert, one library call, convert."""
+"""The nodes. Each has a schema and a short body: convert, one library call, convert."""
 
 from comfy_api.latest import ComfyExtension, io
 
@@ -15,8 +15,8 @@ from . import (
     train,
     upscale,
 )
-from .feedback_host import add_routes
 from .host import register_model_folder
+from .rating_server import add_routes
 
 FAMILIES = (
     model, condition, latent, sample, score, grid, upscale, audio, dataset, train, feedback,
@@ -24,7 +24,7 @@ FAMILIES = (
 
 
 class ImagenExtension(ComfyExtension):
-    """What ComfyUI asks for the nodes."""
+    """The list of nodes for ComfyUI."""
 
     async def on_load(self) -> None:
         register_model_folder()

@@ -1,13 +1,28 @@
-"""Nodes that move with a sound."""
+"""Nodes for films that follow a sound."""
+
+from typing import Any
 
 import torch
 from comfy_api.latest import io
 
-from ..imagen_model import Reactions, analyze_audio
+from ..imagen_model import Condition, Reactions, analyze_audio
 from ..imagen_model.inference.sound_analysis import SOURCES
-from .convert import BACKGROUNDS, link_to_latent, to_image_and_mask
-from .host import NodeProgress, stage_progress, to_intermediate
-from .types import CATEGORY, ImagenCondition, ImagenLatent, ImagenModel
+from .convert import link_to_latent, to_image_and_mask
+from .host import HostedModel, NodeProgress, stage_progress, to_intermediate
+from .inputs import BACKGROUND, LATENTS_IN_ORDER, MODEL_NOW, TRUNCATION
+from .types import CATEGORY, Audio, ImagenCondition, LatentLink
+
+
+def push_input(name: str, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=0.7, min=0.0, max=8.0, step=0.1, tooltip=tooltip)
+
+
+def source_input(name: str, default: str, tooltip: str) -> io.Combo.Input:
+    return io.Combo.Input(name, options=list(SOURCES), default=default, tooltip=tooltip)
+
+
+def seconds_input(name: str, default: float, step: float, tooltip: str) -> io.Float.Input:
+    return io.Float.Input(name, default=default, min=0.0, max=10.0, step=step, tooltip=tooltip)
 
 
 class ImagenAudioWalk(io.ComfyNode):
@@ -19,11 +34,11 @@ class ImagenAudioWalk(io.ComfyNode):
             category=CATEGORY,
             description="Walks through latents to a sound: the frames of a music video.",
             inputs=[
-                ImagenModel.Input("model", tooltip="The model that draws."),
+                MODEL_NOW,
                 ImagenCondition.Input(
                     "condition", tooltip="What to draw: one for the whole walk, or one a latent."
                 ),
-                ImagenLatent.Input("latent", tooltip="Two latents or more, visited in order."),
+                LATENTS_IN_ORDER,
                 io.Audio.Input("audio", tooltip="The sound that moves the picture."),
                 io.Float.Input(
                     "frame_rate",
@@ -33,89 +48,35 @@ class ImagenAudioWalk(io.ComfyNode):
                     step=1.0,
                     tooltip="Frames a second; Create Video needs the same number.",
                 ),
-                io.Float.Input(
-                    "coarse",
-                    default=0.7,
-                    min=0.0,
-                    max=8.0,
-                    step=0.1,
-                    tooltip="How far the first third of the blocks is pushed, in latents.",
+                push_input(
+                    "coarse", "How far the first third of the blocks is pushed, in latents."
                 ),
-                io.Float.Input(
-                    "middle",
-                    default=0.7,
-                    min=0.0,
-                    max=8.0,
-                    step=0.1,
-                    tooltip="How far the middle third is pushed.",
+                push_input("middle", "How far the middle third is pushed."),
+                push_input("fine", "How far the last third is pushed: colour and detail."),
+                source_input(
+                    "coarse_from", "bass", "What pushes the first third: layout and shape."
                 ),
-                io.Float.Input(
-                    "fine",
-                    default=0.7,
-                    min=0.0,
-                    max=8.0,
-                    step=0.1,
-                    tooltip="How far the last third is pushed: colour and detail.",
-                ),
-                io.Combo.Input(
-                    "coarse_from",
-                    options=list(SOURCES),
-                    default="bass",
-                    tooltip="What pushes the first third: layout and shape.",
-                ),
-                io.Combo.Input(
+                source_input(
                     "middle_from",
-                    options=list(SOURCES),
-                    default="melody",
-                    tooltip="What pushes the middle third; with melody each pitch has a latent.",
+                    "melody",
+                    "What pushes the middle third; with melody each pitch has a latent.",
                 ),
-                io.Combo.Input(
-                    "fine_from",
-                    options=list(SOURCES),
-                    default="onsets",
-                    tooltip="What pushes the last third.",
+                source_input("fine_from", "onsets", "What pushes the last third."),
+                seconds_input("attack", 0.02, 0.01, "Seconds in which a push grows; 0: at once."),
+                seconds_input(
+                    "release", 0.3, 0.05, "Seconds in which a push dies away; 0: at once."
                 ),
-                io.Float.Input(
-                    "attack",
-                    default=0.02,
-                    min=0.0,
-                    max=10.0,
-                    step=0.01,
-                    tooltip="Seconds in which a push grows; 0: at once.",
-                ),
-                io.Float.Input(
-                    "release",
-                    default=0.3,
-                    min=0.0,
-                    max=10.0,
-                    step=0.05,
-                    tooltip="Seconds in which a push dies away; 0: at once.",
-                ),
-                io.Float.Input(
+                seconds_input(
                     "smoothing",
-                    default=0.03,
-                    min=0.0,
-                    max=10.0,
-                    step=0.01,
-                    tooltip="Seconds over which pushes are averaged; more is calmer.",
+                    0.03,
+                    0.01,
+                    "Seconds over which pushes are averaged; more is calmer.",
                 ),
                 io.Boolean.Input(
                     "loop", default=True, tooltip="Be back at the first latent at the end."
                 ),
-                io.Float.Input(
-                    "truncation",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="1: as varied as the data; lower: more typical; 0: the average.",
-                ),
-                io.Combo.Input(
-                    "background",
-                    options=list(BACKGROUNDS),
-                    default="white",
-                    tooltip="What shows behind transparent parts; none: the straight colour.",
-                ),
+                TRUNCATION,
+                BACKGROUND,
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The frames, over the background."),
@@ -128,8 +89,8 @@ class ImagenAudioWalk(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, condition, latent: dict, audio: dict, frame_rate: float, truncation: float,
-        background: str, **reactions,
+        cls, model: HostedModel, condition: Condition, latent: LatentLink, audio: Audio,
+        frame_rate: float, truncation: float, background: str, **reactions: Any,
     ) -> io.NodeOutput:  # fmt: skip
         sound = analyze_audio(
             audio["waveform"][0],
@@ -145,10 +106,10 @@ class ImagenAudioWalk(io.ComfyNode):
             truncation=truncation,
             progress=NodeProgress(len(sound)),
         )
-        # converted a batch at a time, so that pictures in other forms do not wait for the last
+        # converts batch by batch, so that memory never holds all frames in both forms
         parts = [to_image_and_mask(pictures, background) for pictures in batches]
         image, mask = (torch.cat(frames) for frames in zip(*parts, strict=True))
-        return io.NodeOutput(to_intermediate(image), to_intermediate(mask), frame_rate)
+        return io.NodeOutput(*to_intermediate(image, mask), frame_rate)
 
 
 NODES = [ImagenAudioWalk]

@@ -1,14 +1,21 @@
-"""Nodes that say what to draw."""
+"""Nodes that make conditions: what the model draws."""
 
+from comfy.sd import CLIP
 from comfy_api.latest import io, ui
+from torch import Tensor
 
-from ..imagen_model import combined, transcribe
-from .clip import hosted_clip
+from ..imagen_model import Condition, combined, transcribe
 from .convert import to_pictures
-from .host import all_styles, stage_progress, tell
-from .types import CATEGORY, ImagenCondition, ImagenModel
-
-ANY_STYLE = "any"
+from .host import HostedModel, stage_progress, tell
+from .hosted_clip import hosted_clip
+from .inputs import (
+    CONDITION_OUTPUT,
+    MODEL_WITH_STYLES,
+    accept_any_style,
+    chosen_style,
+    style_input,
+)
+from .types import CATEGORY, Audio, ImagenCondition
 
 
 class ImagenEncodeText(io.ComfyNode):
@@ -20,9 +27,7 @@ class ImagenEncodeText(io.ComfyNode):
             category=CATEGORY,
             description="Turns a prompt and a style into a condition that the model follows.",
             inputs=[
-                ImagenModel.Input(
-                    "model", tooltip="The model that will draw; it knows its styles."
-                ),
+                MODEL_WITH_STYLES,
                 io.String.Input(
                     "text",
                     default="a red apple",
@@ -30,12 +35,9 @@ class ImagenEncodeText(io.ComfyNode):
                     dynamic_prompts=True,
                     tooltip="What to draw, in about 30 words. (red:1.3) weighs; empty: anything.",
                 ),
-                io.Combo.Input(
-                    "style",
-                    options=[ANY_STYLE, *all_styles()],
-                    default=ANY_STYLE,
-                    tooltip="One of the model's styles; with 'any', the one that the text names, "
-                    "or each seed takes one.",
+                style_input(
+                    "One of the model's styles; with 'any', the one that the text names, "
+                    "or each seed takes one."
                 ),
                 io.Boolean.Input(
                     "per_line",
@@ -49,27 +51,21 @@ class ImagenEncodeText(io.ComfyNode):
                     tooltip="Only for a model that was trained on a CLIP text encoder: that one.",
                 ),
             ],
-            outputs=[
-                ImagenCondition.Output(
-                    display_name="condition", tooltip="What to draw, for Imagen Sample and Score."
-                )
-            ],
+            outputs=[CONDITION_OUTPUT],
             hidden=[io.Hidden.unique_id],
         )
 
-    @classmethod
-    def validate_inputs(cls, style: str):
-        """In place of the core's list check: whether the model has the style shows when it runs."""
-        return True
+    validate_inputs = classmethod(accept_any_style)
 
     @classmethod
     def execute(
-        cls, model, text: str, style: str, per_line: bool = False, clip=None
-    ) -> io.NodeOutput:
+        cls, model: HostedModel, text: str, style: str, per_line: bool = False,
+        clip: CLIP | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         reader = model.model
         if clip is not None:
             reader = reader.with_text_encoder(hosted_clip(clip))
-        chosen = None if style == ANY_STYLE else style
+        chosen = chosen_style(style)
         prompts = (text.strip().splitlines() if per_line else text) or ""
         condition = reader.encode_text(prompts, style=chosen, progress=stage_progress("reading"))
         read = reader.how_read(prompts, style=chosen)
@@ -86,9 +82,7 @@ class ImagenEncodeImage(io.ComfyNode):
             category=CATEGORY,
             description="Turns pictures and a style into a condition: this, in that style.",
             inputs=[
-                ImagenModel.Input(
-                    "model", tooltip="The model that will draw; it knows its styles."
-                ),
+                MODEL_WITH_STYLES,
                 io.Image.Input(
                     "image", tooltip="What to draw, as a picture: a batch of any size, a row each."
                 ),
@@ -97,30 +91,21 @@ class ImagenEncodeImage(io.ComfyNode):
                     optional=True,
                     tooltip="What is transparent in it, and so not part of what to draw.",
                 ),
-                io.Combo.Input(
-                    "style",
-                    options=[ANY_STYLE, *all_styles()],
-                    default=ANY_STYLE,
-                    tooltip="One of the model's styles; with 'any', each seed takes one.",
-                ),
+                style_input(),
             ],
-            outputs=[
-                ImagenCondition.Output(
-                    display_name="condition", tooltip="What to draw, for Imagen Sample and Score."
-                )
-            ],
+            outputs=[CONDITION_OUTPUT],
         )
 
-    @classmethod
-    def validate_inputs(cls, style: str):
-        """In place of the core's list check: whether the model has the style shows when it runs."""
-        return True
+    validate_inputs = classmethod(accept_any_style)
 
     @classmethod
-    def execute(cls, model, image, style: str, mask=None) -> io.NodeOutput:
-        chosen = None if style == ANY_STYLE else style
+    def execute(
+        cls, model: HostedModel, image: Tensor, style: str, mask: Tensor | None = None
+    ) -> io.NodeOutput:
         condition = model.model.encode_image(
-            to_pictures(image, mask), style=chosen, progress=stage_progress("looking")
+            to_pictures(image, mask),
+            style=chosen_style(style),
+            progress=stage_progress("looking"),
         )
         return io.NodeOutput(condition)
 
@@ -134,41 +119,28 @@ class ImagenEncodeAudio(io.ComfyNode):
             category=CATEGORY,
             description="Turns a spoken prompt and a style into a condition of the model.",
             inputs=[
-                ImagenModel.Input(
-                    "model", tooltip="The model that will draw; it knows its styles."
-                ),
+                MODEL_WITH_STYLES,
                 io.Audio.Input(
                     "audio",
                     tooltip="Someone says in English what to draw, in 0.1 to 60 seconds.",
                 ),
-                io.Combo.Input(
-                    "style",
-                    options=[ANY_STYLE, *all_styles()],
-                    default=ANY_STYLE,
-                    tooltip="One of the model's styles; with 'any', each seed takes one.",
-                ),
+                style_input(),
             ],
             outputs=[
-                ImagenCondition.Output(
-                    display_name="condition", tooltip="What to draw, for Imagen Sample and Score."
-                ),
+                CONDITION_OUTPUT,
                 io.String.Output(
                     display_name="heard", tooltip="The words that were heard, a line each sound."
                 ),
             ],
         )
 
-    @classmethod
-    def validate_inputs(cls, style: str):
-        """In place of the core's list check: whether the model has the style shows when it runs."""
-        return True
+    validate_inputs = classmethod(accept_any_style)
 
     @classmethod
-    def execute(cls, model, audio, style: str) -> io.NodeOutput:
-        chosen = None if style == ANY_STYLE else style
+    def execute(cls, model: HostedModel, audio: Audio, style: str) -> io.NodeOutput:
         clips = [(wave, audio["sample_rate"]) for wave in audio["waveform"]]
         heard = transcribe(clips, progress=stage_progress("listening"))
-        condition = model.model.encode_text(heard, style=chosen)
+        condition = model.model.encode_text(heard, style=chosen_style(style))
         return io.NodeOutput(condition, "\n".join(heard))
 
 
@@ -200,7 +172,9 @@ class ImagenCombineConditions(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, condition_a, condition_b, weight: float) -> io.NodeOutput:
+    def execute(
+        cls, condition_a: Condition, condition_b: Condition, weight: float
+    ) -> io.NodeOutput:
         return io.NodeOutput(combined(condition_a, condition_b, weight))
 
 

@@ -1,4 +1,4 @@
-"""Between ComfyUI's tensors and the library's, and nothing else.
+"""Conversion between ComfyUI's tensors and the library's.
 
 ComfyUI: IMAGE [B, H, W, 3 or 4] in [0, 1]; MASK [B, H, W] or [H, W], 1 = transparent.
 Library: pictures [N, C, H, W] in [-1, 1]; four channels are premultiplied RGBA.
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..imagen_model import Latent, straight
+from .types import LatentLink
 
 BACKGROUNDS = {"white": 1.0, "black": 0.0, "none": None}
 
@@ -47,7 +48,7 @@ def to_pictures(image: Tensor, mask: Tensor | None = None) -> Tensor:
 
 
 def masks_of(mask: Tensor | None, image: Tensor) -> Tensor:
-    """MASK [B, H, W], one for each picture of IMAGE: one serves all, and none is opaque."""
+    """MASK [B, H, W], one for each picture of IMAGE. One mask serves all; None means opaque."""
     if mask is None:
         return image.new_zeros(image.shape[:3])
     mask = mask.reshape(-1, *mask.shape[-2:])
@@ -58,9 +59,9 @@ def masks_of(mask: Tensor | None, image: Tensor) -> Tensor:
     return mask.expand(len(image), -1, -1)
 
 
-def latent_to_link(latent: Latent) -> dict:
+def latent_to_link(latent: Latent) -> LatentLink:
     return {"space": latent.space, "values": latent.values, "seeds": latent.seeds}
 
 
-def link_to_latent(link: dict) -> Latent:
+def link_to_latent(link: LatentLink) -> Latent:
     return Latent(link["space"], link["values"], tuple(link["seeds"]))

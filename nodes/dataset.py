@@ -1,23 +1,31 @@
 """Nodes that write and read folders of pictures."""
 
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 import torch
 from comfy.cli_args import args as host_options
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 from ..imagen_model.data.dataset import load_pictures
 from ..imagen_model.data.folder import read_items
 from ..imagen_model.data.prepare.labelled import append_labelled, chosen, folder_state
 from ..imagen_model.storage.provenance import model_facts
 from .convert import to_image_and_mask, to_pictures
-from .host import picture_folder, stage_progress, stop_if_cancelled, to_intermediate
-from .types import CATEGORY, ImagenLatent, ImagenModel
+from .host import (
+    HostedModel,
+    picture_folder,
+    stage_progress,
+    stop_if_cancelled,
+    to_intermediate,
+)
+from .inputs import MASK_OUTPUT, MAX_SHUFFLE_SEED
+from .types import CATEGORY, ImagenLatent, ImagenModel, LatentLink
 
 MAX_PICTURES = 4096
-MAX_PX = 2**26  # of a batch: 1 GB
-MAX_SEED = 2**53 - 1
+MAX_PX = 2**26  # in one batch: 1 GB
 
 
 def output_folder(name: str) -> Path:
@@ -25,15 +33,17 @@ def output_folder(name: str) -> Path:
     outputs = Path(folder_paths.get_output_directory()).resolve()
     try:
         path = (outputs / name.strip()).resolve()
-    except (ValueError, OSError):  # no name of this system
+    except (ValueError, OSError):  # the system does not allow such a name
         path = outputs
     if outputs not in path.parents:
         raise ValueError(f"folder is {name!r}; expected the name of a folder inside {outputs}")
     return path
 
 
-def facts_of(model: list | None, latent: list | None, style: str) -> list[dict]:
-    """What each file says of its origin: of the model, and the seeds where they are known."""
+def facts_of(
+    model: list[HostedModel] | None, latent: list[LatentLink] | None, style: str
+) -> list[dict[str, Any]]:
+    """The origin that each file records: the model, and the seed where it is known."""
     if not model:
         return []
     facts = model_facts(model[0].model.name, model[0].model.card) | {"style": style or None}
@@ -88,33 +98,27 @@ class ImagenSaveDataset(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        image: list,
-        captions: list,
-        folder: list,
-        style: list,
-        mask: list | None = None,
-        model: list | None = None,
-        latent: list | None = None,
-    ) -> io.NodeOutput:
-        root = output_folder(folder[0])
-        masks = mask or [None]
+        cls, image: list[Tensor], captions: list[str], folder: list[str], style: list[str],
+        mask: list[Tensor] | None = None, model: list[HostedModel] | None = None,
+        latent: list[LatentLink] | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        root, label = output_folder(folder[0]), style[0].strip()
+        masks = mask or (None,)
         pictures = [
             picture
             for i, batch in enumerate(image)
             for picture in to_pictures(batch, masks[min(i, len(masks) - 1)])
         ]
         lines = captions if len(captions) > 1 else captions[0].strip().splitlines() or [""]
-        progress = stage_progress("writing")
-        told = not host_options.disable_metadata
+        records_origin = not host_options.disable_metadata
         written = append_labelled(
             root,
             pictures,
             lines,
-            style=style[0].strip(),
-            facts=facts_of(model, latent, style[0].strip()) if told else (),
-            graph=cls.hidden.prompt if told else None,
-            progress=progress,
+            style=label,
+            facts=facts_of(model, latent, label) if records_origin else (),
+            graph=cls.hidden.prompt if records_origin else None,
+            progress=stage_progress("writing"),
         )
         count = len(read_items(root))
         text = f"{len(written)} pictures added to {root}, which holds {count} now"
@@ -153,13 +157,13 @@ class ImagenLoadImageFolder(io.ComfyNode):
                     "shuffle_seed",
                     default=-1,
                     min=-1,
-                    max=MAX_SEED,
+                    max=MAX_SHUFFLE_SEED,
                     tooltip="-1: in the order of the folder; else in another order a seed.",
                 ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The pictures, straight colour."),
-                io.Mask.Output(display_name="mask", tooltip="1 where they are transparent."),
+                MASK_OUTPUT,
                 io.String.Output(
                     display_name="captions",
                     is_output_list=True,
@@ -169,8 +173,8 @@ class ImagenLoadImageFolder(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, folder: str | None = None, **others):
-        """Files that have changed are read anew. A linked folder is known only when it runs."""
+    def fingerprint_inputs(cls, folder: str | None = None, **others: object) -> str | None:
+        """Changed files are read again. A linked folder is known only during the run."""
         return None if folder is None else folder_state(picture_folder(folder), stop_if_cancelled)
 
     @classmethod
@@ -188,7 +192,7 @@ class ImagenLoadImageFolder(io.ComfyNode):
         )
         image, mask = to_image_and_mask(read.batch(torch.arange(len(read))), "none")
         captions = [item.text for item in read.items]
-        return io.NodeOutput(to_intermediate(image), to_intermediate(mask), captions)
+        return io.NodeOutput(*to_intermediate(image, mask), captions)
 
 
 NODES = [ImagenSaveDataset, ImagenLoadImageFolder]

@@ -1,18 +1,18 @@
-"""Nodes that ask, learn and apply what was learned."""
+"""Nodes that collect ratings, learn an adapter from them, and apply it."""
 
 from comfy_api.latest import io, ui
 
+from ..imagen_model import Condition
 from ..imagen_model.feedback.adapter import apply_adapter, base_of, load_adapter
 from ..imagen_model.feedback.learn import METHODS, learn, report
 from ..imagen_model.feedback.rating_syntax import parse_ratings
 from ..imagen_model.feedback.recipe import pictures_of
 from ..imagen_model.feedback.reward import enough_for
 from .convert import link_to_latent, to_image_and_mask
-from .feedback_host import adapter_names, adapter_path, new_adapter_path, open_store, remember
-from .host import HostedModel, NodeProgress, to_intermediate
-from .types import CATEGORY, ImagenCondition, ImagenLatent, ImagenModel
-
-NONE = "none"
+from .host import HostedModel, NodeProgress, to_intermediate, validate_name
+from .inputs import CONDITION, LATENT, NONE, PICTURE_MASK_OUTPUT, TRUNCATION
+from .rating_server import adapter_names, adapter_path, new_adapter_path, open_store, remember
+from .types import CATEGORY, ImagenModel, LatentLink
 
 
 class ImagenRate(io.ComfyNode):
@@ -28,18 +28,9 @@ class ImagenRate(io.ComfyNode):
                 ImagenModel.Input(
                     "model", tooltip="The model that draws, with adapter or without."
                 ),
-                ImagenCondition.Input(
-                    "condition", tooltip="What to draw: one for all pictures, or one each."
-                ),
-                ImagenLatent.Input("latent", tooltip="One point of latent space a picture."),
-                io.Float.Input(
-                    "truncation",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="1: as varied as the data; lower: more typical; 0: the average.",
-                ),
+                CONDITION,
+                LATENT,
+                TRUNCATION,
                 io.String.Input(
                     "ratings",
                     default="",
@@ -49,7 +40,7 @@ class ImagenRate(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The pictures, over white."),
-                io.Mask.Output(display_name="mask", tooltip="1 where a picture is transparent."),
+                PICTURE_MASK_OUTPUT,
                 io.Int.Output(display_name="count", tooltip="How many ratings there are."),
                 io.String.Output(display_name="summary", tooltip="What they are enough for."),
             ],
@@ -57,22 +48,22 @@ class ImagenRate(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, condition, latent: dict, truncation: float, ratings: str
-    ) -> io.NodeOutput:
+        cls, model: HostedModel, condition: Condition, latent: LatentLink, truncation: float,
+        ratings: str,
+    ) -> io.NodeOutput:  # fmt: skip
         points, ready = link_to_latent(latent), model.ready()
-        drawn = ready.draw(
+        generated = ready.draw(
             condition, points, truncation=truncation, progress=NodeProgress(len(points))
         )
-        pictures = pictures_of(ready, condition, points, drawn, truncation=truncation)
+        pictures = pictures_of(ready, condition, points, generated, truncation=truncation)
         with open_store() as store:
             store.add(parse_ratings(ratings, pictures))
             count = store.count()
-        image, mask = to_image_and_mask(drawn, "white")
+        image, mask = to_image_and_mask(generated, "white")
         summary = enough_for(count)
         shown = ui.PreviewImage(image, cls=cls).as_dict()
         return io.NodeOutput(
-            to_intermediate(image),
-            to_intermediate(mask),
+            *to_intermediate(image, mask),
             count,
             summary,
             ui={**shown, "text": (summary,), "imagen_batch": (remember(pictures),)},
@@ -124,13 +115,15 @@ class ImagenLearn(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, **inputs):
-        """Other ratings are a reason to learn again."""
+    def fingerprint_inputs(cls, **inputs: object) -> str:
+        """New ratings make the node learn again."""
         with open_store() as store:
             return store.stamp()
 
     @classmethod
-    def execute(cls, model, method: str, name: str, force: bool, count=None) -> io.NodeOutput:
+    def execute(
+        cls, model: HostedModel, method: str, name: str, force: bool, count: int | None = None
+    ) -> io.NodeOutput:
         path = new_adapter_path(name)
         with open_store() as store:
             ratings = store.ratings()
@@ -141,8 +134,8 @@ class ImagenLearn(io.ComfyNode):
             return io.NodeOutput(model, text, ui=ui.PreviewText(text))
         adapter.save(path)
         text += f"\nkept as {path}"
-        taught = apply_adapter(model.model, adapter).to("cpu")  # the host moves it on use
-        return io.NodeOutput(HostedModel.wrap(taught), text, ui=ui.PreviewText(text))
+        adapted = HostedModel.wrap(apply_adapter(model.model, adapter))
+        return io.NodeOutput(adapted, text, ui=ui.PreviewText(text))
 
 
 class ImagenApplyAdapter(io.ComfyNode):
@@ -178,29 +171,24 @@ class ImagenApplyAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, adapter: str = NONE):
-        """In place of the core's list check: says where it looked and what is there."""
-        try:
-            if adapter != NONE:
-                adapter_path(adapter)
-        except ValueError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, adapter: str = NONE) -> bool | str:
+        """Replaces ComfyUI's list check: the message names the folder and what is in it."""
+        return adapter == NONE or validate_name(adapter_path, adapter)
 
     @classmethod
-    def fingerprint_inputs(cls, adapter: str = NONE, **others):
-        """A file that learning has replaced is loaded anew."""
+    def fingerprint_inputs(cls, adapter: str = NONE, **others: object) -> int | None:
+        """A file that learning has replaced is loaded again."""
         return None if adapter == NONE else adapter_path(adapter).stat().st_mtime_ns
 
     @classmethod
-    def execute(cls, model, adapter: str, strength: float) -> io.NodeOutput:
+    def execute(cls, model: HostedModel, adapter: str, strength: float) -> io.NodeOutput:
         if adapter == NONE:
             adapted = base_of(model.model)
         else:
             adapted = apply_adapter(model.model, load_adapter(adapter_path(adapter)), strength)
         if adapted is model.model:
             return io.NodeOutput(model)
-        return io.NodeOutput(HostedModel.wrap(adapted.to("cpu")))  # the host moves it on use
+        return io.NodeOutput(HostedModel.wrap(adapted))
 
 
 NODES = [ImagenRate, ImagenLearn, ImagenApplyAdapter]

@@ -1,6 +1,7 @@
-"""Nodes that lay pictures out."""
+"""Nodes that arrange pictures."""
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..imagen_model import contact_sheet
 from .convert import masks_of, to_image_and_mask, to_pictures
@@ -50,8 +51,9 @@ class ImagenGrid(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image, columns: int, scale: int, gap: int, captions: str, mask=None
-    ) -> io.NodeOutput:
+        cls, image: Tensor, columns: int, scale: int, gap: int, captions: str,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         sheet = contact_sheet(
             to_pictures(image, mask),
             columns=columns,

@@ -1,4 +1,4 @@
-"""What ComfyUI manages for us: model folders, memory, progress and cancelling."""
+"""ComfyUI's model folders, memory management, progress bars and cancelling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management as management
 import comfy.utils
@@ -23,12 +23,18 @@ from torch import Tensor
 from ..imagen_model import Model, bundled_models, to_image
 from ..imagen_model.bundled import bundled_model
 from ..imagen_model.checkpoint import read_metadata
+from ..imagen_model.progress import OnProgress
+
+if TYPE_CHECKING:  # imported when they are used
+    from server import PromptServer
+
+    from ..imagen_model.training.trainer import Progress
 
 FOLDER = "imagen"  # models/imagen
 
 
 def register_model_folder(folder: str = FOLDER) -> None:
-    """List models/FOLDER, and keep what extra_model_paths.yaml has put there."""
+    """List models/FOLDER, and keep the paths from extra_model_paths.yaml."""
     paths, _ = folder_paths.folder_names_and_paths.get(folder, ([], set()))
     own = os.path.join(folder_paths.models_dir, folder)
     paths = [*paths, *([] if own in paths else [own])]
@@ -41,8 +47,8 @@ def model_names() -> list[str]:
 
 
 def model_path(name: str) -> Path:
-    """The file behind a name of `model_names`; ValueError says what there is instead."""
-    listed = name in folder_paths.get_filename_list(FOLDER)  # no other file is ever opened
+    """The file of a listed model. The ValueError for any other lists what there is."""
+    listed = name in folder_paths.get_filename_list(FOLDER)  # only listed files are opened
     own = folder_paths.get_full_path(FOLDER, name) if listed else None
     path = Path(own) if own else bundled_model(name)
     if path is None:
@@ -51,10 +57,10 @@ def model_path(name: str) -> Path:
     return path
 
 
-def model_is_there(name: str) -> bool | str:
-    """For validate_inputs: True, or what is wrong."""
+def validate_name(find: Callable[[str], Path], name: str) -> bool | str:
+    """For validate_inputs: True, or the message of the ValueError that `find(name)` raises."""
     try:
-        model_path(name)
+        find(name)
     except ValueError as error:
         return str(error)
     return True
@@ -66,28 +72,30 @@ def _styles_in(path: Path, changed: float) -> tuple[str, ...]:
 
 
 def styles_of(name: str) -> tuple[str, ...]:
-    """The styles of a listed model; none where its file is no model, or is gone."""
+    """The styles of a listed model; none where the file is gone or not a model."""
     try:
         path = model_path(name)
         return _styles_in(path, path.stat().st_mtime)
     except (ValueError, KeyError, TypeError, OSError):
-        return ()  # the loader says what is wrong with it
+        return ()  # the loader reports the problem
 
 
 def all_styles() -> list[str]:
-    """Every style that some listed model knows."""
+    """The styles of all listed models."""
     return sorted({str(style) for name in model_names() for style in styles_of(name)})
 
 
 @dataclass(frozen=True)
 class HostedModel:
-    """A model whose memory ComfyUI manages: loaded on use, offloaded when room is needed."""
+    """A model whose memory ComfyUI manages: loaded for use, offloaded when memory is needed."""
 
     model: Model
     patcher: ModelPatcher
 
     @classmethod
     def wrap(cls, model: Model) -> HostedModel:
+        """Hand a model to ComfyUI, which moves it to its device for use."""
+        model = model.to("cpu")
         parts = torch.nn.ModuleDict({"networks": model.networks})
         if model.lite0 is not None:
             parts["lite0"] = model.lite0
@@ -101,22 +109,22 @@ class HostedModel:
 
 
 def stop_if_cancelled() -> None:
-    """InterruptedError while a cancelled run is still to be ended by the host itself."""
+    """InterruptedError after a cancel; the flag stays set, so that ComfyUI then ends the run."""
     if management.processing_interrupted():
         raise InterruptedError("cancelled")
 
 
-def open_page() -> tuple[Any, str | None]:
-    """The server, and the page that runs the prompt while it is open; None: nobody looks."""
+def open_page() -> tuple[PromptServer, str] | None:
+    """The server and the id of the page that runs the prompt; None where no page is open."""
     from server import PromptServer
 
     server: Any = getattr(PromptServer, "instance", None)
-    page = getattr(server, "client_id", None)
-    return server, page if page in getattr(server, "sockets", ()) else None
+    page: Any = getattr(server, "client_id", None)
+    return (server, page) if page in getattr(server, "sockets", ()) else None
 
 
 class NodeProgress:
-    """The library's progress callback as ComfyUI's bar; raises when the user cancels."""
+    """The library's OnPictures callback as ComfyUI's bar; raises when the user cancels."""
 
     def __init__(self, total: int) -> None:
         self.bar = comfy.utils.ProgressBar(total)
@@ -124,38 +132,39 @@ class NodeProgress:
     def __call__(self, done: int, total: int, pictures: Tensor | None) -> None:
         management.throw_exception_if_processing_interrupted()
         preview = None
-        # the last ones are about to be shown anyway; without a page they would go to all of them
-        if pictures is not None and done < total and open_page()[1]:
+        # the last pictures come as the result; without an open page, all pages would get a preview
+        if pictures is not None and done < total and open_page():
             preview = ("PNG", to_image(pictures[-1]), 256)
         self.bar.update_absolute(done, total, preview)
 
 
-_told: set[str] = set()  # nodes that show a text
+_nodes_with_text: set[str] = set()
 
 
 def tell(node_id: str | None, text: str) -> None:
-    """Show a text on a node of the page that runs it; "" takes back what was shown before."""
-    server, page = open_page()
-    if page is None or node_id is None or not (text or node_id in _told):
+    """Show a text on a node of the page that runs it; "" replaces an earlier text."""
+    opened = open_page()
+    if opened is None or node_id is None or not (text or node_id in _nodes_with_text):
         return
-    _told.add(node_id)
+    server, page = opened
+    _nodes_with_text.add(node_id)
     server.send_progress_text(text or "read as written", node_id, page)
 
 
 def torch_device() -> torch.device:
-    """Where ComfyUI computes."""
+    """The device on which ComfyUI computes."""
     return management.get_torch_device()
 
 
-def to_intermediate(x: Tensor) -> Tensor:
-    """Where ComfyUI wants results to be."""
-    return x.to(management.intermediate_device())
+def to_intermediate(*results: Tensor) -> tuple[Tensor, ...]:
+    """Results on the device on which ComfyUI keeps them."""
+    return tuple(x.to(management.intermediate_device()) for x in results)
 
 
 def picture_folder(name: str) -> Path:
-    """A folder of pictures by its name in ComfyUI's input directory, or by its full path."""
+    """A folder of pictures, by its name in ComfyUI's input directory or by its full path."""
     inputs = Path(folder_paths.get_input_directory())
-    path = inputs / name.strip()  # a full path stays itself
+    path = inputs / name.strip()  # a full path stays as it is
     if not name.strip() or not path.is_dir():
         there = ", ".join(sorted(p.name for p in inputs.iterdir() if p.is_dir())) or "none"
         raise ValueError(
@@ -165,12 +174,12 @@ def picture_folder(name: str) -> Path:
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a file can be called so on every system: letters, digits, spaces, -, _ and dots."""
+    """Whether every system allows the name: letters, digits, spaces, -, _ and dots."""
     return bool(re.fullmatch(r"\w[\w .-]*", name)) and len(name.encode(errors="replace")) <= 100
 
 
 def training_run(name: str) -> tuple[Path, Path]:
-    """Where a training run called `name` is written, and the model that it makes."""
+    """The folder of a training run called `name`, and the file of its model."""
     if not is_file_name(name) or name in bundled_models():
         raise ValueError(
             f"name is {name!r}; expected letters, digits, spaces, - and _, and no bundled model's"
@@ -180,31 +189,33 @@ def training_run(name: str) -> tuple[Path, Path]:
 
 
 class TrainingProgress:
-    """A training run as ComfyUI's bar with a sheet of pictures now and then; raises when the user
-    cancels. `losses` has one number a step."""
+    """A training run as ComfyUI's bar with a preview every 10 s; raises when the user cancels.
 
-    STEPS = 1000  # of the bar
+    `losses` has one number for each step.
+    """
+
+    BAR_STEPS = 1000
     PREVIEW_SEC, PREVIEW_COLUMNS = 10.0, 4
 
     def __init__(self, preview: Callable[..., Image]) -> None:
-        self.bar = comfy.utils.ProgressBar(self.STEPS)
+        self.bar = comfy.utils.ProgressBar(self.BAR_STEPS)
         self.preview = preview
         self.losses: list[float] = []
         self.shown_at = time.monotonic()
 
-    def __call__(self, progress) -> None:
+    def __call__(self, progress: Progress) -> None:
         management.throw_exception_if_processing_interrupted()
         self.losses.append(progress.loss)
         preview = None
-        if time.monotonic() - self.shown_at > self.PREVIEW_SEC and open_page()[1]:
+        if time.monotonic() - self.shown_at > self.PREVIEW_SEC and open_page():
             preview = ("PNG", self.preview(columns=self.PREVIEW_COLUMNS), 512)
             self.shown_at = time.monotonic()
-        done = min(int(progress.fraction * self.STEPS), self.STEPS)
-        self.bar.update_absolute(done, self.STEPS, preview)
+        done = min(int(progress.fraction * self.BAR_STEPS), self.BAR_STEPS)
+        self.bar.update_absolute(done, self.BAR_STEPS, preview)
 
 
-def stage_progress(label: str) -> Callable[[int, int], None]:
-    """The library's (done, total) callback for one stage of preparation."""
+def stage_progress(label: str) -> OnProgress:
+    """The library's OnProgress callback for one stage of the work, as a bar of its own."""
     bar: comfy.utils.ProgressBar | None = None
 
     def show(done: int, total: int) -> None:

@@ -1,15 +1,26 @@
-"""Nodes that make, find and change latents."""
+"""Nodes that sample, find and edit latents."""
+
+from typing import Any
 
 from comfy_api.latest import io
+from torch import Tensor
 
-from ..imagen_model import mixed, moved_along, walk
+from ..imagen_model import Condition, mixed, moved_along, walk
 from ..imagen_model.inference.directions import ATTRIBUTES
 from ..imagen_model.inference.editing import CURVES
 from .convert import latent_to_link, link_to_latent, to_pictures
-from .host import NodeProgress
-from .types import CATEGORY, ImagenCondition, ImagenLatent, ImagenModel
+from .host import HostedModel, NodeProgress
+from .inputs import (
+    CONDITION_OF_LATENTS,
+    LATENTS,
+    LATENTS_IN_ORDER,
+    MASK,
+    MAX_SEED,
+    MODEL,
+    PICTURES,
+)
+from .types import CATEGORY, ImagenCondition, ImagenLatent, ImagenModel, LatentLink
 
-MAX_SEED = 2**64 - 1
 MAX_BATCH = 4096
 BY_NUMBER = "by number"
 
@@ -23,7 +34,7 @@ class ImagenRandomLatent(io.ComfyNode):
             category=CATEGORY,
             description="Draws the random numbers behind a batch of pictures.",
             inputs=[
-                ImagenModel.Input("model", tooltip="The model that will draw."),
+                MODEL,
                 io.Int.Input(
                     "seed",
                     default=0,
@@ -44,7 +55,7 @@ class ImagenRandomLatent(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, seed: int, batch_size: int) -> io.NodeOutput:
+    def execute(cls, model: HostedModel, seed: int, batch_size: int) -> io.NodeOutput:
         latent = model.model.latent(range(seed, seed + batch_size))
         return io.NodeOutput(latent_to_link(latent))
 
@@ -58,11 +69,9 @@ class ImagenTruncate(io.ComfyNode):
             category=CATEGORY,
             description="Draws latents towards the average picture of their condition.",
             inputs=[
-                ImagenModel.Input("model", tooltip="The model that will draw."),
-                ImagenCondition.Input(
-                    "condition", tooltip="What will be drawn: one for all latents, or one each."
-                ),
-                ImagenLatent.Input("latent", tooltip="The latents."),
+                MODEL,
+                CONDITION_OF_LATENTS,
+                LATENTS,
                 io.Float.Input(
                     "truncation",
                     default=0.7,
@@ -80,7 +89,9 @@ class ImagenTruncate(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, condition, latent: dict, truncation: float) -> io.NodeOutput:
+    def execute(
+        cls, model: HostedModel, condition: Condition, latent: LatentLink, truncation: float
+    ) -> io.NodeOutput:
         points = link_to_latent(latent)
         moved = model.ready().into_w(
             condition, points, truncation=truncation, progress=NodeProgress(len(points))
@@ -97,10 +108,8 @@ class ImagenMixLatents(io.ComfyNode):
             category=CATEGORY,
             description="Style mixing: early blocks from one latent, late blocks from another.",
             inputs=[
-                ImagenModel.Input("model", tooltip="The model that will draw."),
-                ImagenCondition.Input(
-                    "condition", tooltip="What will be drawn: one for all latents, or one each."
-                ),
+                MODEL,
+                CONDITION_OF_LATENTS,
                 ImagenLatent.Input("coarse", tooltip="Rules the early blocks, and open styles."),
                 ImagenLatent.Input("fine", tooltip="Rules the late blocks."),
                 io.Int.Input(
@@ -115,7 +124,10 @@ class ImagenMixLatents(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, condition, coarse: dict, fine: dict, from_block: int) -> io.NodeOutput:
+    def execute(
+        cls, model: HostedModel, condition: Condition, coarse: LatentLink, fine: LatentLink,
+        from_block: int,
+    ) -> io.NodeOutput:  # fmt: skip
         ready = model.ready()
         progress = NodeProgress(1)
         a, b = (
@@ -134,7 +146,7 @@ class ImagenInterpolate(io.ComfyNode):
             category=CATEGORY,
             description="Walks through all latents of a batch: the frames of an animation.",
             inputs=[
-                ImagenLatent.Input("latent", tooltip="Two latents or more, visited in order."),
+                LATENTS_IN_ORDER,
                 io.Int.Input(
                     "frames", default=24, min=1, max=4096, tooltip="How many latents come out."
                 ),
@@ -152,7 +164,7 @@ class ImagenInterpolate(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, latent: dict, frames: int, loop: bool, curve: str) -> io.NodeOutput:
+    def execute(cls, latent: LatentLink, frames: int, loop: bool, curve: str) -> io.NodeOutput:
         path = walk(link_to_latent(latent), frames, loop=loop, curve=curve)
         return io.NodeOutput(latent_to_link(path))
 
@@ -166,11 +178,9 @@ class ImagenDirection(io.ComfyNode):
             category=CATEGORY,
             description="Moves latents along directions, by number or by what they change.",
             inputs=[
-                ImagenModel.Input("model", tooltip="The model that will draw."),
-                ImagenCondition.Input(
-                    "condition", tooltip="What will be drawn: one for all latents, or one each."
-                ),
-                ImagenLatent.Input("latent", tooltip="The latents."),
+                MODEL,
+                CONDITION_OF_LATENTS,
+                LATENTS,
                 io.Int.Input(
                     "direction",
                     default=0,
@@ -225,21 +235,30 @@ class ImagenDirection(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, condition, latent: dict, direction: int, strength: float,
-        second_direction: int = 1, second_strength: float = 0.0, attribute: str = BY_NUMBER,
-        second_attribute: str = BY_NUMBER,
+        cls, model: HostedModel, condition: Condition, latent: LatentLink, direction: int,
+        strength: float, attribute: str = BY_NUMBER, **second: Any,
     ) -> io.NodeOutput:  # fmt: skip
         ready = model.ready()
         progress = NodeProgress(1)
         points = ready.into_w(condition, link_to_latent(latent), progress=progress)
-        first = direction if attribute == BY_NUMBER else attribute
-        second = second_direction if second_attribute == BY_NUMBER else second_attribute
         ways = [
             (ready.direction(way, progress=progress), far)
-            for way, far in ((first, strength), (second, second_strength))
+            for way, far in (way_of(direction, strength, attribute), second_way(**second))
             if far
         ]
         return io.NodeOutput(latent_to_link(moved_along(points, ways)))
+
+
+def way_of(direction: int, strength: float, attribute: str) -> tuple[int | str, float]:
+    """A direction by number, or the attribute where one is chosen; and how far."""
+    return (direction if attribute == BY_NUMBER else attribute), strength
+
+
+def second_way(
+    second_direction: int = 1, second_strength: float = 0.0, second_attribute: str = BY_NUMBER
+) -> tuple[int | str, float]:
+    """The optional inputs of ImagenDirection; a workflow may leave out any of them."""
+    return way_of(second_direction, second_strength, second_attribute)
 
 
 class ImagenInvert(io.ComfyNode):
@@ -255,7 +274,7 @@ class ImagenInvert(io.ComfyNode):
                 ImagenCondition.Input(
                     "condition", tooltip="What the pictures show: one for all, or one each."
                 ),
-                io.Image.Input("image", tooltip="The pictures, of any size."),
+                PICTURES,
                 io.Int.Input(
                     "steps",
                     default=100,
@@ -263,11 +282,7 @@ class ImagenInvert(io.ComfyNode):
                     max=10000,
                     tooltip="How long to search: more come nearer, and take longer.",
                 ),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="Their transparency. Without it they count as opaque.",
-                ),
+                MASK,
             ],
             outputs=[
                 ImagenLatent.Output(
@@ -277,7 +292,10 @@ class ImagenInvert(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, condition, image, steps: int, mask=None) -> io.NodeOutput:
+    def execute(
+        cls, model: HostedModel, condition: Condition, image: Tensor, steps: int,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         pictures = to_pictures(image, mask)
         progress = NodeProgress(steps)
         found = model.ready().invert(pictures, condition, steps=steps, progress=progress)

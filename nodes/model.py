@@ -1,11 +1,11 @@
-"""Nodes that load models."""
+"""Nodes that load and describe models."""
 
 import json
 
 from comfy_api.latest import io, ui
 
 from ..imagen_model import load
-from .host import HostedModel, model_is_there, model_names, model_path
+from .host import HostedModel, model_names, model_path, validate_name
 from .types import CATEGORY, ImagenModel
 
 
@@ -28,14 +28,13 @@ class ImagenLoadModel(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_name: str | None = None):
-        """In place of the core's list check: an older version may have a successor."""
-        return model_name is None or model_is_there(model_name)
+    def validate_inputs(cls, model_name: str | None = None) -> bool | str:
+        """Replaces ComfyUI's list check: an older version may have a successor."""
+        return model_name is None or validate_name(model_path, model_name)
 
     @classmethod
-    def fingerprint_inputs(cls, model_name: str | None = None):
-        """A file that training has replaced is loaded anew. A linked name is known only when it
-        runs."""
+    def fingerprint_inputs(cls, model_name: str | None = None) -> str | None:
+        """A replaced file is loaded again. A linked name is known only during the run."""
         if model_name is None:
             return None
         path = model_path(model_name)
@@ -63,7 +62,7 @@ class ImagenModelInfo(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model) -> io.NodeOutput:
+    def execute(cls, model: HostedModel) -> io.NodeOutput:
         info = model.model.summary()
         card = json.dumps(model.model.card, indent=1, ensure_ascii=False)
         return io.NodeOutput(info, card, ui=ui.PreviewText(info))

@@ -1,11 +1,13 @@
-"""Nodes that draw."""
+"""Nodes that generate pictures."""
 
 from comfy_api.latest import io
 
+from ..imagen_model import Condition
 from ..imagen_model.networks.generator import TILES
-from .convert import BACKGROUNDS, link_to_latent, to_image_and_mask
-from .host import NodeProgress, to_intermediate
-from .types import CATEGORY, ImagenCondition, ImagenLatent, ImagenModel
+from .convert import link_to_latent, to_image_and_mask
+from .host import HostedModel, NodeProgress, to_intermediate
+from .inputs import BACKGROUND, CONDITION, LATENT, MODEL_NOW, PICTURE_MASK_OUTPUT, TRUNCATION
+from .types import CATEGORY, LatentLink
 
 
 class ImagenSample(io.ComfyNode):
@@ -17,25 +19,11 @@ class ImagenSample(io.ComfyNode):
             category=CATEGORY,
             description="Draws pictures in one forward pass.",
             inputs=[
-                ImagenModel.Input("model", tooltip="The model that draws."),
-                ImagenCondition.Input(
-                    "condition", tooltip="What to draw: one for all pictures, or one each."
-                ),
-                ImagenLatent.Input("latent", tooltip="One point of latent space a picture."),
-                io.Float.Input(
-                    "truncation",
-                    default=1.0,
-                    min=0.0,
-                    max=2.0,
-                    step=0.05,
-                    tooltip="1: as varied as the data; lower: more typical; 0: the average.",
-                ),
-                io.Combo.Input(
-                    "background",
-                    options=list(BACKGROUNDS),
-                    default="white",
-                    tooltip="What shows behind transparent parts; none: the straight colour.",
-                ),
+                MODEL_NOW,
+                CONDITION,
+                LATENT,
+                TRUNCATION,
+                BACKGROUND,
                 io.Combo.Input(
                     "tile",
                     options=list(TILES),
@@ -45,20 +33,20 @@ class ImagenSample(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The pictures, over the background."),
-                io.Mask.Output(display_name="mask", tooltip="1 where a picture is transparent."),
+                PICTURE_MASK_OUTPUT,
             ],
         )
 
     @classmethod
     def execute(
-        cls, model, condition, latent: dict, truncation: float, background: str, tile: str
-    ) -> io.NodeOutput:
+        cls, model: HostedModel, condition: Condition, latent: LatentLink, truncation: float,
+        background: str, tile: str,
+    ) -> io.NodeOutput:  # fmt: skip
         points = link_to_latent(latent)
         pictures = model.ready().draw(
             condition, points, truncation=truncation, tile=tile, progress=NodeProgress(len(points))
         )
-        image, mask = to_image_and_mask(pictures, background)
-        return io.NodeOutput(to_intermediate(image), to_intermediate(mask))
+        return io.NodeOutput(*to_intermediate(*to_image_and_mask(pictures, background)))
 
 
 NODES = [ImagenSample]

@@ -1,11 +1,14 @@
-"""Nodes that judge."""
+"""Nodes that score and rank pictures."""
 
 from comfy_api.latest import io, ui
+from torch import Tensor
 
+from ..imagen_model import Condition
 from ..imagen_model.feedback.adapter import taste_of
 from ..imagen_model.inference.scoring import map_colours
 from .convert import masks_of, to_image_and_mask, to_pictures
-from .host import NodeProgress, to_intermediate
+from .host import HostedModel, NodeProgress, to_intermediate
+from .inputs import MASK, MASK_OUTPUT, PICTURES
 from .types import CATEGORY, ImagenCondition, ImagenModel
 
 
@@ -19,12 +22,8 @@ class ImagenScore(io.ComfyNode):
             description="Lets the discriminator rank pictures: how real, where, how well they fit.",
             inputs=[
                 ImagenModel.Input("model", tooltip="The model whose discriminator judges."),
-                io.Image.Input("image", tooltip="The pictures, of any size."),
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="Their transparency. Without it they count as opaque.",
-                ),
+                PICTURES,
+                MASK,
                 ImagenCondition.Input(
                     "condition",
                     optional=True,
@@ -58,7 +57,10 @@ class ImagenScore(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, image, mask=None, condition=None) -> io.NodeOutput:
+    def execute(
+        cls, model: HostedModel, image: Tensor, mask: Tensor | None = None,
+        condition: Condition | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         pictures = to_pictures(image, mask)
         ready = model.ready()
         progress = NodeProgress(len(pictures))
@@ -69,7 +71,7 @@ class ImagenScore(io.ComfyNode):
         return io.NodeOutput(
             scores.total.tolist(),
             order,
-            to_intermediate(realism),
+            *to_intermediate(realism),
             order[0],
             taste_of(ready, pictures, progress=progress).tolist(),
             ui=ui.PreviewText(ranking),
@@ -97,20 +99,23 @@ class ImagenPickBest(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The best pictures, best first."),
-                io.Mask.Output(display_name="mask", tooltip="1 where they are transparent."),
+                MASK_OUTPUT,
             ],
         )
 
     @classmethod
-    def execute(cls, image: list, order: list, count: list, mask: list | None = None):
+    def execute(
+        cls, image: list[Tensor], order: list[int], count: list[int],
+        mask: list[Tensor] | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
         if len(image) > 1:
             raise ValueError(f"{len(image)} batches of pictures; expected the one that was scored")
         pictures, chosen = image[0], order[: count[0]]
         outside = [i for i in order if not 0 <= i < len(pictures)]
         if outside or len(order) not in (1, len(pictures)):
-            told = f"names picture {outside[0]}" if outside else f"ranks {len(order)} pictures"
+            fault = f"names picture {outside[0]}" if outside else f"ranks {len(order)} pictures"
             raise ValueError(
-                f"the order {told}, and there are {len(pictures)}; "
+                f"the order {fault}, and there are {len(pictures)}; "
                 "link the pictures that were scored"
             )
         masks = masks_of(mask[0] if mask else None, pictures)

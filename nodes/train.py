@@ -1,4 +1,4 @@
-"""Nodes that train."""
+"""Nodes that train a model."""
 
 import math
 
@@ -11,16 +11,16 @@ from ..imagen_model.config import PRESET_DIMS
 from .host import (
     HostedModel,
     TrainingProgress,
-    model_is_there,
     model_names,
     model_path,
     picture_folder,
     stage_progress,
     training_run,
+    validate_name,
 )
+from .inputs import MAX_TRAINING_SEED, NONE
 from .types import CATEGORY, ImagenModel
 
-NONE = "none"
 RESOLUTIONS = {"auto": None, "32": 32, "64": 64, "128": 128}
 
 
@@ -75,7 +75,7 @@ class ImagenTrain(io.ComfyNode):
                     "training_seed",  # "seed" would get a widget that changes it at every run
                     default=0,
                     min=0,
-                    max=2**31 - 1,
+                    max=MAX_TRAINING_SEED,
                     tooltip="Of the first weights and of the order of pictures.",
                 ),
             ],
@@ -89,9 +89,9 @@ class ImagenTrain(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, init: str = NONE):
-        """In place of the core's list check: an older version may have a successor."""
-        return init == NONE or model_is_there(init)
+    def validate_inputs(cls, init: str = NONE) -> bool | str:
+        """Replaces ComfyUI's list check: an older version may have a successor."""
+        return init == NONE or validate_name(model_path, init)
 
     @classmethod
     def execute(
@@ -104,20 +104,19 @@ class ImagenTrain(io.ComfyNode):
         if resolution not in RESOLUTIONS:
             raise ValueError(f"resolution is {resolution!r}; expected {', '.join(RESOLUTIONS)}")
         source, (run, target) = picture_folder(folder), training_run(name)
-        begins = init != NONE
-        choices = TrainOptions(
-            preset=None if begins else preset,
+        options = TrainOptions(
+            preset=preset if init == NONE else None,
             resolution=RESOLUTIONS[resolution],
             minutes=minutes,
             seed=training_seed,
-            init=str(model_path(init)) if begins else None,
+            init=None if init == NONE else str(model_path(init)),
         )
         management.unload_all_models()
-        with torch.inference_mode(False), torch.enable_grad():  # ComfyUI runs nodes in it
+        with torch.inference_mode(False), torch.enable_grad():  # nodes run in inference mode
             trainer = prepare(
                 source,
                 run,
-                choices,
+                options,
                 device=management.get_torch_device(),
                 progress=stage_progress,
                 resume=True,
@@ -130,9 +129,9 @@ class ImagenTrain(io.ComfyNode):
 
 
 def plottable(losses: list[float]) -> list[float]:
-    """At least two numbers that differ: core's plot divides by their range.
+    """At least two different numbers, because ComfyUI's plot divides by their range.
 
-    A run of one step, or one that stood still, gets the next number that a float can hold.
+    Where all losses are equal, the next larger float is appended.
     """
     losses = losses or [0.0]
     if min(losses) < max(losses):

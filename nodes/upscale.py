@@ -1,11 +1,13 @@
-"""Nodes that enlarge."""
+"""Nodes that enlarge pictures."""
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..imagen_model import upscale
 from ..imagen_model.networks.generator import TILES
 from .convert import to_image_and_mask, to_pictures
 from .host import NodeProgress, to_intermediate, torch_device
+from .inputs import MASK_OUTPUT
 from .types import CATEGORY
 
 
@@ -37,17 +39,18 @@ class ImagenUpscale(io.ComfyNode):
                     display_name="image",
                     tooltip="The pictures, four times as wide and high; with mask straight colour.",
                 ),
-                io.Mask.Output(display_name="mask", tooltip="1 where they are transparent."),
+                MASK_OUTPUT,
             ],
         )
 
     @classmethod
-    def execute(cls, image, mask=None, tile="none") -> io.NodeOutput:
+    def execute(
+        cls, image: Tensor, mask: Tensor | None = None, tile: str = "none"
+    ) -> io.NodeOutput:
         pictures = to_pictures(image, mask)
         progress = NodeProgress(len(pictures))
         large = upscale(pictures, device=torch_device(), tile=tile, progress=progress)
-        colour, transparent = to_image_and_mask(large, "none")
-        return io.NodeOutput(to_intermediate(colour), to_intermediate(transparent))
+        return io.NodeOutput(*to_intermediate(*to_image_and_mask(large, "none")))
 
 
 NODES = [ImagenUpscale]

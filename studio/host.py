@@ -85,11 +85,12 @@ def base_directory(base: Path = HOME / "base") -> Path:
         (base / name).mkdir(parents=True, exist_ok=True)
     link = base / "custom_nodes" / "imagen-gan"
     if not (link / "__init__.py").is_file():
-        _link(ROOT, link)
+        link_folder(ROOT, link)
     return base
 
 
-def _link(target: Path, link: Path) -> None:
+def link_folder(target: Path, link: Path) -> None:
+    """A symbolic link, or a junction on Windows; it replaces an earlier link."""
     if link.is_symlink():
         link.unlink()
     if sys.platform == "win32":  # a junction needs no privilege

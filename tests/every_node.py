@@ -134,7 +134,7 @@ def prompt(
 
 
 def still_works(server: Server) -> None:
-    """A graph that is right draws two pictures, with a seed that was not drawn before."""
+    """A correct graph generates two pictures, with a new seed."""
     nodes = graph(server)
     nodes["latent"]["inputs"]["seed"] = next(SEEDS)
     nodes["show"] = node(server, "PreviewImage", images=["sample", 0])

@@ -116,29 +116,64 @@ def value_of(node: ast.expr | None, constants: dict[str, ast.expr]) -> object:
     return ast.literal_eval(node)
 
 
-def slots_of(calls: ast.expr, name_key: str, constants: dict[str, ast.expr]) -> list[Slot]:
-    """The Input(...) or Output(...) calls in a list."""
-    assert isinstance(calls, ast.List)
-    slots = []
-    for call in calls.elts:
-        assert isinstance(call, ast.Call)
+@dataclass(frozen=True)
+class Names:
+    """What a schema's slots may use: constants and functions, of a module or of inputs.py."""
+
+    constants: dict[str, ast.expr]
+    functions: dict[str, ast.FunctionDef]
+
+    @classmethod
+    def of(cls, tree: ast.Module) -> Names:
+        functions = {item.name: item for item in tree.body if isinstance(item, ast.FunctionDef)}
+        return cls(constants_of(tree), functions)
+
+    def __or__(self, other: Names) -> Names:
+        return Names(self.constants | other.constants, self.functions | other.functions)
+
+    def call_of(self, slot: ast.expr) -> tuple[ast.Call, dict[str, ast.expr]]:
+        """The Input(...) or Output(...) of a slot, and the constants in it.
+
+        A slot is that call itself, a constant, or a call of a function that returns it.
+        """
+        if isinstance(slot, ast.Name):
+            slot = self.constants[slot.id]
+        assert isinstance(slot, ast.Call)
+        if not isinstance(slot.func, ast.Name):
+            return slot, self.constants
+        function = self.functions[slot.func.id]
+        parameters = [arg.arg for arg in function.args.args]
+        missing = len(parameters) - len(slot.args)
+        defaults = function.args.defaults[-missing:] if missing else []
+        returned = function.body[-1]
+        assert isinstance(returned, ast.Return) and isinstance(returned.value, ast.Call)
+        given = dict(zip(parameters, [*slot.args, *defaults], strict=True))
+        return returned.value, self.constants | given
+
+
+def slots_of(slots: ast.expr, name_key: str, names: Names) -> list[Slot]:
+    """The inputs or outputs in a list of a schema."""
+    assert isinstance(slots, ast.List)
+    found = []
+    for slot in slots.elts:
+        call, constants = names.call_of(slot)
         given = {keyword.arg: keyword.value for keyword in call.keywords}
         if call.args:
             given["id"] = call.args[0]
         fields = {key: given.get(key) for key in ("tooltip", "default", "min", "max")}
         fields["name"] = given.get(name_key)
-        slots.append(Slot(**{key: value_of(node, constants) for key, node in fields.items()}))
-    return slots
+        found.append(Slot(**{key: value_of(node, constants) for key, node in fields.items()}))
+    return found
 
 
 def is_schema(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and ast.unparse(node.func) == "io.Schema"
 
 
-def nodes_in(path: Path) -> Iterator[Node]:
+def nodes_in(path: Path, shared: ast.Module) -> Iterator[Node]:
     """Every node of a module. Fails for an io.Schema(...) that no top-level class holds."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    constants = constants_of(tree)
+    names = Names.of(shared) | Names.of(tree)
     found = 0
     for item in tree.body:
         if not isinstance(item, ast.ClassDef):
@@ -152,14 +187,16 @@ def nodes_in(path: Path) -> Iterator[Node]:
             yield Node(
                 class_name=item.name,
                 bases=[ast.unparse(base) for base in item.bases],
-                inputs=slots_of(given["inputs"], "id", constants),
-                outputs=slots_of(given["outputs"], "display_name", constants),
+                inputs=slots_of(given["inputs"], "id", names),
+                outputs=slots_of(given["outputs"], "display_name", names),
                 **{key: ast.literal_eval(given[key]) for key in texts},
             )
     assert found == sum(map(is_schema, ast.walk(tree)))
 
 
-NODES = [node for path in sorted((ROOT / "nodes").glob("*.py")) for node in nodes_in(path)]
+SHARED = ast.parse((ROOT / "nodes" / "inputs.py").read_text(encoding="utf-8"))
+MODULES = sorted((ROOT / "nodes").glob("*.py"))
+NODES = [node for path in MODULES for node in nodes_in(path, SHARED)]
 each_node = pytest.mark.parametrize("node", NODES, ids=lambda node: node.node_id)
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 

@@ -96,8 +96,8 @@ def test_comfyui_s_clip_says_what_the_library_hears_from_the_folder(server, mode
     assert len(said) == len(expected) > 50
     torch.testing.assert_close(said, expected, atol=0.01, rtol=0)  # fp16 weights; up to 3.8
     assert (said - plain).abs().max() > 0.1  # the weights are heard
-    drawn = saved_pixels(server, outputs)
-    for pixels, right in zip(drawn, model.draw(condition, model.latent([0, 1])), strict=True):
+    generated = saved_pixels(server, outputs)
+    for pixels, right in zip(generated, model.draw(condition, model.latent([0, 1])), strict=True):
         white = (right[:3] + 1 - right[3:]).clamp(-1, 1)
         assert (torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1) - white).abs().max() < 0.02
 

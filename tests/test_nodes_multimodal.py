@@ -53,14 +53,14 @@ def walked(server: Server, audio: list, **inputs: object) -> dict:
 def test_a_loaded_picture_is_drawn_as_the_library_draws_it(server: Server, emoji_folder):
     file = next(iter(sorted(emoji_folder.glob("train/fluent-3d/1F34E.png"))))
     (server.base / "input" / "apple.png").write_bytes(file.read_bytes())
-    drawn = saved_pixels(server, server.run(redrawn(server, "apple.png", "twemoji")))
+    generated = saved_pixels(server, server.run(redrawn(server, "apple.png", "twemoji")))
     model = im.load(next(iter(bundled_models())))
     rgba = torch.from_numpy(np.array(Image.open(file).convert("RGBA"))).permute(2, 0, 1)[None] / 255
     picture = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1) * 2 - 1
     condition = model.encode_image(picture, style="twemoji")
     colour, alpha = im.straight(model.draw(condition, model.latent([0, 1])))
     expected = (colour * alpha + 1 - alpha).permute(0, 2, 3, 1) * 255
-    for ours, theirs in zip(drawn, expected.numpy(), strict=True):
+    for ours, theirs in zip(generated, expected.numpy(), strict=True):
         assert np.abs(ours - theirs).max() <= 1.01
 
 

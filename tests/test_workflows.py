@@ -79,7 +79,7 @@ def test_every_example_workflow_executes_and_has_a_thumbnail(server, path, emoji
         set_input(prompt, "ImagenTrain", "minutes", 0.15)
     pictures = saved_pixels(server, server.run(prompt))
     assert pictures
-    assert all(picture.std() > 1 for picture in pictures)  # something is drawn
+    assert all(picture.std() > 1 for picture in pictures)  # not one flat colour
 
 
 def test_diffusion_refine_lacks_nothing_but_a_checkpoint_and_draws_its_draft_without(server):
@@ -226,11 +226,11 @@ def test_the_best_pictures_come_first_and_are_those_that_were_ranked(server):
     prompt["101"] = {"class_type": "PreviewImage", "inputs": {"images": [pick_id, 0]}}
     outputs = server.run(prompt)
     order = [int(line.split(":")[0]) for line in outputs[score_id]["text"][0].splitlines()]
-    drawn = saved_pixels(server, {"100": outputs["100"]})
+    generated = saved_pixels(server, {"100": outputs["100"]})
     best = saved_pixels(server, {"101": outputs["101"]})
-    assert len(drawn) == 6 and len(best) == 2
+    assert len(generated) == 6 and len(best) == 2
     for picture, index in zip(best, order, strict=False):
-        assert (picture == drawn[index]).all()
+        assert (picture == generated[index]).all()
 
 
 def test_a_walk_gives_a_frame_a_latent(server):

@@ -25,7 +25,7 @@ def by_kind(prompt: dict, outputs: dict[str, dict]) -> dict[str, dict]:
     return {prompt[key]["class_type"]: output for key, output in outputs.items()}
 
 
-def drawn(server: Server, adapter: str, strength: float = 1.0):
+def generated(server: Server, adapter: str, strength: float = 1.0):
     """The saved picture of the example with an adapter."""
     prompt = example(server, "rate_and_learn")
     set_input(prompt, "ImagenApplyAdapter", "adapter", adapter)
@@ -48,7 +48,7 @@ def test_ratings_are_kept_counted_and_learned_and_what_was_learned_comes_off_aga
     forget_ratings(server)
     with pytest.raises(StudioError, match="learning needs 5 or more"):
         server.run(learning(server))
-    before = drawn(server, "none")
+    before = generated(server, "none")
     first = rate(server, 0, "+0 +1 -2 -3 4>5 6>7")
     assert "6 ratings" in first["ImagenRate"]["text"][0]
     assert len(first["ImagenRate"]["images"]) == 8
@@ -65,16 +65,16 @@ def test_ratings_are_kept_counted_and_learned_and_what_was_learned_comes_off_aga
     listed = options["options"] if kind == "COMBO" else kind
     assert listed == ["none", "my-taste.safetensors"]
 
-    liked = drawn(server, "my-taste.safetensors")
+    liked = generated(server, "my-taste.safetensors")
     assert any((a != b).any() for a, b in zip(before, liked, strict=True))
-    for undone in (drawn(server, "none"), drawn(server, "my-taste.safetensors", 0.0)):
+    for undone in (generated(server, "none"), generated(server, "my-taste.safetensors", 0.0)):
         assert all((a == b).all() for a, b in zip(before, undone, strict=True))
 
 
 def test_mistakes_are_one_line_on_their_node(server):
     for call, words in (
         (lambda: rate(server, 0, "+8"), "no picture 8; this batch has 0 to 7"),
-        (lambda: drawn(server, "gone.safetensors"), "no adapter gone.safetensors in"),
+        (lambda: generated(server, "gone.safetensors"), "no adapter gone.safetensors in"),
         (lambda: server.run(learning(server, name="../x")), "name is '../x'; expected letters"),
     ):
         with pytest.raises(StudioError, match=words) as caught:

@@ -1,9 +1,10 @@
-"""ComfyUI's CLIP as a text encoder of the library."""
+"""ComfyUI's CLIP as a text encoder for the library."""
 
 from weakref import WeakKeyDictionary
 
 import comfy.model_management as management
 import torch
+from comfy.sd import CLIP
 from einops import rearrange
 
 from ..imagen_model.conditioning.clip import ClipEncoder
@@ -11,13 +12,13 @@ from ..imagen_model.conditioning.clip import ClipEncoder
 BATCH = 16  # texts encoded at a time
 ONE_MODEL = ("l", "h", "g")  # as ComfyUI calls the CLIP text models
 
-_identities: WeakKeyDictionary = WeakKeyDictionary()  # a probe of five texts each
+_identities: WeakKeyDictionary[CLIP, str] = WeakKeyDictionary()  # each costs five texts
 
 
 class HostedClip:
-    """The tokenizer and the text model behind an input of type CLIP (clip.ClipCore)."""
+    """The tokenizer and the text model behind an input of type CLIP, as a ClipCore."""
 
-    def __init__(self, clip) -> None:
+    def __init__(self, clip: CLIP) -> None:
         self.clip = clip
         chunks = clip.tokenize("")
         self.name, *others = chunks
@@ -26,7 +27,7 @@ class HostedClip:
                 f"clip holds {' and '.join(chunks)}; expected one CLIP text model, such as Load "
                 "CLIP makes of a single file"
             )
-        self.empty = [token for token, _ in chunks[self.name][0]]  # start, end, what pads
+        self.empty = [token for token, _ in chunks[self.name][0]]  # start, end, padding
         self.max_pieces = len(self.empty) - 2
 
     def pieces(self, text: str) -> list:
@@ -54,8 +55,8 @@ class HostedClip:
         return torch.cat(parts)
 
 
-def hosted_clip(clip) -> ClipEncoder:
-    """The encoder; ValueError for what is no CLIP text model alone."""
+def hosted_clip(clip: CLIP) -> ClipEncoder:
+    """The encoder. ValueError where `clip` is not exactly one CLIP text model."""
     encoder = ClipEncoder(HostedClip(clip))
     if clip in _identities:
         encoder.identity = _identities[clip]

@@ -1,7 +1,7 @@
-"""What the feedback nodes need of ComfyUI: folders for ratings and adapters, clicks of a gallery.
+"""Folders for ratings and adapters, and the HTTP routes behind the buttons of Imagen Rate.
 
-The pictures of a rated batch are remembered while ComfyUI runs, so that a click is kept by the
-recipe that drew them, whatever the graph has become since.
+The pictures of a rated batch stay in memory while ComfyUI runs. A click is therefore stored with
+the recipe of its picture, even where the graph has changed since.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 
@@ -17,6 +19,7 @@ from ..imagen_model.feedback.rating_syntax import parse_ratings
 from ..imagen_model.feedback.reward import enough_for
 from ..imagen_model.feedback.store import Picture, Store, batch_id
 from .host import is_file_name, register_model_folder
+from .inputs import NONE
 
 ADAPTERS = "imagen_adapters"  # models/imagen_adapters
 MAX_BATCHES = 64
@@ -24,7 +27,7 @@ BATCHES: OrderedDict[str, list[Picture]] = OrderedDict()
 
 
 def open_store() -> Store:
-    """The user's ratings: imagen_ratings.sqlite in ComfyUI's user folder."""
+    """The user's ratings, in imagen_ratings.sqlite in ComfyUI's user folder."""
     return Store(Path(folder_paths.get_user_directory()) / "default" / "imagen_ratings.sqlite")
 
 
@@ -34,7 +37,7 @@ def adapter_names() -> list[str]:
 
 
 def adapter_path(name: str) -> Path:
-    """The file of a listed adapter; ValueError says what there is instead."""
+    """The file of a listed adapter. The ValueError for any other lists what there is."""
     names = adapter_names()
     path = folder_paths.get_full_path(ADAPTERS, name) if name in names else None
     if path is None:
@@ -46,15 +49,15 @@ def adapter_path(name: str) -> Path:
 
 
 def new_adapter_path(name: str) -> Path:
-    """Where an adapter called `name` is written: where the loader lists it."""
-    if not is_file_name(name) or name == "none":
+    """The path for a new adapter called `name`, in the folder that the loader lists."""
+    if not is_file_name(name) or name == NONE:
         raise ValueError(f"name is {name!r}; expected letters, digits, spaces, - and _")
     register_model_folder(ADAPTERS)
     return Path(folder_paths.get_folder_paths(ADAPTERS)[0]) / f"{name}.safetensors"
 
 
 def remember(pictures: list[Picture]) -> str:
-    """Keep a batch for the gallery's clicks; returns its id."""
+    """Keep a batch for later clicks; returns its id."""
     key = batch_id(pictures)
     BATCHES[key] = pictures
     BATCHES.move_to_end(key)
@@ -63,21 +66,25 @@ def remember(pictures: list[Picture]) -> str:
     return key
 
 
-def rate(key: str, clicks: str) -> dict:
-    """Keep clicks on a remembered batch; returns once they are on the disk."""
+def rate(key: str, clicks: str) -> dict[str, Any]:
+    """Store clicks on a remembered batch; returns once they are on disk."""
     if key not in BATCHES:
         raise ValueError("these pictures are no longer known; run the graph again, then rate")
     with open_store() as store:
-        ids = store.add(parse_ratings(clicks, BATCHES[key]))
-        return {"ids": ids, "count": store.count(), "text": enough_for(store.count())}
+        return answer(store, store.add(parse_ratings(clicks, BATCHES[key])))
 
 
-def forget(ids: list[str]) -> dict:
-    """Take ratings back."""
+def forget(ids: list[str]) -> dict[str, Any]:
+    """Delete ratings."""
     with open_store() as store:
         for rating_id in ids:
             store.delete(str(rating_id))
-        return {"ids": [], "count": store.count(), "text": enough_for(store.count())}
+        return answer(store, [])
+
+
+def answer(store: Store, ids: list[str]) -> dict[str, Any]:
+    """What a route returns: new ids, the number of ratings, and what they are enough for."""
+    return {"ids": ids, "count": store.count(), "text": enough_for(store.count())}
 
 
 def add_routes() -> None:
@@ -89,7 +96,7 @@ def add_routes() -> None:
     if server is None:
         return
 
-    async def answer(request, work):
+    async def respond(request: web.Request, work: Callable[[Any], dict[str, Any]]) -> web.Response:
         try:
             result = await asyncio.to_thread(work, await request.json())
         except (ValueError, KeyError, TypeError) as error:
@@ -97,9 +104,9 @@ def add_routes() -> None:
         return web.json_response(result)
 
     @server.routes.post("/imagen/rate")
-    async def _rate(request):
-        return await answer(request, lambda b: rate(str(b["batch"]), json.dumps(b["clicks"])))
+    async def _rate(request: web.Request) -> web.Response:
+        return await respond(request, lambda b: rate(str(b["batch"]), json.dumps(b["clicks"])))
 
     @server.routes.post("/imagen/forget")
-    async def _forget(request):
-        return await answer(request, lambda b: forget(list(b["ids"])))
+    async def _forget(request: web.Request) -> web.Response:
+        return await respond(request, lambda b: forget(list(b["ids"])))

@@ -1,0 +1,4 @@
+class Options:
+    disable_metadata: bool
+
+args: Options
