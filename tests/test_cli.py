@@ -100,6 +100,31 @@ def test_upscaled_pictures_are_four_times_as_large_and_say_so(imagen, tiny_check
     assert facts.pop("upscaled") is True and facts == json.loads(small.info["imagen"])
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "-5"])
+def test_a_truncation_that_is_no_share_is_refused(imagen, tiny_checkpoint, tmp_path, value):
+    command = ("sample", "--model", tiny_checkpoint, "--prompt", "key", "--truncation", value)
+    code, _, error = imagen(*command, "--out", tmp_path / "picture.png")
+    assert code == 1 and "truncation is" in error and "expected 0 to 2" in error
+    assert not (tmp_path / "picture.png").exists()
+
+
+@pytest.mark.parametrize(
+    "size", [("--scale", 100_000), ("--num", 1_000_000), ("--num", 50_000, "--upscale")]
+)
+def test_a_picture_that_memory_does_not_hold_is_refused(imagen, tiny_checkpoint, tmp_path, size):
+    command = ("sample", "--model", tiny_checkpoint, "--prompt", "key", *size)
+    code, _, error = imagen(*command, "--out", tmp_path / "picture.png")
+    assert code == 1 and "expected 100,000,000 at most: lower --scale" in error
+    assert not (tmp_path / "picture.png").exists()
+
+
+def test_a_folder_holds_only_pictures_that_can_be_opened(imagen, tiny_checkpoint, tmp_path):
+    command = ("sample", "--model", tiny_checkpoint, "--prompt", "key", "--scale", 400)
+    code, _, error = imagen(*command, "--out", tmp_path / "folder")
+    assert code == 1 and "12800 x 12800 pixels" in error
+    assert not (tmp_path / "folder").exists()
+
+
 def test_tile_holds_for_what_is_upscaled(imagen, tiny_checkpoint, tmp_path):
     command = ("sample", "--model", tiny_checkpoint, "--prompt", "key", "--tile", "both")
     command += ("--device", "cpu")  # like the library below

@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> dict:
         model = apply_adapter(model, load_adapter(args.adapter), args.strength)
     seeds = [(args.seed + i) % (1 << 64) for i in range(args.num)]
     condition, prompts = _encode_inputs(model, args)  # loads the encoders
+    _check_size(model, len(prompts), args)
     started = time.perf_counter()
     pictures = _generate(model, condition, seeds, args)
     seconds = time.perf_counter() - started
@@ -124,6 +125,21 @@ def _encode_inputs(model: Model, args: argparse.Namespace) -> tuple[Condition, l
     return condition, names
 
 
+def _columns(prompts: int, args: argparse.Namespace) -> int:
+    """The columns of a grid: a row a prompt, or several rows of the only one."""
+    return args.num if prompts > 1 else min(args.num, GRID_COLUMNS)
+
+
+def _check_size(model: Model, prompts: int, args: argparse.Namespace) -> None:
+    """ValueError, before the work, where a file would have too many pixels."""
+    from ..storage.images import check_written_size
+
+    side = model.resolution * args.scale * (4 if args.upscale else 1)
+    columns = _columns(prompts, args) if args.out.suffix else 1
+    rows = -(-prompts * args.num // columns) if args.out.suffix else 1
+    check_written_size(columns * side, rows * side, "lower --scale or --num, or give a folder")
+
+
 def _generate(
     model: Model, condition: Condition, seeds: list[int], args: argparse.Namespace
 ) -> Tensor:
@@ -157,8 +173,7 @@ def _save(
     }  # fmt: skip
     form = {"scale": args.scale, "deep": "notice" in facts, "signer": signer}
     if args.out.suffix:
-        columns = len(seeds) if len(prompts) > 1 else min(len(seeds), GRID_COLUMNS)
-        grid = picture_grid(pictures, columns=columns)
+        grid = picture_grid(pictures, columns=_columns(len(prompts), args))
         save_png(grid, args.out, {**facts, "prompts": prompts, "seeds": seeds}, **form)
         return [args.out]
     paths = []

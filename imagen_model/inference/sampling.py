@@ -13,6 +13,7 @@ from ..networks.precision import full_precision
 from ..progress import OnPictures
 from .latent import Latent, random_latent
 
+MAX_TRUNCATION = 2.0
 AVERAGE_DRAWS = 128  # z draws behind w_avg
 BATCH = 64
 
@@ -42,6 +43,12 @@ def to_w(
     if truncation_psi != 1.0:
         w = torch.lerp(average_w(networks, condition)[:, None], w, truncation_psi)
     return w
+
+
+def check_truncation(psi: float) -> None:
+    """ValueError where psi is not a number from 0 to MAX_TRUNCATION."""
+    if not 0 <= psi <= MAX_TRUNCATION:  # false for nan too
+        raise ValueError(f"truncation is {psi:g}; expected 0 to {MAX_TRUNCATION:g}")
 
 
 def expand(networks: Networks, condition: Condition, n: int) -> Condition:
@@ -109,9 +116,11 @@ def draw(
     """Pictures [N, C, H, W] in [-1, 1] on the CPU, fp32.
 
     One condition serves all latents, or one each; one latent serves several conditions. `progress`
-    is called after each batch and may raise to cancel. ValueError for latents of another model.
+    is called after each batch and may raise to cancel. ValueError for latents of another model, and
+    for a truncation_psi outside 0...2.
     """
     check_tile(tile)
+    check_truncation(truncation_psi)
     condition, latent = fitted(networks, condition, latent)
     values = latent.values
     device = networks.device
@@ -144,7 +153,9 @@ def into_w(
 
     One condition serves all latents, or one each. Latents that are in w already are drawn towards
     the average by the same factor. `progress` is called after each batch, and may raise to cancel.
+    ValueError for a truncation_psi outside 0...2.
     """
+    check_truncation(truncation_psi)
     condition, latent = fitted(networks, condition, latent)
     device, parts = networks.device, []
     with full_precision():

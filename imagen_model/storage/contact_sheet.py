@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
-
+from .images import check_written_size
 
 LABEL_PX = 18  # height of a caption on a contact sheet
-MAX_SHEET_PX = 100_000_000  # of a contact sheet: what 2 GB hold, and Pillow opens
 
 
 def picture_grid(pictures: Tensor, *, columns: int, blank: float = -1.0) -> Tensor:
@@ -37,7 +32,7 @@ def contact_sheet(
     RGBA stands on nothing: between the pictures it is transparent. Pixels are enlarged `scale`
     times; `gap` pixels of the sheet stand between pictures. A caption that is too long is cut at
     its picture's width. ValueError for more captions than pictures, and for a sheet of more than
-    MAX_SHEET_PX.
+    images.MAX_WRITTEN_PX.
     """
     n, c = pictures.shape[:2]
     if len(captions) > n:
@@ -47,11 +42,7 @@ def contact_sheet(
     label = LABEL_PX if captions else 0
     width = columns * (pictures.shape[3] * scale + gap)
     height = -(-n // columns) * (pictures.shape[2] * scale + label + gap)
-    if width * height > MAX_SHEET_PX:
-        raise ValueError(
-            f"the sheet would have {width} x {height} pixels; expected {MAX_SHEET_PX:,} at most: "
-            "lower scale or gap, or give fewer pictures"
-        )
+    check_written_size(width, height, "lower scale or gap, or give fewer pictures")
     cells = pictures.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
     if captions:
         labels = [*captions, *[""] * (n - len(captions))]

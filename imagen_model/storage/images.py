@@ -25,11 +25,21 @@ if TYPE_CHECKING:
 # What is opened, whatever a file is called. Nothing else is: Pillow would let Ghostscript run
 # PostScript.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+MAX_WRITTEN_PX = 100_000_000  # of one picture that is written: what 2 GB hold, and Pillow opens
 
 
 def open_image(file: Path | io.BytesIO, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """Image.open for a file of any origin; OSError where it is none of `formats`."""
     return Image.open(file, formats=formats)
+
+
+def check_written_size(width: int, height: int, remedy: str) -> None:
+    """ValueError with the remedy for a picture of more than MAX_WRITTEN_PX."""
+    if width * height > MAX_WRITTEN_PX:
+        raise ValueError(
+            f"the picture would have {width} x {height} pixels; expected {MAX_WRITTEN_PX:,} at "
+            f"most: {remedy}"
+        )
 
 
 def straight(pictures: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -73,8 +83,11 @@ def save_png(
 ) -> None:
     """Write [C, H, W] atomically, with where it comes from (provenance.py), signed by `signer`.
 
-    `deep` keeps 16 bits of a grey picture; one with colour has 8 in any case.
+    `deep` keeps 16 bits of a grey picture; one with colour has 8 in any case. ValueError where
+    `scale` makes it larger than MAX_WRITTEN_PX.
     """
+    height, width = picture.shape[-2:]
+    check_written_size(width * scale, height * scale, "lower the scale, or give fewer pictures")
     image = to_deep_image(picture) if deep and len(picture) == 1 else to_image(picture)
     if scale > 1:
         size = (image.width * scale, image.height * scale)
