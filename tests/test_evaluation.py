@@ -15,6 +15,7 @@ from imagen_model.data.dataset import InMemoryDataset
 from imagen_model.data.item import Item
 from imagen_model.evaluation import evaluate as module
 from imagen_model.evaluation import variety
+from imagen_model.evaluation.dataset import pixels_sha256
 from imagen_model.evaluation.density_coverage import (
     density_and_coverage,
     mean_pairwise_distance,
@@ -23,7 +24,7 @@ from imagen_model.evaluation.density_coverage import (
 from imagen_model.evaluation.discriminator_auc import auc
 from imagen_model.evaluation.distribution import frechet_distance, kernel_distance
 from imagen_model.evaluation.evaluate import evaluate
-from imagen_model.evaluation.features import PACKAGE, Lite1, pixels_sha256
+from imagen_model.evaluation.features import PACKAGE, Lite1
 from imagen_model.evaluation.retrieval import Retrieval, retrieve
 from imagen_model.evaluation.training_metrics import TrainingMetrics
 
