@@ -77,7 +77,7 @@ def read_metadata(path: Path) -> dict[str, str]:
         parts = [json.loads(metadata[f"imagen.{part}"]) for part in ("config", "card")]
         if not all(isinstance(part, dict) for part in parts):
             raise ValueError
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         raise ValueError(f"{path} has damaged metadata; download or export it again") from None
     if not 1 <= version <= FORMAT:
         raise ValueError(
@@ -106,6 +106,8 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
     bad = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
     if bad:
         raise ValueError(f"{path} holds NaN or infinite weights (first in {bad[0]})")
+    if sum(tensor.numel() for tensor in state.values()) < config.min_weights:
+        raise ValueError(f"{path} does not fit its own configuration (it has too few weights)")
     networks = Networks.seeded(config, 0)
     expected = {name: tensor.shape for name, tensor in networks.state_dict().items()}
     if expected != {name: tensor.shape for name, tensor in state.items()}:

@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 RESOLUTIONS = (32, 64, 128, 256)
+MAX_SIZE = 4096
 COND_DIM = 384  # width of MiniLM, and so of conditions where no CLIP reads the text
 
 
@@ -31,8 +32,17 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         _check(self.resolution in RESOLUTIONS, "resolution", self.resolution, RESOLUTIONS)
         _check(self.channels in (1, 3, 4), "channels", self.channels, (1, 3, 4))
-        for name in ("dim", "num_blocks", "num_heads", "grid", "z_dim", "readout_every"):
-            _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        _check_sizes(
+            self,
+            "dim",
+            "num_blocks",
+            "num_heads",
+            "grid",
+            "z_dim",
+            "tail_channels",
+            "readout_every",
+        )
+        _check_sizes(self, "num_registers", low=0)
         _check(self.dim % (4 * self.num_heads) == 0, "dim", self.dim, "a multiple of 4 * num_heads")
         ratio = self.resolution // self.grid
         _check(
@@ -47,6 +57,11 @@ class GeneratorConfig:
             self.readout_every,
             "a divisor of num_blocks",
         )
+
+    @property
+    def min_weights(self) -> int:
+        """A number of weights that the network has at least."""
+        return 22 * self.num_blocks * self.dim**2 + (self.grid**2 + self.num_registers) * self.dim
 
 
 @dataclass(frozen=True)
@@ -66,13 +81,24 @@ class DiscriminatorConfig:
     def __post_init__(self) -> None:
         _check(self.resolution in RESOLUTIONS, "resolution", self.resolution, RESOLUTIONS)
         _check(self.channels in (1, 3, 4), "channels", self.channels, (1, 3, 4))
-        _check(self.group_size >= 1, "group_size", self.group_size, "1 or more")
+        _check_sizes(
+            self, "width", "max_width", "blocks_per_stage", "group_size", "embed_dim",
+            "feature_channels",
+        )  # fmt: skip
         _check(
             self.width % self.group_size == 0 and self.max_width % self.group_size == 0,
             "group_size",
             self.group_size,
             "a divisor of width and max_width",
         )
+
+    @property
+    def min_weights(self) -> int:
+        """A number of weights that the network has at least."""
+        last = min(self.width << 4, self.max_width)
+        heads = self.max_width * (9 * last + self.embed_dim)
+        heads += 36 * self.feature_channels**2 if self.features else 0
+        return 4 * last**2 * self.blocks_per_stage + heads
 
 
 @dataclass(frozen=True)
@@ -86,7 +112,7 @@ class DcganGeneratorConfig:
     def __post_init__(self) -> None:
         _check(self.resolution == 64, "resolution", self.resolution, "64 for preset dcgan")
         _check(self.channels in (1, 3, 4), "channels", self.channels, (1, 3, 4))
-        _check(self.width >= 1, "width", self.width, "1 or more")
+        _check_sizes(self, "width")
 
     @property
     def z_dim(self) -> int:
@@ -100,6 +126,10 @@ class DcganGeneratorConfig:
     def num_blocks(self) -> int:
         return 1
 
+    @property
+    def min_weights(self) -> int:
+        return 2 * 16 * (8 * self.width) * (16 * self.width)
+
 
 @dataclass(frozen=True)
 class DcganDiscriminatorConfig:
@@ -109,9 +139,16 @@ class DcganDiscriminatorConfig:
     channels: int = 3
     width: int = 16  # channels after the first convolution, doubled by the next three
 
+    def __post_init__(self) -> None:
+        _check_sizes(self, "width")
+
     @property
     def features(self) -> bool:
         return False
+
+    @property
+    def min_weights(self) -> int:
+        return 16 * (4 * self.width) * (8 * self.width)
 
 
 @dataclass(frozen=True)
@@ -124,7 +161,14 @@ class ConditioningConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "styles", tuple(self.styles))  # JSON gives lists
+        _check_sizes(self, "dim")
+        named = all(isinstance(style, str) for style in self.styles)
+        _check(named and len(self.styles) <= MAX_SIZE, "styles", self.styles, "names")
         _check(len(set(self.styles)) == len(self.styles), "styles", self.styles, "distinct names")
+
+    @property
+    def min_weights(self) -> int:
+        return (1 + len(self.styles)) * self.dim
 
 
 @dataclass(frozen=True)
@@ -149,6 +193,13 @@ class ModelConfig:
         for name in ("resolution", "channels"):
             ours, theirs = getattr(self.generator, name), getattr(self.discriminator, name)
             _check(ours == theirs, f"discriminator {name}", theirs, f"the generator's {ours}")
+
+    @property
+    def min_weights(self) -> int:
+        """A number of weights that a checkpoint has at least: one with fewer is refused before any
+        network is built."""
+        parts = (self.generator, self.discriminator, self.conditioning)
+        return sum(part.min_weights for part in parts)
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -228,6 +279,14 @@ def dcgan(
         discriminator=DcganDiscriminatorConfig(side, channels, judge_width),
         architecture=DCGAN,
     )
+
+
+def _check_sizes(config: object, *names: str, low: int = 1) -> None:
+    """Whole numbers from `low` to MAX_SIZE, which no network of these kinds needs."""
+    for name in names:
+        value = getattr(config, name)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        _check(whole and low <= value <= MAX_SIZE, name, value, f"{low} to {MAX_SIZE}")
 
 
 def _check(ok: bool, what: str, got: object, expected: object) -> None:

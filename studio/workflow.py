@@ -20,9 +20,9 @@ def load_workflow(path: Path) -> dict:
 def to_prompt(workflow: dict, object_info: dict) -> dict[str, dict]:
     """GUI format (schema 0.4) -> API format, with the server's /object_info.
 
-    Widgets take their values by position, in the order of the node's inputs; a seed is
-    followed by the value of its "control after generate" widget. Inputs that a node has got since
-    the workflow was saved take their defaults, as in the GUI. ValueError for unknown nodes.
+    Widgets take their values by position, in the order of the node's inputs; a seed is followed by
+    the value of its "control after generate" widget. Inputs that were added to a node after the
+    workflow was saved take their defaults, as in the GUI. ValueError for unknown nodes.
     """
     links = {link[0]: (str(link[1]), link[2]) for link in workflow["links"]}
     prompt = {}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import resource
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from imagen_model.checkpoint import (
     save_checkpoint,
     tensors_sha256,
 )
+from imagen_model.config import PRESETS, preset
 from imagen_model.networks.networks import Networks
 
 
@@ -166,6 +168,13 @@ def test_damaged_metadata_is_refused(tiny_checkpoint, path, damage):
         ("generator", {"resolution": 48}),
         ("generator", None),
         ("discriminator", {"width": 5}),
+        ("generator", {"dim": 1 << 20}),
+        ("generator", {"num_blocks": 10**9}),
+        ("generator", {"num_registers": -1}),
+        ("generator", {"tail_channels": "8"}),
+        ("discriminator", {"embed_dim": 10**9}),
+        ("conditioning", {"dim": 10**9}),
+        ("conditioning", {"styles": [["a"]]}),
     ],
 )
 def test_a_configuration_that_this_version_does_not_know_is_refused(
@@ -184,6 +193,32 @@ def test_a_configuration_that_does_not_fit_the_tensors_is_refused(
     config["generator"]["num_blocks"] = 6
     rewritten(tiny_checkpoint, path, config=json.dumps(config))
     assert "does not fit its own configuration" in refusal(path)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_configuration_never_claims_fewer_weights_than_it_has(name):
+    config = preset(name, styles=("a", "b", "c"))
+    weights = sum(t.numel() for t in Networks.seeded(config, 0).state_dict().values())
+    assert 0.5 * weights < config.min_weights <= weights
+
+
+def test_a_small_file_that_claims_a_huge_network_costs_no_memory(tiny_config, path):
+    """788 bytes: within the sizes that are allowed, 80 GB of weights."""
+    config = tiny_config.to_dict()
+    config["generator"] |= {"dim": 4096, "num_blocks": 96, "readout_every": 3}
+    card = {"sha256": tensors_sha256({})}
+    metadata = {"imagen.format": "1", "imagen.config": config, "imagen.card": card}
+    save_file(
+        {}, path, {k: v if k == "imagen.format" else json.dumps(v) for k, v in metadata.items()}
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "does not fit its own configuration" in refusal(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_metadata_that_is_nested_deeply_is_refused(tiny_checkpoint, path):
+    rewritten(tiny_checkpoint, path, config="[" * 100_000 + "]" * 100_000)
+    assert "damaged metadata" in refusal(path)
 
 
 def test_tampered_tensors_are_refused(tiny_checkpoint, path):

@@ -3,8 +3,8 @@
     imagen data emoji --out data/emoji-128 --resolution 128
     python tools/make_modalities.py --data data/emoji-128
 
-A column a pair, two of each style, which a hash of their names chooses: what comes of them has no
-say. Needs espeak-ng (extra `speech`).
+One column per pair, two pairs of each style, which a hash of their names chooses. Needs espeak-ng
+(extra `speech`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ import argparse
 from pathlib import Path
 
 import torch
+from make_sheet import save_on_white
 
 import imagen_model as im
-from imagen_model.condition import style_weights
 from imagen_model.evaluation.dataset import all_pixels, base_pictures, condition_of, subset
 from imagen_model.evaluation.modalities import image_prompts
 from imagen_model.evaluation.sheet import by_hash
 from imagen_model.evaluation.speech import held_out_speech
-from imagen_model.networks.efficientnet import as_rgb
 
 OUT = Path(__file__).parents[1] / "docs" / "images" / "multimodal.jpg"
-PAIRS_A_STYLE = 2
-QUALITY = 90  # of the JPEG
+PAIRS_PER_STYLE = 2
 
 
 def main() -> None:
@@ -34,38 +32,28 @@ def main() -> None:
     args = parser.parse_args()
     model = im.load(args.model)
     test, train = (base_pictures(model, args.data, split) for split in ("test", "train"))
-    prompts = image_prompts(test.items, train.items)
+    prompts = image_prompts(test.items, train.items)  # index in test -> index in train
 
-    asked = subset(test, torch.tensor(list(prompts)))
-    order = sorted(range(len(asked)), key=lambda i: by_hash(asked.items[i].text))
-    chosen: dict[str, list[int]] = {style: [] for style in model.styles}
-    for i in order:
-        if len(chosen[asked.items[i].style]) < PAIRS_A_STYLE:
-            chosen[asked.items[i].style].append(i)
-    index = torch.tensor([i for rows in chosen.values() for i in rows])
+    order = sorted(prompts, key=lambda i: by_hash(test.items[i].text))
+    by_style = [[i for i in order if test.items[i].style == style] for style in model.styles]
+    pairs = [i for of_style in by_style for i in of_style[:PAIRS_PER_STYLE]]
+    real = subset(test, torch.tensor(pairs))
+    given = subset(train, torch.tensor([prompts[i] for i in pairs]))
 
-    shown = subset(asked, index)
-    places = list(prompts.values())
-    given = subset(train, torch.tensor([places[i] for i in index.tolist()]))
-    names = [sample.text for sample in shown.items]
-    heard = im.transcribe(held_out_speech(names))
-    style = torch.cat([style_weights(model.styles, s.style, 1) for s in shown.items])
-    latent = model.latent(range(len(shown)))
-    drawn = [
-        model.draw(condition_of(model, shown), latent),
-        model.draw(model.encode_image(all_pixels(given)).with_style(style), latent),
-        model.draw(model.encode_text(heard).with_style(style), latent),
-    ]
-    pictures = [all_pixels(shown), all_pixels(given), *drawn]
-    captions = [f"{s.text}, {s.style}" for s in shown.items]
-    captions += [f"given: {s.style}" for s in given.items]
-    captions += ["from text"] * len(shown) + ["from the picture"] * len(shown)
-    captions += [f"heard: {text}" for text in heard]
-    sheet = im.contact_sheet(torch.cat(pictures), columns=len(shown), gap=8, captions=captions)
-    on_white = as_rgb(sheet[None])[0]
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    im.to_image(on_white).save(OUT, quality=QUALITY)
-    print(OUT)
+    spoken = im.transcribe(held_out_speech([item.text for item in real.items]))
+    from_text, latent = condition_of(model, real.items), model.latent(range(len(pairs)))
+    from_picture = model.encode_image(all_pixels(given)).with_style(from_text.style)
+    from_speech = model.encode_text(spoken).with_style(from_text.style)
+    conditions = (from_text, from_picture, from_speech)
+    generated = [model.draw(condition, latent) for condition in conditions]
+
+    captions = [f"{item.text}, {item.style}" for item in real.items]
+    captions += [f"given: {item.style}" for item in given.items]
+    captions += ["from text"] * len(pairs) + ["from the picture"] * len(pairs)
+    captions += [f"heard: {text}" for text in spoken]
+    pictures = torch.cat([all_pixels(real), all_pixels(given), *generated])
+    sheet = im.contact_sheet(pictures, columns=len(pairs), gap=8, captions=captions)
+    save_on_white(sheet, OUT)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     .venv/bin/python tools/make_pictures.py [EXAMPLE ...]
 
-All examples, or those named, with the nodes in them. Needs what `python3 run.py test` sets up, and
-a Chromium.
+Without names it takes all example workflows. Needs what `python3 run.py test` sets up, and a
+Chromium.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import av
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from imagen_model.data.prepare.emoji import build_emoji
 from studio.host import ROOT, find_host
@@ -34,15 +34,15 @@ TRAINING_MINUTES = 2.0
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
 THUMBNAIL_PX = 384
 PICTURE_FOLDER = "my-pictures"  # in ComfyUI's input directory, as train_your_own has it
-NEEDS = "CheckpointLoaderSimple"  # what hangs on it is not run: the pack brings no checkpoint
-VIEW = {"width": 1600, "height": 800}
+NEEDS = "CheckpointLoaderSimple"  # what depends on it is not run: the pack brings no checkpoint
+VIEW = ViewportSize(width=1600, height=800)
 SCALE = 0.8  # of screenshots; under 0.6 the frontend leaves texts out
 MARGIN_PX = 12
 FILM_FRAME = 60
 
 
 def run_all(server: Server, paths: list[Path]) -> None:
-    """Run the examples; a thumbnail is what one saved, on white where it is transparent."""
+    """Run the examples. A thumbnail is the picture that one saved, on white."""
     info = server.get("/object_info")
     for path in paths:
         prompt = to_prompt(load_workflow(path), info)
@@ -52,33 +52,29 @@ def run_all(server: Server, paths: list[Path]) -> None:
         outputs = server.run(without_checkpoint(prompt))
         images = [image for output in outputs.values() for image in output.get("images", [])]
         saved = min(images, key=lambda image: image["type"] != "output")  # else a preview
-        drawn = opened(server.image_path(saved)).convert("RGBA")
-        picture = Image.new("RGBA", drawn.size, "white")
-        picture.alpha_composite(drawn)
-        picture = picture.convert("RGB")
-        picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-        picture.save(path.with_suffix(".jpg"), quality=90)
+        picture = opened(server.image_path(saved)).convert("RGBA")
+        thumbnail = Image.new("RGB", picture.size, "white")
+        thumbnail.paste(picture, mask=picture.getchannel("A"))
+        thumbnail.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+        thumbnail.save(path.with_suffix(".jpg"), quality=90)
         print(path.with_suffix(".jpg"))
 
 
 def without_checkpoint(prompt: dict) -> dict:
-    """The prompt without what needs a checkpoint."""
-    gone = {key for key, node in prompt.items() if node["class_type"] == NEEDS}
-    while more := {
-        key
-        for key, node in prompt.items()
-        if key not in gone and any(is_link(v) and v[0] in gone for v in node["inputs"].values())
-    }:
+    """The prompt without the nodes that depend on a checkpoint."""
+    gone: set[str] = set()
+
+    def depends(node: dict) -> bool:
+        links = [value for value in node["inputs"].values() if isinstance(value, list)]
+        return node["class_type"] == NEEDS or any(link[0] in gone for link in links)
+
+    while more := {key for key, node in prompt.items() if depends(node)} - gone:
         gone |= more
     return {key: node for key, node in prompt.items() if key not in gone}
 
 
-def is_link(value: object) -> bool:
-    return isinstance(value, list)
-
-
 def opened(path: Path) -> Image.Image:
-    """A picture, or the frame of a film that comes after a few seconds."""
+    """A picture, or one frame of a film."""
     if path.suffix != ".mp4":
         return Image.open(path)
     with av.open(path) as film:
@@ -147,10 +143,10 @@ def fit_view(page: Page) -> None:
         return [left, top, right - left, bottom - top]
     }""")
     page.set_viewport_size(
-        {
-            "width": max(VIEW["width"], round(width * SCALE) + 160),
-            "height": max(VIEW["height"], round(height * SCALE) + 220),
-        }
+        ViewportSize(
+            width=max(VIEW["width"], round(width * SCALE) + 160),
+            height=max(VIEW["height"], round(height * SCALE) + 220),
+        )
     )
     page.evaluate(
         """([left, top, scale]) => {
@@ -164,32 +160,43 @@ def fit_view(page: Page) -> None:
 
 
 def picture_nodes(page: Page, done: set[str]) -> None:
-    """One picture of every node of ours on the page that has none yet."""
+    """Picture every node of this pack on the page that is not in `done`."""
     NODE_PICTURES.mkdir(parents=True, exist_ok=True)
     page.evaluate("app.canvas.ds.scale = 1")
     kinds = page.evaluate("app.graph.nodes.map(n => n.type).filter(t => t.startsWith('Imagen'))")
     for kind in sorted(set(kinds) - done):
         done.add(kind)
         box = page.evaluate(
-            """kind => {
+            """([kind, margin]) => {
             const node = app.graph.nodes.find(n => n.type === kind), ds = app.canvas.ds
             ds.offset = [400 - node.pos[0], 300 - node.pos[1]]
             app.canvas.setDirty(true, true)
             const area = app.canvas.canvas.getBoundingClientRect()
             const [width, height] = node.size
-            return {x: area.x + 400, y: area.y + 300 - 30, width, height: height + 30}
+            return {x: area.x + 400 - margin, y: area.y + 300 - 30 - margin,
+                    width: width + 2 * margin, height: height + 30 + 2 * margin}
         }""",
-            kind,
+            [kind, MARGIN_PX],
         )
         page.wait_for_timeout(400)
-        clip = {
-            "x": box["x"] - MARGIN_PX,
-            "y": box["y"] - MARGIN_PX,
-            "width": box["width"] + 2 * MARGIN_PX,
-            "height": box["height"] + 2 * MARGIN_PX,
-        }
-        page.screenshot(path=NODE_PICTURES / f"{kind}.png", clip=clip)
+        page.screenshot(path=NODE_PICTURES / f"{kind}.png", clip=box)
         print(NODE_PICTURES / f"{kind}.png")
+
+
+def picture_pages(server: Server, page: Page, paths: list[Path]) -> None:
+    """Open and run each example on the page; picture it and the nodes in it."""
+    done: set[str] = set()
+    GALLERY.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        open_example(page, server, path.stem)
+        picture_nodes(page, done)
+        run_on_page(page, server)
+        fit_view(page)
+        screenshot = GALLERY / f"{path.stem}.jpg"
+        page.screenshot(path=screenshot, type="jpeg", quality=80)
+        print(screenshot)
+        if path.stem == SCREENSHOT.stem:
+            shutil.copy(screenshot, SCREENSHOT)
 
 
 def main() -> None:
@@ -197,8 +204,8 @@ def main() -> None:
     parser.add_argument("examples", nargs="*", help="names of example workflows (default: all)")
     wanted = parser.parse_args().examples
     paths = [p for p in sorted(EXAMPLES.glob("*.json")) if not wanted or p.stem in wanted]
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
         raise SystemExit("no Chromium found")
     with (
         running(find_host(ROOT / ".venv" / "bin" / "python")) as server,
@@ -206,28 +213,14 @@ def main() -> None:
         tempfile.TemporaryDirectory() as profile,
         to_train_on(server.base / "input" / PICTURE_FOLDER),
     ):
-        shutil.rmtree(server.base / "output" / "imagen_training", ignore_errors=True)  # begin anew
+        shutil.rmtree(server.base / "output" / "imagen_training", ignore_errors=True)  # start anew
         run_all(server, paths)
         browser = playwright.chromium.launch_persistent_context(
-            profile,
-            executable_path=program,
-            args=FLAGS,
-            viewport=VIEW,
+            profile, executable_path=chromium, args=FLAGS, viewport=VIEW
         )
         page = browser.new_page()
         page.set_default_timeout(120_000)
-        done: set[str] = set()
-        GALLERY.mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            open_example(page, server, path.stem)
-            picture_nodes(page, done)
-            run_on_page(page, server)
-            fit_view(page)
-            screenshot = GALLERY / f"{path.stem}.jpg"
-            page.screenshot(path=screenshot, type="jpeg", quality=80)
-            print(screenshot)
-            if path.stem == SCREENSHOT.stem:
-                shutil.copy(screenshot, SCREENSHOT)
+        picture_pages(server, page, paths)
         browser.close()
 
 

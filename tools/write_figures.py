@@ -75,7 +75,7 @@ def rows(figures: dict) -> Iterator[Row]:
         ("coverage", "coverage", 2, "coverage（覆盖率）"),
     ):
         low, high = figures["intervals"][key]
-        real = figures.get(f"{key}_floor", figures.get(f"{key}_real"))
+        real = figures[f"{key}_floor" if f"{key}_floor" in figures else f"{key}_real"]
         span = f"{low:.{digits}f}-{high:.{digits}f}"
         value, real = f"{figures[key]:.{digits}f}", f"{abs(real):.{digits}f}"
         yield Row(label, value, span, real=real, zh=zh)

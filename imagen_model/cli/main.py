@@ -7,7 +7,7 @@ needs when it runs.
 from __future__ import annotations
 
 import argparse
-import json
+import io
 import logging
 import sys
 
@@ -29,11 +29,16 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     args = build_parser().parse_args(argv)
     args.typed = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):  # names of files may be in any encoding
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         result = args.run(args)
         if args.json:
-            args.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+            from ..storage.files import write_json
+
+            write_json(args.json, result)
         return 0
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -3,7 +3,7 @@
 Log-mel -> two strided convolutions and a transformer (as Whisper's encoder, 2212.04356, far
 smaller) -> phonemes by CTC -> words (lexicon.py) -> text.py. So every model that takes text takes
 speech, and what was heard can be read. It was trained on synthetic speech
-(tools/train_speech_encoder.py).
+by tools/train_speech_encoder.py (git history).
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 The head answers what MiniLM says of a picture's caption, and the captions nearest to its answer,
 each by its share, are the condition: what a model sees is made of texts, so every model that takes
-text takes pictures, whoever trained it. The head was trained on emoji in four styles
-(tools/train_image_encoder.py; its card says on which) and is frozen: what it makes of other kinds
-of pictures is the nearest thing that it knows.
+text takes pictures, whoever trained it. The head was trained on emoji in four styles by
+tools/train_image_encoder.py (git history; its card says on which) and is frozen: what it makes of
+other kinds of pictures is the nearest thing that it knows.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Prompts in other languages -> English, which is what the text encoder knows.
 
-A bundled table (tools/make_word_table.py) gives the English of emojibase's names and keywords in 25
-languages, and of the emoji themselves. A prompt is read as the language that covers most of what is
-not English in it, by longest match: a dictionary and no translator, good for a few words that name
-things. English prompts stay as they are, to the letter.
+A bundled table (tools/make_word_table.py, git history) gives the English of emojibase's names and
+keywords in 25 languages, and of the emoji themselves. A prompt is read as the language that covers
+most of what is not English in it, by longest match: a dictionary and no translator, good for a few
+words that name things. English prompts stay as they are, to the letter.
 """
 
 from __future__ import annotations

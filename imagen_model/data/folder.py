@@ -18,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .item import COLUMNS, REFERENCES, SOUND_SUFFIXES, SUFFIXES, File, Item, item_of
+from ..storage.files import storable
+from .item import COLUMNS, REFERENCES, SOUND_SUFFIXES, SUFFIXES, File, Item, is_hidden, item_of
 
 METADATA = "metadata.jsonl"
 MANIFEST = "manifest.json"
@@ -115,17 +116,25 @@ def _from_rows(root: Path, path: Path, rows: Iterable[tuple[int, dict]]) -> Iter
 
 
 def _from_files(root: Path) -> Iterable[Item]:
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    for path in paths:
+    inside = root.resolve()
+
+    def used(path: Path) -> bool:
+        """Whether it is a file; ValueError for a link that leads out of the folder."""
+        if path.is_symlink() and inside not in path.resolve().parents:
+            raise ValueError(f"{path} is a link that leads out of {root}; copy the file instead")
+        return path.is_file()
+
+    pictures = (p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES)
+    for path in sorted(p for p in pictures if not is_hidden(p, root) and used(p)):
         sidecar = path.with_suffix(".txt")
-        if sidecar.is_file():
+        if used(sidecar):
             text = _text_of(sidecar).strip()
         elif path.parent != root:  # a class folder: its name is the caption
-            text = path.parent.name.replace("_", " ").replace("-", " ").strip()
+            text = storable(path.parent.name).replace("_", " ").replace("-", " ").strip()
         else:
             text = ""
         recordings = [File(path.with_suffix(suffix)) for suffix in SOUND_SUFFIXES]
-        audio = next((file for file in recordings if file.path.is_file()), None)
+        audio = next((file for file in recordings if used(file.path)), None)
         yield Item(path, text=text, audio=audio)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..progress import OnProgress
+from ..storage.images import open_image
 from .item import Item
 
 logger = logging.getLogger(__name__)
@@ -27,10 +28,13 @@ MAX_PIXELS = 89_000_000  # what is decoded at most: 350 MB as RGBA
 LARGE_PIXELS = 8_000_000  # from here on one picture at a time is decoded
 MOST_LISTED = 10  # unreadable files that are named, before a count
 CHUNK = 1024
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_EXTRAS = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}
 # What Pillow's decoders stumble over in damaged files.
 DAMAGE = (
     OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, EOFError,
-    MemoryError, struct.error, zlib.error, Image.DecompressionBombError,
+    MemoryError, struct.error, zlib.error, RuntimeError, AttributeError, AssertionError,
+    Image.DecompressionBombError,
 )  # fmt: skip
 
 
@@ -51,8 +55,10 @@ def read_item(item: Item, *, resolution: int, channels: int) -> tuple[np.ndarray
     try:
         with _opened(item.file()) as image:
             side = min(image.size)
-            image.draft(None, (2 * resolution, 2 * resolution))  # a JPEG is decoded smaller
             pixels = image.width * image.height
+            if not image.info.get("progressive"):  # which libjpeg holds at its full size
+                image.draft(None, (2 * resolution, 2 * resolution))  # a JPEG is decoded smaller
+                pixels = image.width * image.height
             if pixels > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many; scale it")
             with _decoding_large if pixels > LARGE_PIXELS else nullcontext():
@@ -63,13 +69,34 @@ def read_item(item: Item, *, resolution: int, channels: int) -> tuple[np.ndarray
 
 
 def _opened(file: Path | io.BytesIO) -> Image.Image:
-    """Image.open without its limit on pixels: a JPEG over it can still be decoded smaller."""
+    """open_image without its limit on pixels: a JPEG over it can still be decoded smaller. Of a PNG
+    only what makes the picture is read."""
     with _opening:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(file)
+            return open_image(_without_extras(file))
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _without_extras(file: Path | io.BytesIO) -> Path | io.BytesIO:
+    """A PNG without its texts and colour profile, which Pillow refuses where they are large; any
+    other file as it is."""
+    with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
+        if stream.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
+            stream.seek(0)
+            return file
+        kept = io.BytesIO()
+        kept.write(PNG_SIGNATURE)
+        while len(header := stream.read(8)) == 8:
+            size, kind = struct.unpack(">I4s", header)
+            if kind in PNG_EXTRAS:
+                stream.seek(size + 4, io.SEEK_CUR)
+            else:
+                kept.write(header)
+                kept.write(stream.read(size + 4))
+    kept.seek(0)
+    return kept
 
 
 def _in_eight_bits(image: Image.Image) -> Image.Image:

@@ -7,9 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ..storage.files import storable
+
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 COLUMNS = ("text", "keywords", "style", "hexcode", "base", "weight")
 REFERENCES = ("image_ref", "audio")
+# Folders of systems and programs: thumbnails, trash, versions. So is what begins with a dot.
+SYSTEM_FOLDERS = {
+    "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "__MACOSX", "lost+found",
+    "System Volume Information",
+}  # fmt: skip
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # beside a picture, and in shards
 
 
@@ -79,6 +86,13 @@ class Item:
         return File(self.path, self.span).opened()
 
 
+def is_hidden(path: Path, root: Path) -> bool:
+    """Whether a file below `root` belongs to the system or a program, not to its user."""
+    return any(
+        part.startswith(".") or part in SYSTEM_FOLDERS for part in path.relative_to(root).parts
+    )
+
+
 def styles_of(items: list[Item]) -> tuple[str, ...]:
     return tuple(sorted({s.style for s in items if s.style}))
 
@@ -93,9 +107,9 @@ def item_of(path: Path, row: dict, span: Span | None = None) -> Item:
         raise ValueError(f"weight is {weight}; expected more than 0")
     return Item(
         path,
-        text=str(row.get("text") or ""),
-        keywords=tuple(map(str, keywords)),
-        style=str(row.get("style") or ""),
+        text=storable(str(row.get("text") or "")),
+        keywords=tuple(storable(str(word)) for word in keywords),
+        style=storable(str(row.get("style") or "")),
         hexcode=str(row.get("hexcode") or ""),
         base=str(row.get("base") or row.get("hexcode") or ""),
         weight=weight,

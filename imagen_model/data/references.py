@@ -191,7 +191,7 @@ def _key_of(items: Sequence[Item], encoder: Encoder) -> str:
             if file not in stamps:
                 exists = file.is_file()
                 stamps[file] = f"{file.stat().st_size} {file.stat().st_mtime_ns}" if exists else ""
-            digest.update(f"{source} {stamps[file]}\n".encode())
+            digest.update(f"{source} {stamps[file]}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -86,7 +86,8 @@ class Survey:
             if file not in stamps:
                 exists = file.is_file()
                 stamps[file] = f"{file.stat().st_size} {file.stat().st_mtime_ns}" if exists else ""
-            digest.update(f"{item.path} {item.span} {stamps[file]}\n".encode())
+            stamp = f"{item.path} {item.span} {stamps[file]}\n"
+            digest.update(stamp.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     @classmethod
@@ -122,7 +123,7 @@ class Survey:
         return cls(key, columns, skipped)
 
     def save(self, path: Path) -> None:
-        facts = {"key": self.key, "skipped": json.dumps(self.skipped, ensure_ascii=False)}
+        facts = {"key": self.key, "skipped": json.dumps(self.skipped)}
         write_atomically(path, lambda new: save_file(self.columns, new, metadata=facts))
 
     @classmethod

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data.item import Item
-from ..storage.files import write_atomically
+from ..storage.files import write_text
 from ..storage.images import to_image
 from .results import EvaluationResult, Evidence, RetrievalResult
 
@@ -83,7 +83,7 @@ def write_page(path: Path, result: EvaluationResult, evidence: Evidence) -> None
         '<meta name=viewport content="width=device-width,initial-scale=1">'
         f"<title>{_text(title)}</title><style>{STYLE}</style><body>{body}</body></html>\n"
     )
-    write_atomically(Path(path), lambda p: p.write_text(page, encoding="utf-8"))
+    write_text(path, page)
 
 
 def _in_words(result: EvaluationResult) -> str:

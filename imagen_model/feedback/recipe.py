@@ -149,7 +149,7 @@ def to_png(picture: Tensor) -> bytes:
 
 def from_png(png: bytes, *, resolution: int, channels: int) -> Tensor:
     """What `to_png` wrote -> [C, H, W] in [-1, 1], of the model's size and channels."""
-    with Image.open(io.BytesIO(png)) as image:
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
         array = torch.from_numpy(np.array(image)).float() / 127.5 - 1
     picture = array.view(*array.shape[:2], -1).permute(2, 0, 1)[None]
     return as_model_pictures(picture, resolution=resolution, channels=channels)[0]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import tempfile
+import uuid
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -42,15 +43,27 @@ def checked_sha256(path: Path) -> str:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then put it in place in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{path.suffix}")
     try:
+        temporary.touch(exist_ok=False)
+        permissions = temporary.stat().st_mode  # by the umask; safetensors makes its own
         write(temporary)
-        temporary.chmod(0o644)
+        temporary.chmod(permissions)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 atomically. What UTF-8 has not (of a file's name in another encoding) is escaped
+    as JSON does it."""
+    data = text.encode(errors="backslashreplace")
+    write_atomically(Path(path), lambda temporary: temporary.write_bytes(data))
+
+
+def write_json(path: Path, content: object) -> None:
+    """Indented by one, for people too."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def storable(text: str) -> str:
@@ -63,6 +76,10 @@ def save_tensors(
 ) -> None:
     """safetensors' save_file; OSError in words where the disk is full or may not be written."""
     try:
-        save_file(tensors, path, metadata=metadata)
+        escaped = {
+            key: value.encode(errors="backslashreplace").decode()
+            for key, value in (metadata or {}).items()
+        }
+        save_file(tensors, path, metadata=escaped or None)
     except SafetensorError as error:
         raise OSError(f"cannot write {path.parent}: {error}") from None

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from .credentials import Signer
 
 
+# What is opened, whatever a file is called. Nothing else is: Pillow would let Ghostscript run
+# PostScript.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+
+
+def open_image(file: Path | io.BytesIO, formats: tuple[str, ...] = FORMATS) -> Image.Image:
+    """Image.open for a file of any origin; OSError where it is none of `formats`."""
+    return Image.open(file, formats=formats)
+
+
 def straight(pictures: Tensor) -> tuple[Tensor, Tensor | None]:
     """[N, C, H, W] in [-1, 1] -> colour [N, 1 or 3, H, W] and alpha [N, 1, H, W] in [0, 1].
 

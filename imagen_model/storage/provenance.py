@@ -46,7 +46,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     """What a PNG says of itself, with its Content Credentials where it has any; ValueError for one
     that says nothing."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             image.load()  # text may stand behind the pixels
             texts = getattr(image, "text", {})
             is_signed = any(name == CHUNK for name, *_ in getattr(image, "private_chunks", ()))

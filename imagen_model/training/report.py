@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..storage.files import write_atomically
+from ..storage.files import write_atomically, write_text
 
 PANELS = (
     ("Distance from the real pictures (KID-lite1)", ("kid_lite1",)),
@@ -45,7 +45,7 @@ def write_timelapse(run: Path) -> Path | None:
     """The fixed-seed grids of `run`/samples as one animation; None where there are under two."""
     frames = []
     for path in sorted((run / "samples").glob("[0-9]*.png")):
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             frames.append(image.convert("RGBA"))
     if len(frames) < 2:
         return None
@@ -69,7 +69,7 @@ def write_timelapse(run: Path) -> Path | None:
 def write_report(run: Path, facts: dict[str, str]) -> Path:
     """`run`/report.html from stats.jsonl and samples/; `facts` head the page as a table."""
     stats = run / "stats.jsonl"
-    lines = stats.read_text().splitlines() if stats.is_file() else []
+    lines = stats.read_text(encoding="utf-8").splitlines() if stats.is_file() else []
     rows = [json.loads(line) for line in lines]
     parts = [
         f"<!doctype html><meta charset=utf-8><title>{html.escape(run.name)}</title>",
@@ -92,7 +92,7 @@ def write_report(run: Path, facts: dict[str, str]) -> Path:
         if series:
             parts.append(_panel(title, series))
     target = run / "report.html"
-    write_atomically(target, lambda p: p.write_text("\n".join(parts) + "\n", encoding="utf-8"))
+    write_text(target, "\n".join(parts) + "\n")
     return target
 
 

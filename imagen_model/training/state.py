@@ -25,7 +25,9 @@ def save_state(run: Path, modules: dict[str, nn.Module], optimizers: dict, progr
         save_tensors(state, new / f"{name}.safetensors")
     for name, optimizer in optimizers.items():
         save_tensors(_flat(optimizer), new / f"optimizer-{name}.safetensors")
-    (new / "progress.json").write_text(json.dumps(progress))  # last: it marks the folder complete
+    (new / "progress.json").write_text(
+        json.dumps(progress), encoding="utf-8"
+    )  # last: it marks the folder complete
     shutil.rmtree(run / OLD, ignore_errors=True)
     if (run / STATE).exists():
         (run / STATE).rename(run / OLD)
@@ -52,7 +54,7 @@ def load_state(folder: Path, modules: dict[str, nn.Module], optimizers: dict) ->
 
 def read_progress(folder: Path) -> dict:
     """What `save_state` was given as `progress`."""
-    return json.loads((folder / "progress.json").read_text())
+    return json.loads((folder / "progress.json").read_text(encoding="utf-8"))
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

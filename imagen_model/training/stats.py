@@ -7,20 +7,24 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..storage.files import write_atomically
+from ..storage.files import write_text
 
 STATS = "stats.jsonl"
 
 
 def append_stats(run: Path, line: Mapping[str, float]) -> None:
-    with (run / STATS).open("a") as file:
+    with (run / STATS).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def read_stats(run: Path) -> list[dict[str, float]]:
     """Every line so far, those of earlier sessions too."""
     log = run / STATS
-    return [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    return (
+        [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        if log.is_file()
+        else []
+    )
 
 
 def drop_stats_after(run: Path, kimg: float) -> None:
@@ -28,10 +32,10 @@ def drop_stats_after(run: Path, kimg: float) -> None:
     log = run / STATS
     if not log.is_file():
         return
-    lines = log.read_text().splitlines(keepends=True)
+    lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if _kimg(line) <= kimg]
     if len(kept) < len(lines):
-        write_atomically(log, lambda path: path.write_text("".join(kept)))
+        write_text(log, "".join(kept))
 
 
 def shown_loss(log: Mapping[str, float]) -> float:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from ...progress import OnProgress
 from ...storage.files import sha256_of
+from ...storage.images import open_image
 from ..image_reader import fit_picture
 from ..item import Item
 from .output import prepare_empty, write_manifest, write_metadata
@@ -121,7 +122,7 @@ def fetch_packages(destination: Path) -> Path:
 def open_picture(path: Path, resolution: int) -> Image.Image:
     """A source picture as RGBA; SVG is drawn at twice the resolution and scaled like the others."""
     if path.suffix != ".svg":
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.convert("RGBA")
     try:
         import resvg_py
@@ -130,7 +131,7 @@ def open_picture(path: Path, resolution: int) -> Image.Image:
     png = resvg_py.svg_to_bytes(
         svg_string=path.read_text(encoding="utf-8"), width=2 * resolution, height=2 * resolution
     )
-    return Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+    return open_image(io.BytesIO(bytes(png))).convert("RGBA")
 
 
 def build_emoji(

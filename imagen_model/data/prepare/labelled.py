@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...progress import OnProgress
-from ...storage.files import sha256_of, storable, write_atomically
+from ...storage.files import sha256_of, storable, write_text
 from ...storage.images import save_png
 from ..folder import METADATA
 from ..item import SUFFIXES, Item
@@ -85,7 +85,7 @@ def append_labelled(
         text = known.read_text(encoding="utf-8") if known.is_file() else ""
         text += "\n" * bool(text and not text.endswith("\n"))
         text += "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        write_atomically(known, lambda p: p.write_text(text, encoding="utf-8"))
+        write_text(known, text)
     except BaseException:
         for path in written:
             path.unlink()

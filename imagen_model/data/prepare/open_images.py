@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from ...progress import OnProgress, ProgressFor
-from ...storage.files import write_atomically
+from ...storage.files import write_json
 from ..image_reader import DAMAGE, read_item
 from ..item import Item
 from .output import prepare_empty, write_manifest
@@ -123,8 +123,7 @@ class _State:
         vars(self).update(values)
 
     def save(self, out: Path) -> None:
-        text = json.dumps(vars(self), ensure_ascii=False)
-        write_atomically(out / PROGRESS, lambda p: p.write_text(text, encoding="utf-8"))
+        write_json(out / PROGRESS, vars(self))
 
 
 def _saved_state(out: Path) -> _State | None:
@@ -291,7 +290,7 @@ def _jpeg(path: Path, resolution: int | None) -> bytes:
     """The file, or a smaller picture; ValueError where it can't be read."""
     read_item(Item(path), resolution=32, channels=1)
     if resolution is not None:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("JPEG",)) as image:
             if min(image.size) > resolution:
                 image.draft("RGB", (2 * resolution, 2 * resolution))
                 try:

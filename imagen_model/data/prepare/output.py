@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ...storage.files import write_atomically
+from ...storage.files import write_json, write_text
 from ..folder import MANIFEST, METADATA
 from ..item import REFERENCES, SOUND_SUFFIXES, SUFFIXES, File, Item
 
@@ -14,7 +14,7 @@ def write_metadata(root: Path, items: list[Item]) -> None:
     """Write `metadata.jsonl` for items under root."""
     lines = [json.dumps(s.metadata(root), ensure_ascii=False) for s in items]
     text = "".join(line + "\n" for line in lines)
-    write_atomically(root / METADATA, lambda p: p.write_text(text, encoding="utf-8"))
+    write_text(root / METADATA, text)
 
 
 def prepare_empty(out: Path) -> None:
@@ -57,5 +57,4 @@ def packed_references(item: Item, skipped: list[str]) -> dict[str, tuple[str, by
 
 
 def write_manifest(out: Path, manifest: dict) -> None:
-    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
-    write_atomically(out / MANIFEST, lambda p: p.write_text(text, encoding="utf-8"))
+    write_json(out / MANIFEST, manifest)

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from PIL import Image
-
 from ...progress import OnProgress
+from ...storage.images import open_image
 from ..folder import read_items, read_notice
 from ..image_reader import read_item
 from ..item import Item
@@ -24,7 +23,6 @@ from .output import packed_references, prepare_empty, write_manifest
 
 WRITTEN_AS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}  # others become PNG
 SHARD_NAME = "shard-%06d.tar"
-# -- writing --------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -119,7 +117,7 @@ def _packed(item: Item) -> tuple[str, bytes]:
     if extension:
         data = file.read_bytes() if isinstance(file, Path) else file.getvalue()
         return extension, data
-    with Image.open(file) as image:
+    with open_image(file) as image:
         buffer = io.BytesIO()
         image.convert("RGBA").save(buffer, "PNG")
     return "png", buffer.getvalue()
