@@ -15,6 +15,7 @@ from imagen_model.data.dataset import InMemoryDataset
 from imagen_model.data.item import Item
 from imagen_model.evaluation import evaluate as module
 from imagen_model.evaluation import variety
+from imagen_model.evaluation.dataset import pixels_sha256
 from imagen_model.evaluation.density_coverage import (
     density_and_coverage,
     mean_pairwise_distance,
@@ -23,7 +24,7 @@ from imagen_model.evaluation.density_coverage import (
 from imagen_model.evaluation.discriminator_auc import auc
 from imagen_model.evaluation.distribution import frechet_distance, kernel_distance
 from imagen_model.evaluation.evaluate import evaluate
-from imagen_model.evaluation.features import PACKAGE, Lite1, pixels_sha256
+from imagen_model.evaluation.features import PACKAGE, Lite1
 from imagen_model.evaluation.retrieval import Retrieval, retrieve
 from imagen_model.evaluation.training_metrics import TrainingMetrics
 
@@ -232,33 +233,33 @@ def test_data_without_a_test_split_is_refused(tiny_model, emoji_folder):
 
 
 class Copyist(torch.nn.Module):
-    """Draws the real pictures that a glance asks for, in their order; noise if told to."""
+    """Generates the real pictures in the order of the index, mixed with noise."""
 
     def __init__(self, real: torch.Tensor, noise: float) -> None:
         super().__init__()
-        self.real, self.noise, self.drawn = real, noise, 0
+        self.real, self.noise, self.done = real, noise, 0
         self.generator = SimpleNamespace(config=SimpleNamespace(z_dim=4))
         self.device = torch.device("cpu")
 
     def generate(self, z, condition):
-        part = self.real[self.drawn : self.drawn + len(z)]
-        self.drawn += len(z)
+        part = self.real[self.done : self.done + len(z)]
+        self.done += len(z)
         rng = torch.Generator().manual_seed(0)
         return torch.lerp(part, torch.rand(part.shape, generator=rng) * 2 - 1, self.noise)
 
 
-def test_a_glance_tells_a_copyist_from_noise(emoji_pictures, emoji_captions):
-    glance = TrainingMetrics(emoji_pictures, emoji_captions, num=40)
-    real = emoji_pictures.batch(glance.index)
-    copied, noise = glance(Copyist(real, 0.0)), glance(Copyist(real, 1.0))
+def test_training_metrics_tell_a_copyist_from_noise(emoji_pictures, emoji_captions):
+    metrics = TrainingMetrics(emoji_pictures, emoji_captions, num=40)
+    real = emoji_pictures.batch(metrics.index)
+    copied, noise = metrics(Copyist(real, 0.0)), metrics(Copyist(real, 1.0))
     assert copied["retrieval_r1"] == 1.0
     assert noise["retrieval_r1"] < 0.3
     assert copied["kid_lite1"] < 0.01 < noise["kid_lite1"]
-    assert glance(Copyist(real, 0.5)) == glance(Copyist(real, 0.5))
+    assert metrics(Copyist(real, 0.5)) == metrics(Copyist(real, 0.5))
 
 
-def test_a_glance_without_captions_says_nothing_of_them(emoji_pictures):
+def test_training_metrics_without_captions_have_no_retrieval(emoji_pictures):
     samples = [Item(s.path) for s in emoji_pictures.items]
     pictures = InMemoryDataset(samples, emoji_pictures.pixels)
-    glance = TrainingMetrics(pictures, CaptionSampler(samples, ()), num=20)
-    assert glance(Copyist(pictures.batch(glance.index), 0.0)).keys() == {"kid_lite1"}
+    metrics = TrainingMetrics(pictures, CaptionSampler(samples, ()), num=20)
+    assert metrics(Copyist(pictures.batch(metrics.index), 0.0)).keys() == {"kid_lite1"}

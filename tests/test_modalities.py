@@ -35,7 +35,7 @@ def prompts(model) -> dict[str, im.Condition]:
 
 @pytest.fixture(scope="module")
 def share(model, prompts) -> Share:
-    """How often what a condition draws fits its concept's words better than another's, says the
+    """How often a picture matches its own concept's words better than another's, by the
     discriminator; chance is a half."""
     words = prompts["text"]
     n = len(words)
@@ -54,7 +54,7 @@ def share(model, prompts) -> Share:
 
 @pytest.fixture(scope="module")
 def nothing(model, share) -> float:
-    """The share of pictures that were drawn for no prompt."""
+    """The share for pictures without a prompt."""
     return share(model.encode_text([""] * len(FILES), style=STYLE))
 
 

@@ -51,7 +51,7 @@ class Thumbnails:
 
 
 class Painter:
-    """A model that draws what it should; its heirs do not."""
+    """A model that generates what it should; its subclasses each have one fault."""
 
     name = "painter"
     styles = STYLES
@@ -118,7 +118,7 @@ class Copyist(Painter):
 
 
 class Deaf(Painter):
-    """Draws well, but not what was asked for."""
+    """Generates good pictures, but not of what the prompt says."""
 
     def paint(self, concept, style, seed):
         return super().paint((concept + 1 + seed * 7) % CONCEPTS, style, seed)
@@ -179,15 +179,15 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def judged(data, monkeypatch):
-    """A painter's figures."""
+def measured(data, monkeypatch):
+    """Evaluates a painter: its JSON."""
     monkeypatch.setattr(module, "Lite1", Thumbnails)
     monkeypatch.setattr(modalities, "held_out_speech", lambda texts: [(text, 0) for text in texts])
     return lambda painter, **options: evaluate(painter, data, **options).to_dict()
 
 
-def test_a_painter_without_fault_is_not_flagged(judged):
-    found = judged(Painter())
+def test_a_painter_without_fault_is_not_flagged(measured):
+    found = measured(Painter())
     assert found["flags"] == {}
     assert found["retrieval"].keys() == {"text", "image", "audio"}
     for asked in found["retrieval"].values():
@@ -197,85 +197,85 @@ def test_a_painter_without_fault_is_not_flagged(judged):
     assert found["coverage"] > 0.8 * found["coverage_real"]
 
 
-def test_a_collapsed_one_is_flagged_by_its_variety(judged):
-    found = judged(Collapsed())
+def test_a_collapsed_one_is_flagged_by_its_variety(measured):
+    found = measured(Collapsed())
     assert {"alike", "seeds", "prompt", "prompt_image", "prompt_audio"} <= found["flags"].keys()
     assert found["flags"]["alike"].startswith("pictures look alike: coverage 0.")
     assert found["diversity"]["among_pictures"] < 0.01
     assert found["coverage"] < 0.3
 
 
-def test_a_copyist_is_flagged_by_its_memorisation_alone(judged):
-    found = judged(Copyist())
+def test_a_copyist_is_flagged_by_its_memorisation_alone(measured):
+    found = measured(Copyist())
     assert found["memorisation_ratio"] < 0.1
     assert found["flags"].keys() == {"copies"}
     assert found["flags"]["copies"].startswith("copies training pictures: ratio 0.0")
     assert found["fd_lite1"] < 3 * found["fd_lite1_floor"]  # no distance would tell
 
 
-def test_one_that_ignores_the_prompt_is_flagged_by_retrieval(judged):
-    """It draws pairs that training saw, so the distance to training is small, too."""
-    found = judged(Deaf())
+def test_one_that_ignores_the_prompt_is_flagged_by_retrieval(measured):
+    """It generates pairs that training saw, so the distance to training is small as well."""
+    found = measured(Deaf())
     assert found["flags"].keys() == {"prompt", "prompt_image", "prompt_audio", "copies"}
     assert found["coverage"] > 0.8 * found["coverage_real"]
     text = found["retrieval"]["text"]
     assert text["r1_interval"][0] <= text["chance"] == pytest.approx(1 / 24)
-    assert found["retrieval_judge"]["r1"] < 0.3  # the second judge agrees
+    assert found["retrieval_judge"]["r1"] < 0.3  # the second evaluator agrees
     assert found["composition"]["trained"]["r1"] < 0.3
 
 
 @pytest.mark.parametrize(("painter", "prompt"), [(Blind, "image"), (Unhearing, "audio")])
-def test_one_that_ignores_another_modality_is_flagged_by_that_alone(judged, painter, prompt):
-    found = judged(painter())
+def test_one_that_ignores_another_modality_is_flagged_by_that_alone(measured, painter, prompt):
+    found = measured(painter())
     assert found["flags"].keys() == {f"prompt_{prompt}"}
     assert found["retrieval"][prompt]["r1"] < 0.1 < 0.95 < found["retrieval"]["text"]["r1"]
 
 
-def test_without_a_synthesiser_the_figure_is_left_out_and_the_line_says_why(judged, monkeypatch):
+def test_without_a_synthesiser_the_figure_is_left_out_and_the_line_says_why(measured, monkeypatch):
     def nothing(texts):
         raise ValueError("speech synthesis needs espeak-ng")
 
     monkeypatch.setattr(modalities, "held_out_speech", nothing)
     said = []
-    found = judged(Painter(), stage=said.append)
+    found = measured(Painter(), stage=said.append)
     assert found["retrieval"].keys() == {"text", "image"}
     assert "no spoken prompts: speech synthesis needs espeak-ng" in said
 
 
-def test_a_noisy_one_is_flagged_by_its_density_alone(judged):
-    found = judged(Noisy())
+def test_a_noisy_one_is_flagged_by_its_density_alone(measured):
+    found = measured(Noisy())
     assert found["flags"].keys() == {"unreal"}
-    sound = judged(Painter())
+    sound = measured(Painter())
     assert found["density"] < 0.25 * found["density_real"] < sound["density"]
     for key in ("fd_lite1", "fd_random", "kid_lite1"):
         assert found[key] > 3 * sound[key]
 
 
-def test_one_that_puts_the_same_stroke_everywhere_is_flagged_by_that_alone(judged):
-    found = judged(Stamping())
+def test_one_that_puts_the_same_stroke_everywhere_is_flagged_by_that_alone(measured):
+    found = measured(Stamping())
     assert found["flags"].keys() == {"mark"}
     assert found["flags"]["mark"].startswith("pictures carry the same mark: ")
-    sound = judged(Painter())
+    sound = measured(Painter())
     assert sound["common_mark"] < 1.5 * sound["common_mark_real"] < found["common_mark"]
 
 
-def test_one_whose_seeds_do_nothing_is_flagged_by_that(judged):
-    found = judged(Rigid())
+def test_one_whose_seeds_do_nothing_is_flagged_by_that(measured):
+    found = measured(Rigid())
     assert found["flags"].keys() == {"seeds"}
     assert found["diversity"]["among_seeds"] < 0.01
 
 
-def test_the_intervals_hold_the_means_and_a_floor_is_not_far(judged):
-    found = judged(Painter())
+def test_the_intervals_hold_the_means_and_a_floor_is_not_far(measured):
+    found = measured(Painter())
     for key, (low, high) in found["intervals"].items():
         assert low <= found[key] <= high
     low, high = found["intervals"]["fd_lite1"]
     assert low < found["fd_lite1_floor"] * 2 and high > found["fd_lite1_floor"] / 2
 
 
-def test_the_page_needs_nothing_else_and_shows_the_pictures(judged, tmp_path):
+def test_the_page_needs_nothing_else_and_shows_the_pictures(measured, tmp_path):
     page = tmp_path / "report.html"
-    found = judged(Copyist(), html=page)
+    found = measured(Copyist(), html=page)
     text = page.read_text(encoding="utf-8")
     assert "http" not in text and "<script" not in text
     assert text.count("<img") == 64 + 2 * 24 + 2 * 12 + 4 * 6

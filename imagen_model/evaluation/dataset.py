@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,7 @@ from ..data.dataset import InMemoryDataset, load_pictures
 from ..data.folder import read_items
 from ..data.item import Item
 from ..model import Model
-from .features import Lite1, pixels_sha256
+from .features import Lite1
 
 SEEDS = 4  # pictures generated for each held-out pair
 MAX_IDENTICAL = 0.05  # of the test pictures may be in the training split pixel by pixel
@@ -88,6 +89,11 @@ def refuse_overlap(test: InMemoryDataset, train: InMemoryDataset) -> int:
             f"{twins} of {len(test)} test pictures are in the training split too, pixel by pixel"
         )
     return twins
+
+
+def pixels_sha256(pictures: Tensor) -> list[str]:
+    """One hash for each picture of uint8 [N, C, H, W]."""
+    return [hashlib.sha256(p.numpy().tobytes()).hexdigest() for p in pictures]
 
 
 def all_pixels(pictures: InMemoryDataset) -> Tensor:

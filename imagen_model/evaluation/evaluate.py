@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -27,14 +26,19 @@ from .dataset import (
     refuse_overlap,
     seed_features,
 )
-from .density_coverage import mean_pairwise_distance, nearest, nearest_distance
+from .density_coverage import (
+    mean_pairwise_distance,
+    memorisation_ratio,
+    nearest,
+    nearest_distance,
+)
 from .discriminator_auc import measure_discriminator
 from .distribution import compare_distributions
 from .features import Lite1
 from .html_report import write_page
 from .modalities import audio_retrieval, image_retrieval
 from .quality_checks import check_quality
-from .results import EvaluationResult, Evidence, NearestPair
+from .results import EvaluationResult, Evidence, NearestPair, TextResult
 from .retrieval import text_retrieval
 from .shared_artifact import shared_artifact
 from .sheet import generate_sheet
@@ -57,7 +61,7 @@ def evaluate(
 
 
 def measure(model: Model, data: Path, stage: OnStage) -> tuple[EvaluationResult, Evidence]:
-    """The figures, and the pictures that they come from."""
+    """The figures, and the pictures behind them."""
     started = time.monotonic()
     stage("reading pictures")
     test, train = (base_pictures(model, data, split) for split in ("test", "train"))
@@ -69,7 +73,7 @@ def measure(model: Model, data: Path, stage: OnStage) -> tuple[EvaluationResult,
     stage(f"generating {len(test)} held-out pairs, {SEEDS} seeds each")
     generated = generate_seeds(model, test.items)
     queries = seed_features(evaluated.lite1, generated)
-    with_text = _measure_text(evaluated, generated, queries, stage) if has_text(model) else {}
+    text = _measure_text(evaluated, generated, queries, stage) if has_text(model) else None
     stage("the discriminator's scores")
     discriminator = measure_discriminator(evaluated, generated[:, 0])
     comparison = compare_distributions(evaluated, stage)
@@ -82,15 +86,14 @@ def measure(model: Model, data: Path, stage: OnStage) -> tuple[EvaluationResult,
     result = EvaluationResult(
         model=model.name,
         extractor=evaluated.lite1.name,
-        retrieval=with_text.get("retrieval", {}),
-        composition=with_text.get("composition"),
-        concept_classifier=with_text.get("concept_classifier"),
-        variety=with_text.get("variety"),
+        text=text,
         discriminator=discriminator,
         distribution=comparison.means,
         pictures_per_set=comparison.pictures_per_set,
         intervals=comparison.intervals,
-        memorisation_ratio=float(distance.mean() / real_distance),
+        memorisation_ratio=memorisation_ratio(
+            queries[:, 0], evaluated.test_features, evaluated.train_features
+        ),
         memorisation_ratio_trained=float(comparison.distance_to_training / real_distance),
         identical_to_training=twins,
         shared_artifact=shared_artifact(generated[:, 0]),
@@ -107,8 +110,7 @@ def measure(model: Model, data: Path, stage: OnStage) -> tuple[EvaluationResult,
 
 def _measure_text(
     evaluated: EvaluationSet, generated: Tensor, queries: Tensor, stage: OnStage
-) -> dict[str, Any]:
-    """What only a model with text has, by the fields of EvaluationResult."""
+) -> TextResult:
     retrieval = {"text": text_retrieval(evaluated, queries)}
     stage("pictures as prompts")
     if image := image_retrieval(evaluated):
@@ -120,9 +122,4 @@ def _measure_text(
     stage("a second evaluator")
     classifier = classifier_retrieval(evaluated, generated)
     stage("what seeds change")
-    return {
-        "retrieval": retrieval,
-        "composition": composition,
-        "concept_classifier": classifier,
-        "variety": measure_variety(evaluated),
-    }
+    return TextResult(retrieval, composition, classifier, measure_variety(evaluated))

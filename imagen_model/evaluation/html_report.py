@@ -88,9 +88,9 @@ def write_page(path: Path, result: EvaluationResult, evidence: Evidence) -> None
 
 def _in_words(result: EvaluationResult) -> str:
     """The one figure that says most; nothing for a model without text."""
-    found = result.retrieval.get("text")
-    if not found:
+    if result.text is None:
         return ""
+    found = result.text.retrieval["text"]
     reach = ""
     if found.ceiling is not None:
         reach = f", and other real pictures of the same thing reach {found.ceiling:.0%}"
@@ -196,15 +196,16 @@ def _distribution_rows(result: EvaluationResult) -> Iterator[Row]:
 
 
 def _retrieval_rows(result: EvaluationResult) -> Iterator[Row]:
-    found = dict(result.retrieval)
-    if result.concept_classifier:
-        found["second evaluator"] = result.concept_classifier
+    if result.text is None:
+        return
+    found = dict(result.text.retrieval)
+    if result.text.concept_classifier:
+        found["second evaluator"] = result.text.concept_classifier
     for name, one in found.items():
         yield f"R@1, {name}", _recall(one), _percent(one.ceiling), RETRIEVAL[name]
-    if result.composition:
-        trained = result.composition.trained
-        meaning = "The same for pairs that training saw: what held-out pairs are compared with."
-        yield "R@1, trained pairs", _recall(trained), _percent(trained.ceiling), meaning
+    trained = result.text.composition.trained
+    meaning = "The same for pairs that training saw: what held-out pairs are compared with."
+    yield "R@1, trained pairs", _recall(trained), _percent(trained.ceiling), meaning
 
 
 def _other_rows(result: EvaluationResult) -> Iterator[Row]:

@@ -43,7 +43,7 @@ def check_quality(result: EvaluationResult) -> dict[str, str]:
             f"pictures carry the same mark: {artifact:.0%} of their fine detail is the same in all "
             f"of them (real pictures {real_artifact:.0%})"
         )
-    for modality, r in result.retrieval.items():
+    for modality, r in (result.text.retrieval if result.text else {}).items():
         if r.chance < MAX_CHANCE and r.r1_interval[0] <= r.chance:
             found["prompt" if modality == "text" else f"prompt_{modality}"] = (
                 f"ignores the prompt ({modality}): R@1 {r.r1:.1%} is at chance ({r.chance:.1%})"

@@ -47,6 +47,25 @@ class VarietyResult:
 
 
 @dataclass(frozen=True)
+class TextResult:
+    """What only a model with text has."""
+
+    retrieval: dict[str, RetrievalResult]  # by modality
+    composition: CompositionResult
+    concept_classifier: RetrievalResult | None  # None where training shows no held-out concept
+    variety: VarietyResult
+
+    def to_dict(self) -> dict[str, Any]:
+        classifier = self.concept_classifier
+        return {
+            "retrieval": {name: asdict(found) for name, found in self.retrieval.items()},
+            "composition": self.composition.to_dict(),
+            **({"retrieval_judge": asdict(classifier)} if classifier else {}),
+            "variety": asdict(self.variety),
+        }
+
+
+@dataclass(frozen=True)
 class DiscriminatorResult:
     """How well the model's own discriminator tells pictures and captions apart."""
 
@@ -92,10 +111,7 @@ class EvaluationResult:
 
     model: str
     extractor: str
-    retrieval: dict[str, RetrievalResult]  # by modality; empty for a model without text
-    composition: CompositionResult | None
-    concept_classifier: RetrievalResult | None
-    variety: VarietyResult | None
+    text: TextResult | None  # None for a model without text
     discriminator: DiscriminatorResult
     distribution: DistributionResult
     pictures_per_set: int  # behind `distribution`
@@ -113,16 +129,10 @@ class EvaluationResult:
     flags: dict[str, str] = field(default_factory=dict)  # quality_checks.py
 
     def to_dict(self) -> dict[str, Any]:
-        with_text = {
-            "composition": self.composition and self.composition.to_dict(),
-            "retrieval_judge": self.concept_classifier and asdict(self.concept_classifier),
-            "variety": self.variety and asdict(self.variety),
-        }
         return {
             "model": self.model,
             "extractor": self.extractor,
-            "retrieval": {name: asdict(found) for name, found in self.retrieval.items()},
-            **{name: found for name, found in with_text.items() if found is not None},
+            **(self.text.to_dict() if self.text else {"retrieval": {}}),
             "discriminator": self.discriminator.to_dict(),
             **asdict(self.distribution),
             "cloud": self.pictures_per_set,

@@ -9,15 +9,14 @@ from ..data.espeak import HELD_OUT_VOICES, espeak, varied
 
 
 def held_out_speech(texts: list[str]) -> list[Clip]:
-    """Each text said once, the held-out voices in turn, each time at another rate and pitch.
+    """Say each text once. The held-out voices take turns, each time at another rate and pitch.
 
-    The same texts get the same voices; only the flutter of some, which espeak-ng draws itself,
-    differs a little. ValueError with one line where there is no espeak-ng: leave the measurement
-    out then, and say so.
+    The same texts get the same voices, except for the flutter of some, which espeak-ng samples
+    itself. ValueError with one line if espeak-ng is not installed.
     """
-    speaker, chance = espeak(), random.Random(0)
+    speaker, rng = espeak(), random.Random(0)
     clips = []
     for i, text in enumerate(texts):
-        voice = varied(HELD_OUT_VOICES[i % len(HELD_OUT_VOICES)], chance)
+        voice = varied(HELD_OUT_VOICES[i % len(HELD_OUT_VOICES)], rng)
         clips.append((speaker.say(text, voice), speaker.sample_rate))
     return clips
