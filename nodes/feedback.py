@@ -9,7 +9,7 @@ from ..imagen_model.feedback.rating_syntax import parse_ratings
 from ..imagen_model.feedback.recipe import pictures_of
 from ..imagen_model.feedback.reward import enough_for
 from .convert import link_to_latent, to_image_and_mask
-from .host import HostedModel, NodeProgress, to_intermediate, validate_name
+from .host import HostedModel, NodeProgress, fingerprint, to_intermediate, validate_name
 from .inputs import CONDITION, LATENT, NONE, PICTURE_MASK_OUTPUT, TRUNCATION
 from .rating_server import adapter_names, adapter_path, new_adapter_path, open_store, remember
 from .types import CATEGORY, ImagenModel, LatentLink
@@ -176,9 +176,9 @@ class ImagenApplyAdapter(io.ComfyNode):
         return adapter == NONE or validate_name(adapter_path, adapter)
 
     @classmethod
-    def fingerprint_inputs(cls, adapter: str = NONE, **others: object) -> int | None:
+    def fingerprint_inputs(cls, adapter: str = NONE, **others: object) -> str | None:
         """A file that learning has replaced is loaded again."""
-        return None if adapter == NONE else adapter_path(adapter).stat().st_mtime_ns
+        return None if adapter == NONE else fingerprint(adapter_path(adapter))
 
     @classmethod
     def execute(cls, model: HostedModel, adapter: str, strength: float) -> io.NodeOutput:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import html
 import json
+import logging
 import os
 import re
 import time
@@ -30,14 +33,17 @@ if TYPE_CHECKING:  # imported when they are used
 
     from ..imagen_model.training.trainer import Progress
 
+logger = logging.getLogger(__name__)
+
 FOLDER = "imagen"  # models/imagen
 
 
 def register_model_folder(folder: str = FOLDER) -> None:
-    """List models/FOLDER, and keep the paths from extra_model_paths.yaml."""
+    """List models/FOLDER, the first and so the one that is written to, and after it the paths from
+    extra_model_paths.yaml."""
     paths, _ = folder_paths.folder_names_and_paths.get(folder, ([], set()))
     own = os.path.join(folder_paths.models_dir, folder)
-    paths = [*paths, *([] if own in paths else [own])]
+    paths = [own, *(path for path in paths if path != own)]
     folder_paths.folder_names_and_paths[folder] = (paths, {".safetensors"})
 
 
@@ -55,6 +61,12 @@ def model_path(name: str) -> Path:
         folders = ", ".join(folder_paths.get_folder_paths(FOLDER))
         raise ValueError(f"no model {name} in {folders}; there is: {', '.join(model_names())}")
     return path
+
+
+def fingerprint(path: Path) -> str:
+    """Another one when the file is replaced. ComfyUI keeps it in every picture's metadata, so that
+    it must not tell the path."""
+    return hashlib.sha256(f"{path} {path.stat().st_mtime_ns}".encode()).hexdigest()
 
 
 def validate_name(find: Callable[[str], Path], name: str) -> bool | str:
@@ -76,7 +88,8 @@ def styles_of(name: str) -> tuple[str, ...]:
     try:
         path = model_path(name)
         return _styles_in(path, path.stat().st_mtime)
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        logger.warning("%s: its styles are not listed, %s", name, type(error).__name__)
         return ()  # the loader reports the problem
 
 
@@ -142,13 +155,16 @@ _nodes_with_text: set[str] = set()
 
 
 def tell(node_id: str | None, text: str) -> None:
-    """Show a text on a node of the page that runs it; "" replaces an earlier text."""
+    """Show a text on a node of the page that runs it; "" replaces an earlier text.
+
+    The page takes it for HTML, and a prompt may come from a stranger's workflow: it is escaped.
+    """
     opened = open_page()
     if opened is None or node_id is None or not (text or node_id in _nodes_with_text):
         return
     server, page = opened
     _nodes_with_text.add(node_id)
-    server.send_progress_text(text or "read as written", node_id, page)
+    server.send_progress_text(html.escape(text) or "read as written", node_id, page)
 
 
 def torch_device() -> torch.device:

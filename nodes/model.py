@@ -5,7 +5,7 @@ import json
 from comfy_api.latest import io, ui
 
 from ..imagen_model import load
-from .host import HostedModel, model_names, model_path, validate_name
+from .host import HostedModel, fingerprint, model_names, model_path, validate_name
 from .types import CATEGORY, ImagenModel
 
 
@@ -35,10 +35,7 @@ class ImagenLoadModel(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model_name: str | None = None) -> str | None:
         """A replaced file is loaded again. A linked name is known only during the run."""
-        if model_name is None:
-            return None
-        path = model_path(model_name)
-        return f"{path} {path.stat().st_mtime_ns}"
+        return None if model_name is None else fingerprint(model_path(model_name))
 
     @classmethod
     def execute(cls, model_name: str) -> io.NodeOutput:

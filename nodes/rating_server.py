@@ -99,7 +99,7 @@ def add_routes() -> None:
     async def respond(request: web.Request, work: Callable[[Any], dict[str, Any]]) -> web.Response:
         try:
             result = await asyncio.to_thread(work, await request.json())
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             return web.json_response({"error": {"message": str(error)}}, status=400)
         return web.json_response(result)
 

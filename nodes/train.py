@@ -99,11 +99,13 @@ class ImagenTrain(io.ComfyNode):
         training_seed: int,
     ) -> io.NodeOutput:  # fmt: skip
         from ..imagen_model.training.options import TrainOptions
+        from ..imagen_model.training.published_model import PublishedModel
         from ..imagen_model.training.setup import prepare
 
         if resolution not in RESOLUTIONS:
             raise ValueError(f"resolution is {resolution!r}; expected {', '.join(RESOLUTIONS)}")
         source, (run, target) = picture_folder(folder), training_run(name)
+        published = PublishedModel(run, target)
         options = TrainOptions(
             preset=preset if init == NONE else None,
             resolution=RESOLUTIONS[resolution],
@@ -121,7 +123,7 @@ class ImagenTrain(io.ComfyNode):
                 progress=stage_progress,
                 resume=True,
             )
-            trainer.publish = target
+            trainer.published = published
             progress = TrainingProgress(trainer.preview)
             trainer.run(progress)
         loss = {"loss": plottable(progress.losses or trainer.logged_losses())}

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,15 @@ def free_port() -> int:
 class Server:
     """A running ComfyUI at `address`, with its log and its base directory."""
 
-    def __init__(self, host: Host, *, base: Path | None = None, cpu: bool | None = None) -> None:
+    def __init__(
+        self,
+        host: Host,
+        *,
+        base: Path | None = None,
+        cpu: bool | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        """`arguments` are further ones for ComfyUI's main.py."""
         self.base = base_directory(base) if base else base_directory()
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
@@ -42,6 +50,7 @@ class Server:
             str(host.python), "main.py", "--listen", "127.0.0.1", "--port", str(self.port),
             "--base-directory", str(self.base), "--disable-api-nodes", "--disable-auto-launch",
             "--database-url", f"sqlite:///{(self.base / 'user' / 'comfyui.db').as_posix()}",
+            *arguments,
         ]  # fmt: skip
         if not has_cuda(host.python) if cpu is None else cpu:
             command.append("--cpu")

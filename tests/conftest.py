@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,11 +145,15 @@ def generator() -> torch.Generator:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real ComfyUI with this pack in it, on a base directory of its own."""
-    with running(
-        find_host(Path(sys.executable)), base=tmp_path_factory.mktemp("comfyui")
-    ) as server:
+    """A real ComfyUI with this pack in it, on a base directory of its own; its extra model path
+    is not to be written to."""
+    base, elsewhere = tmp_path_factory.mktemp("comfyui"), tmp_path_factory.mktemp("elsewhere")
+    paths = {"shared": {"base_path": str(elsewhere), "imagen": "imagen"}}
+    (elsewhere / "paths.yaml").write_text(json.dumps(paths), encoding="utf-8")
+    arguments = ("--extra-model-paths-config", str(elsewhere / "paths.yaml"))
+    with running(find_host(Path(sys.executable)), base=base, arguments=arguments) as server:
         yield server
+    assert not list(elsewhere.rglob("*.safetensors"))
 
 
 @pytest.fixture(scope="module")

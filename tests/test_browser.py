@@ -259,6 +259,16 @@ def test_a_node_shows_the_text_of_its_run_and_does_not_keep_it(page, server):
     assert not page.evaluate(f"{node}.widgets_values?.length")
 
 
+def test_a_prompt_from_a_stranger_s_workflow_runs_no_script(page, server):
+    open_template(page, server, "text_to_image", "ImagenEncodeText")
+    prompt = "红苹果 (<img src=x onerror=window.imagenScript=1>:1.2)"
+    set_widget(page, "ImagenEncodeText", "text", prompt)
+    run_on_page(page, server)
+    page.get_by_text("read as: red apple <img src=x onerror=window.imagenScript=1>").wait_for()
+    page.wait_for_timeout(500)  # in which a script would have run
+    assert page.evaluate("window.imagenScript") is None
+
+
 @pytest.mark.parametrize("path", SAVED, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_a_workflow_that_an_earlier_version_saved_still_opens_and_runs(page, server, path):
     count = page.evaluate(

@@ -42,8 +42,16 @@ def test_the_best_wins_against_every_other(clicks):
         ('{"love": [1]}', "expected an object of up, down"),
         ("[1]", "expected an object"),
         ("{", "are no JSON"),
+        ("[" * 50_000, "are no JSON"),
+        ('{"best": [[0]]}', "a picture is \\[0\\]"),
+        ("+0 " * 5000, "5000 ratings of one batch; expected 4096 at most"),
+        ("+0 " * 50_000, "150000 characters; expected 100000 at most"),
     ],
 )
 def test_what_can_not_be_read_is_named(clicks, words):
     with pytest.raises(ValueError, match=words):
         parse_ratings(clicks, BATCH)
+
+
+def test_the_best_said_often_is_the_best_once():
+    assert said('{"best": [2, 2, 2]}') == said("*2") == said("*2 *2")

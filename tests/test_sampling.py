@@ -135,7 +135,7 @@ def test_truncation_zero_draws_the_same_picture_for_all_seeds(tiny_model):
 @pytest.mark.parametrize("psi", [float("nan"), float("inf"), -5.0, 2.01])
 def test_a_truncation_that_is_no_share_is_refused(tiny_model, psi):
     condition, latent = tiny_model.encode_text("key"), tiny_model.latent([0])
-    for work in (tiny_model.draw, tiny_model.to_w):
+    for work in (tiny_model.draw, tiny_model.into_w):
         with pytest.raises(ValueError, match=r"truncation is .*; expected 0 to 2"):
             work(condition, latent, truncation=psi)
 

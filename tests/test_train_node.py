@@ -87,6 +87,16 @@ def test_a_run_with_nothing_left_to_train_is_plotted_all_the_same(server, pictur
         free(server)
 
 
+def test_a_downloaded_model_of_the_same_name_is_kept(server, pictures):
+    file = model_file(server, "theirs")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"somebody's model")
+    with pytest.raises(StudioError, match=r"theirs\.safetensors is not a model of the run in"):
+        server.run(graph(pictures, "theirs", minutes=0.01))
+    assert file.read_bytes() == b"somebody's model"
+    file.unlink()
+
+
 def test_more_minutes_go_on_where_the_run_stopped(server, pictures):
     server.run(graph(pictures, "longer", minutes=0.01))
     first = im.load(model_file(server, "longer")).card

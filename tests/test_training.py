@@ -29,6 +29,7 @@ from imagen_model.training.config import PENALTIES, RunConfig, TrainingConfig
 from imagen_model.training.losses import OBJECTIVES
 from imagen_model.training.options import TrainOptions
 from imagen_model.training.plan import describe, estimate
+from imagen_model.training.published_model import PublishedModel
 from imagen_model.training.report import write_timelapse
 from imagen_model.training.schedule import EpochOrder
 from imagen_model.training.setup import prepare
@@ -328,11 +329,44 @@ def test_the_end_of_a_run_is_logged_between_ticks_too(trainer):
 
 
 def test_the_newest_model_is_published(trainer, tmp_path):
-    t = trainer()
-    t.publish = tmp_path / "models" / "mine.safetensors"
+    t, target = trainer(), tmp_path / "models" / "mine.safetensors"
+    t.published = PublishedModel(t.out, target)
     with pytest.raises(KeyboardInterrupt):
         t.run(stop_after(16))
-    assert im.load(t.publish).card["kimg"] == 0.016
+    assert im.load(target).card["kimg"] == 0.016
+
+
+def test_only_what_the_run_published_is_replaced(trainer, tmp_path):
+    target, run = tmp_path / "mine.safetensors", trainer(kimg=0.016)
+    run.published = PublishedModel(run.out, target)
+    run.run()
+    first = target.read_bytes()
+    (run.out / "latest.safetensors").write_bytes(b"a newer one, and a kill before it was copied")
+    PublishedModel(run.out, target)  # what the record names is the run's
+    target.write_bytes(b"downloaded")
+    with pytest.raises(ValueError, match=r"is not a model of the run in .*choose another name"):
+        PublishedModel(run.out, target)
+    assert target.read_bytes() == b"downloaded"
+    target.write_bytes(first)
+    (run.out / "published.json").unlink()  # as version 0.1.0 left it
+    (run.out / "latest.safetensors").write_bytes(first)
+    PublishedModel(run.out, target)
+
+
+def test_a_finished_run_stays_as_it_is_and_says_so(trainer, tmp_path, caplog):
+    first = trainer(kimg=0.016)
+    first.run()
+    before = {path.name: path.read_bytes() for path in first.out.glob("*.safetensors")}
+    again = trainer(kimg=0.016, seed=5)
+    again.card = {**again.card, "data": {"name": "others", "pictures": 3, "training_list": "x"}}
+    again.published = PublishedModel(again.out, tmp_path / "mine.safetensors")
+    assert again.resume()
+    again.run()
+    assert "nothing left to train: the run has 0.0 kimg" in caplog.text
+    assert "goes on with other pictures" in caplog.text and "others has 3" in caplog.text
+    after = {path.name: path.read_bytes() for path in first.out.glob("*.safetensors")}
+    assert after == before
+    assert (tmp_path / "mine.safetensors").read_bytes() == before["latest.safetensors"]
 
 
 def test_a_preview_shows_the_same_captions_as_the_real_pictures(trainer):

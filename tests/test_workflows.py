@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from comfyui import SAVED, WORKFLOWS, example, free, saved_pixels
 from every_node import needed
 from PIL import Image
+from safetensors.torch import save_file
 
 from imagen_model.bundled import bundled_models
 from imagen_model.checkpoint import load_checkpoint, save_checkpoint
@@ -203,6 +205,36 @@ def test_an_own_model_is_listed_and_draws(server, tiny_checkpoint):
     listed = options["options"] if kind == "COMBO" else kind
     assert name in listed and listed[0] == next(iter(bundled_models()))
     assert len(run_text_to_image(server, model_name=("ImagenLoadModel", name))) == 1
+
+
+def test_a_model_that_nests_too_deeply_leaves_the_others_listed(server, tiny_checkpoint):
+    folder = server.base / "models" / "imagen"
+    folder.mkdir(parents=True, exist_ok=True)
+    deep = {"imagen.config": '{"conditioning":' + "[" * 100_000, "imagen.card": "{}"}
+    path = folder / "deep.safetensors"
+    save_file({"weight": torch.zeros(1)}, path, metadata=deep)
+    try:
+        assert "ImagenEncodeText" in server.get("/object_info")
+        with pytest.raises(StudioError, match="deep") as caught:
+            run_text_to_image(server, model_name=("ImagenLoadModel", path.name))
+        assert "\n" not in str(caught.value)
+    finally:
+        path.unlink()
+
+
+def test_a_saved_picture_does_not_tell_where_the_model_lies(server, tiny_checkpoint):
+    folder = server.base / "models" / "imagen"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(tiny_checkpoint, folder / "private.safetensors")
+    prompt = example(server, "text_to_image")
+    load = next(n for n in prompt.values() if n["class_type"] == "ImagenLoadModel")
+    load["inputs"]["model_name"] = "private.safetensors"
+    outputs = server.run(prompt)
+    (saved,) = (output["images"] for output in outputs.values() if "images" in output)
+    with Image.open(server.base / "output" / saved[0]["subfolder"] / saved[0]["filename"]) as image:
+        told = json.loads(image.info["prompt"])
+    assert any("is_changed" in node for node in told.values())
+    assert str(server.base) not in json.dumps(told)
 
 
 def test_the_mask_makes_the_background_and_scores_rank(server):

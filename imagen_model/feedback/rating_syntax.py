@@ -15,14 +15,18 @@ from .store import Picture, Rating
 
 WORD = re.compile(r"([+\-*])(\d+)|(\d+)>(\d+)")
 KEYS = ("up", "down", "pairs", "best")
+MAX_TEXT = 100_000  # characters
+MAX_RATINGS = 4096  # of one batch: a "best" of 64 pictures is 63
 
 
 def parse_ratings(clicks: str, pictures: Sequence[Picture]) -> list[Rating]:
     """The ratings that `clicks` gives to a batch; empty text gives none.
 
-    "best" is a pair with every other picture. ValueError for what cannot be read, and for pictures
-    that are not there.
+    "best" is a pair with every other picture. ValueError for what cannot be read, for pictures that
+    are not there, and for more than MAX_RATINGS.
     """
+    if len(clicks) > MAX_TEXT:
+        raise ValueError(f"the ratings have {len(clicks)} characters; expected {MAX_TEXT} at most")
     said = _read(clicks)
 
     def picture(index: Any) -> Picture:
@@ -34,11 +38,14 @@ def parse_ratings(clicks: str, pictures: Sequence[Picture]) -> list[Rating]:
             )
         return pictures[index]
 
+    winners = {(winner := picture(best)).id: winner for best in said["best"]}
+    count = len(winners) * (len(pictures) - 1) + sum(len(said[k]) for k in ("up", "down", "pairs"))
+    if count > MAX_RATINGS:
+        raise ValueError(f"these are {count} ratings of one batch; expected {MAX_RATINGS} at most")
     ratings = [Rating(picture(i), 1) for i in said["up"]]
     ratings += [Rating(picture(i), -1) for i in said["down"]]
     ratings += [Rating(picture(a), other=picture(b)) for a, b in said["pairs"]]
-    for best in said["best"]:
-        winner = picture(best)
+    for winner in winners.values():
         ratings += [Rating(winner, other=p) for p in pictures if p.id != winner.id]
     return ratings
 
@@ -63,7 +70,7 @@ def _read(clicks: str) -> dict[str, list]:
 def _from_json(text: str) -> dict[str, list]:
     try:
         given = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"the ratings are no JSON: {error}") from None
     if not isinstance(given, dict) or set(given) - set(KEYS):
         raise ValueError(f"the ratings are {text[:40]}; expected an object of {', '.join(KEYS)}")

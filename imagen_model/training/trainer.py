@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import logging
 import math
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from PIL.Image import Image
@@ -27,7 +25,6 @@ from ..networks.efficientnet import lite0_hash
 from ..networks.generator import Generator
 from ..networks.networks import Networks
 from ..storage.contact_sheet import picture_grid
-from ..storage.files import write_atomically
 from ..storage.images import to_image
 from ..version import __version__
 from .adaptive import AdaptiveControls
@@ -37,6 +34,7 @@ from .divergence import DivergenceGuard
 from .ema import Ema
 from .interrupt import StopRequest, stop_request
 from .latent_codes import LatentCodes
+from .published_model import PublishedModel
 from .report import write_report, write_timelapse
 from .schedule import EpochOrder, discriminator_only, lr_factor
 from .state import load_state, save_state, saved_state
@@ -45,6 +43,7 @@ from .step import TrainStep
 
 logger = logging.getLogger(__name__)
 
+LATEST = "latest.safetensors"
 GRID_COLUMNS = 8  # and as many rows
 SAVE_EVERY_SEC = 300.0
 MEASURING_SHARE = 0.05  # of the time, at most, goes into metrics; the last ones come anyway
@@ -82,8 +81,8 @@ class Trainer:
         """`networks` are what training begins with; without them, random weights of the seed.
 
         `metrics` may be set: figures of the model for the log, computed at snapshots
-        (evaluation/training_metrics.py). `publish` may be set: where the newest model is written as
-        well.
+        (evaluation/training_metrics.py). `published` may be set: the newest model is written there
+        as well.
         """
         self.model, self.training = config.model, config.training
         self.out, self.card, self.device = config.out, config.card, device
@@ -111,7 +110,7 @@ class Trainer:
         self.progress = Progress()
         self.metrics: Callable[[Networks], dict[str, float]] | None = None
         self.measured_at, self.measuring_sec = -math.inf, 0.0
-        self.publish: Path | None = None
+        self.published: PublishedModel | None = None
         self.log: dict[str, list[float]] = {}  # of the steps since the last tick
         self.tick_start = (0, 0.0)  # cur_nimg and seconds then
         self.judge = {"real": 0.0, "generated": 0.0}  # mean realism logits of the last tick
@@ -193,6 +192,8 @@ class Trainer:
         """
         self._start_files()
         self._update_fraction()
+        if self.progress.fraction >= 1:
+            return self._finish_again()
         with stop_request() as stop:
             try:
                 self._loop(on_step, stop)
@@ -202,6 +203,18 @@ class Trainer:
                 if self.progress.cur_nimg:
                     self.save()
         self._show()
+
+    def _finish_again(self) -> None:
+        """Nothing is left to train: the files stay as they are, and missing ones are written."""
+        logger.warning(
+            "nothing left to train: the run has %.1f kimg in %.1f minutes; give it more",
+            self.progress.cur_nimg / 1000,
+            self.progress.seconds / 60,
+        )
+        if (self.out / LATEST).is_file():
+            self._publish(LATEST)
+        else:
+            self.save()
 
     def _start_files(self) -> None:
         """The run's folder; of a run that begins, the grid of real pictures and an empty log."""
@@ -316,7 +329,7 @@ class Trainer:
     # -- saving and resuming ----------------------------------------------------------------------
 
     def save(self) -> None:
-        """Write the resumable state and latest.safetensors."""
+        """Write the resumable state and the newest model."""
         if not self.context.is_first:
             return
         p = self.progress
@@ -335,7 +348,7 @@ class Trainer:
             "card": self.card,
         }
         save_state(self.out, self._modules(), self.optimizers, saved)
-        self._snapshot("latest.safetensors")
+        self._snapshot(LATEST)
 
     def resume(self) -> bool:
         """Go on from `out`/state; False where there is nothing saved."""
@@ -351,6 +364,12 @@ class Trainer:
         self.log, self.tick_start = saved["log"], tuple(saved["tick_start"])
         self.guard.remember()
         self._update_fraction()
+        before, now = (card.get("data", {}) for card in (saved["card"], self.card))
+        if before.get("training_list") != now.get("training_list"):
+            logger.warning(
+                "the run goes on with other pictures: %s had %s, %s has %s",
+                *(data.get(key) for data in (before, now) for key in ("name", "pictures")),
+            )
         if self.context.is_first:
             for left in self.out.glob(".*.safetensors"):  # half written when the run was killed
                 left.unlink()
@@ -376,8 +395,11 @@ class Trainer:
             "code_version": __version__,
         }
         save_checkpoint(self.out / name, self.model, self.ema.module, card)
-        if self.publish is not None:
-            write_atomically(self.publish, lambda path: shutil.copyfile(self.out / name, path))
+        self._publish(name)
+
+    def _publish(self, name: str) -> None:
+        if self.published is not None and self.context.is_first:
+            self.published.replace(self.out / name)
 
     def _drop_old_snapshots(self) -> None:
         keep = self.training.keep_snapshots
