@@ -208,8 +208,8 @@ EVERYTHING = "import imagen_model; [getattr(imagen_model, name) for name in imag
 
 def test_importing_adds_little_to_importing_torch():
     code = (
-        f"import time, torch; started = time.perf_counter(); {EVERYTHING}; "
-        "print(time.perf_counter() - started)"
+        f"import time, torch; started = time.process_time(); {EVERYTHING}; "
+        "print(time.process_time() - started)"
     )
     assert min(float(in_a_fresh_python(code)) for _ in range(3)) < 0.3
 
