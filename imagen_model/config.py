@@ -1,7 +1,7 @@
-"""What a model is: frozen dataclasses, validated when built, and the presets that name them.
+"""Model configuration: frozen dataclasses, validated when built, and named presets.
 
-A misspelt or impossible option fails here with one line. `to_dict` and `from_dict` are what a
-checkpoint stores (`imagen.config`), so a field may be added with a default but never renamed.
+A misspelt or impossible option fails here with one line. Checkpoints store `to_dict` (as
+`imagen.config`), so a field may be added with a default but never renamed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 RESOLUTIONS = (32, 64, 128, 256)
-COND_DIM = 384  # width of MiniLM, and so of conditions where no CLIP reads the text
+COND_DIM = 384  # width of MiniLM, and so of conditions without a CLIP text encoder
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class GeneratorConfig:
     num_registers: int = 4
     z_dim: int = 64
     tail_channels: int = 32  # width of the last convolutions, at full resolution
-    readout_every: int = 3  # blocks between the read-outs that the tail sums
+    readout_every: int = 3  # blocks between the readouts that the tail sums
 
     def __post_init__(self) -> None:
         _check(self.resolution in RESOLUTIONS, "resolution", self.resolution, RESOLUTIONS)
@@ -51,16 +51,16 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Five convolutional stages with per-patch logits; `features` adds frozen lite0 heads."""
+    """Five convolutional stages with per-patch logits; `features` adds heads on frozen lite0."""
 
     resolution: int = 32
     channels: int = 4
-    width: int = 32  # channels of the first stage; doubled at each of the next ones up to max_width
+    width: int = 32  # channels of the first stage; each next one doubles them up to max_width
     max_width: int = 128
     blocks_per_stage: int = 1
     group_size: int = 16  # channels a group in the grouped 3x3 convolutions
-    embed_dim: int = 128  # space in which a picture and its condition are compared
-    features: bool = True  # with the heads on frozen EfficientNet-lite0 features (Projected GAN)
+    embed_dim: int = 128  # of the space in which a picture and its condition are compared
+    features: bool = True  # heads on frozen EfficientNet-lite0 features (Projected GAN)
     feature_channels: int = 64
 
     def __post_init__(self) -> None:
@@ -116,11 +116,11 @@ class DcganDiscriminatorConfig:
 
 @dataclass(frozen=True)
 class ConditioningConfig:
-    """What may steer the picture. `styles` are in the order of the style weights."""
+    """The model's conditions. `styles` are in the order of the style weights."""
 
     dim: int = COND_DIM
     styles: tuple[str, ...] = ()
-    text_encoder: str = ""  # MiniLM's sha256, or a CLIP's identity (clip.py); empty: no text
+    text_encoder: str = ""  # MiniLM's sha256, or a CLIP's identity (clip.py); "": no text
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "styles", tuple(self.styles))  # JSON gives lists
@@ -129,7 +129,7 @@ class ConditioningConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that is needed to build the three networks of a checkpoint."""
+    """Everything needed to build the three networks of a checkpoint."""
 
     preset: str = "nano"
     generator: GeneratorConfig | DcganGeneratorConfig = field(default_factory=GeneratorConfig)
@@ -174,7 +174,7 @@ ARCHITECTURES: dict[str, tuple] = {
     "dcgan": (DcganGeneratorConfig, DcganDiscriminatorConfig),
 }
 
-# Every transformer preset has the same 12 blocks of 8 heads; width is what grows.
+# Transformer presets differ in width alone; all have 12 blocks of 8 heads.
 PRESET_DIMS = {"nano": 128, "small": 192, "base": 256, "large": 384}
 PRESET_RESOLUTIONS = {"nano": 32, "small": 64, "base": 64, "large": 64}
 DCGAN = "dcgan"
@@ -190,8 +190,8 @@ def preset(
     text_encoder: str = "",
     cond_dim: int = COND_DIM,
 ) -> ModelConfig:
-    """The configuration called `name` for one kind of picture: nano, small, base or large, or the
-    reference article's networks, dcgan, which know no styles and no text."""
+    """The configuration called `name`: nano, small, base, large, or dcgan (the reference article's
+    networks, without styles and text)."""
     _check(name in PRESETS, "preset", name, ", ".join(PRESETS))
     if name == DCGAN:
         return dcgan(channels=channels, resolution=resolution)
@@ -202,15 +202,15 @@ def preset(
             resolution=resolution,
             channels=channels,
             dim=dim,
-            # A token covers 8x8 pixels: attention costs the square of the tokens, and the
-            # convolutional tail draws detail for less (docs/experiments.md, "tokens").
+            # A token covers 8x8 pixels: attention is quadratic in tokens, and the convolutional
+            # tail generates detail for less (docs/log/experiments.md, "tokens").
             grid=resolution // 8,
             tail_channels=dim // 4,
         ),
         discriminator=DiscriminatorConfig(
             resolution=resolution,
             channels=channels,
-            width=16,  # a small trunk: lite0's heads do most of the judging
+            width=16,  # a small trunk suffices: the lite0 heads contribute most
             max_width=dim,
         ),
         conditioning=ConditioningConfig(cond_dim, styles, text_encoder),
@@ -218,14 +218,14 @@ def preset(
 
 
 def dcgan(
-    *, channels: int, resolution: int | None = None, width: int = 64, judge_width: int = 16
+    *, channels: int, resolution: int | None = None, width: int = 64, discriminator_width: int = 16
 ) -> ModelConfig:
-    """The reference article's two networks (dcgan.py), as wide as it has them."""
+    """The reference article's two networks (dcgan.py), by default of its widths."""
     side = resolution or 64
     return ModelConfig(
         preset=DCGAN,
         generator=DcganGeneratorConfig(side, channels, width),
-        discriminator=DcganDiscriminatorConfig(side, channels, judge_width),
+        discriminator=DcganDiscriminatorConfig(side, channels, discriminator_width),
         architecture=DCGAN,
     )
 

@@ -1,4 +1,4 @@
-"""What long work tells its caller. A callback may raise to cancel; the work passes it on."""
+"""Types of progress callbacks. A callback may raise to cancel: the exception is passed on."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from torch import Tensor
 
 OnProgress = Callable[[int, int], object]  # done, total
 OnPictures = Callable[[int, int, Tensor | None], object]  # done, total, the newest pictures
-OnStage = Callable[[str], object]  # what begins now
-ProgressFor = Callable[[str], OnProgress]  # a label -> a callback for one stage of the work
+OnStage = Callable[[str], object]  # the stage that begins now
+ProgressFor = Callable[[str], OnProgress]  # a label -> the callback of one stage

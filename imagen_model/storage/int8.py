@@ -1,4 +1,4 @@
-"""The int8 form in which weights are bundled: rows of a matrix with one fp16 scale each."""
+"""The int8 format of bundled weights: each row of a matrix has one fp16 scale."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ SCALE_SUFFIX = ".int8_scale"
 
 
 def quantized(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices as int8 rows with one fp16 scale a row, everything else as fp16."""
+    """Matrices become int8 rows with one fp16 scale a row; everything else becomes fp16."""
     result = {}
     for name, tensor in state.items():
         if tensor.ndim < 2:
             result[name] = tensor.half().contiguous()
             continue
-        scale = tensor.flatten(1).abs().amax(dim=1).clamp(min=1e-8) / 127  # [rows]
-        scale = scale.half()
-        rows = tensor.flatten(1) / scale.float()[:, None]
+        rows = tensor.flatten(1)
+        scale = (rows.abs().amax(dim=1).clamp(min=1e-8) / 127).half()  # [rows]
+        rows = rows / scale.float()[:, None]
         result[name] = rows.round().clamp(-127, 127).to(torch.int8).view_as(tensor).contiguous()
         result[name + SCALE_SUFFIX] = scale
     return result
