@@ -10,9 +10,8 @@ from PIL import Image
 from imagen_model.cli import main
 from imagen_model.data.dataset import load_pictures
 from imagen_model.data.folder import read_items
-from imagen_model.data.prepare import labelled
 from imagen_model.data.prepare.labelled import append_labelled, chosen, folder_state, label_folder
-from imagen_model.storage import images as grid
+from imagen_model.storage import files, images
 from imagen_model.storage.files import sha256_of
 
 
@@ -68,7 +67,7 @@ def test_a_deleted_picture_s_number_below_the_last_is_not_used_again(tmp_path, g
 def test_a_batch_that_fails_leaves_nothing_behind(tmp_path, generator, monkeypatch, fails):
     append_labelled(tmp_path, pictures_of(1, generator), ["flag"])
     before = sorted(p for p in tmp_path.rglob("*") if p.is_file()), rows_of(tmp_path)
-    real, calls = labelled.write_atomically, []
+    real, calls = files.write_atomically, []
 
     def failing(path, write):
         calls.append(path)
@@ -76,7 +75,7 @@ def test_a_batch_that_fails_leaves_nothing_behind(tmp_path, generator, monkeypat
             raise OSError("no space left")
         real(path, write)
 
-    for module in (labelled, grid):
+    for module in (files, images):
         monkeypatch.setattr(module, "write_atomically", failing)
     with pytest.raises(OSError, match="no space left"):
         append_labelled(tmp_path, pictures_of(3, generator), ["flag"])

@@ -137,7 +137,7 @@ def test_a_stopped_run_goes_on_and_the_shards_are_the_same(source, tmp_path, mon
     assert imagen(source, tmp_path / "whole") == 0
     whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.tar")}
     assert len(whole) == 6
-    read, sample = [], open_images._sample
+    read, sample = [], open_images._item
 
     def stopping(index, files, picture):
         read.append(picture)
@@ -147,7 +147,7 @@ def test_a_stopped_run_goes_on_and_the_shards_are_the_same(source, tmp_path, mon
 
     out = tmp_path / "parts"
     with monkeypatch.context() as patch:
-        patch.setattr(open_images, "_sample", stopping)
+        patch.setattr(open_images, "_item", stopping)
         assert imagen(source, out) == 1
     assert not (out / "manifest.json").exists()
     (out / "shard-000005.tar").write_bytes(b"what a killed process has left")
