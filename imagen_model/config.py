@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 RESOLUTIONS = (32, 64, 128, 256)
+CHANNELS = (1, 3, 4)  # grey, RGB, premultiplied RGBA
 COND_DIM = 384  # width of MiniLM, and so of conditions without a CLIP text encoder
 
 
@@ -18,7 +19,7 @@ class GeneratorConfig:
     """A transformer over a square grid of tokens, then a convolutional tail up to pixels."""
 
     resolution: int = 32  # pixels a side of the output
-    channels: int = 4  # 1 grey, 3 RGB, 4 premultiplied RGBA
+    channels: int = 4
     dim: int = 128  # token width, and the width of w
     num_blocks: int = 12
     num_heads: int = 8
@@ -29,24 +30,17 @@ class GeneratorConfig:
     readout_every: int = 3  # blocks between the readouts that the tail sums
 
     def __post_init__(self) -> None:
-        _check(self.resolution in RESOLUTIONS, "resolution", self.resolution, RESOLUTIONS)
-        _check(self.channels in (1, 3, 4), "channels", self.channels, (1, 3, 4))
+        _check_one_of(self, "resolution", RESOLUTIONS)
+        _check_one_of(self, "channels", CHANNELS)
         for name in ("dim", "num_blocks", "num_heads", "grid", "z_dim", "readout_every"):
-            _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        _check(self.dim % (4 * self.num_heads) == 0, "dim", self.dim, "a multiple of 4 * num_heads")
+            _check_field(self, name, getattr(self, name) >= 1, "1 or more")
+        is_multiple = self.dim % (4 * self.num_heads) == 0
+        _check_field(self, "dim", is_multiple, "a multiple of 4 * num_heads")
         ratio = self.resolution // self.grid
-        _check(
-            ratio * self.grid == self.resolution and ratio >= 2 and ratio & (ratio - 1) == 0,
-            "grid",
-            self.grid,
-            "resolution divided by a power of two",
-        )
-        _check(
-            self.num_blocks % self.readout_every == 0,
-            "readout_every",
-            self.readout_every,
-            "a divisor of num_blocks",
-        )
+        fits = ratio * self.grid == self.resolution and ratio >= 2 and ratio & (ratio - 1) == 0
+        _check_field(self, "grid", fits, "resolution divided by a power of two")
+        divides = self.num_blocks % self.readout_every == 0
+        _check_field(self, "readout_every", divides, "a divisor of num_blocks")
 
 
 @dataclass(frozen=True)
@@ -64,15 +58,11 @@ class DiscriminatorConfig:
     feature_channels: int = 64
 
     def __post_init__(self) -> None:
-        _check(self.resolution in RESOLUTIONS, "resolution", self.resolution, RESOLUTIONS)
-        _check(self.channels in (1, 3, 4), "channels", self.channels, (1, 3, 4))
-        _check(self.group_size >= 1, "group_size", self.group_size, "1 or more")
-        _check(
-            self.width % self.group_size == 0 and self.max_width % self.group_size == 0,
-            "group_size",
-            self.group_size,
-            "a divisor of width and max_width",
-        )
+        _check_one_of(self, "resolution", RESOLUTIONS)
+        _check_one_of(self, "channels", CHANNELS)
+        _check_field(self, "group_size", self.group_size >= 1, "1 or more")
+        divides = self.width % self.group_size == 0 and self.max_width % self.group_size == 0
+        _check_field(self, "group_size", divides, "a divisor of width and max_width")
 
 
 @dataclass(frozen=True)
@@ -84,9 +74,9 @@ class DcganGeneratorConfig:
     width: int = 64  # channels after the first convolution, doubled by the next four
 
     def __post_init__(self) -> None:
-        _check(self.resolution == 64, "resolution", self.resolution, "64 for preset dcgan")
-        _check(self.channels in (1, 3, 4), "channels", self.channels, (1, 3, 4))
-        _check(self.width >= 1, "width", self.width, "1 or more")
+        _check_field(self, "resolution", self.resolution == 64, "64 for preset dcgan")
+        _check_one_of(self, "channels", CHANNELS)
+        _check_field(self, "width", self.width >= 1, "1 or more")
 
     @property
     def z_dim(self) -> int:
@@ -124,7 +114,7 @@ class ConditioningConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "styles", tuple(self.styles))  # JSON gives lists
-        _check(len(set(self.styles)) == len(self.styles), "styles", self.styles, "distinct names")
+        _check_field(self, "styles", len(set(self.styles)) == len(self.styles), "distinct names")
 
 
 @dataclass(frozen=True)
@@ -140,15 +130,11 @@ class ModelConfig:
     architecture: str = "transformer"  # or dcgan
 
     def __post_init__(self) -> None:
-        _check(
-            self.architecture in ARCHITECTURES,
-            "architecture",
-            self.architecture,
-            ", ".join(ARCHITECTURES),
-        )
+        known = self.architecture in ARCHITECTURES
+        _check_field(self, "architecture", known, ", ".join(ARCHITECTURES))
         for name in ("resolution", "channels"):
             ours, theirs = getattr(self.generator, name), getattr(self.discriminator, name)
-            _check(ours == theirs, f"discriminator {name}", theirs, f"the generator's {ours}")
+            _check(f"discriminator {name}", theirs, ours == theirs, f"the generator's {ours}")
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -192,7 +178,7 @@ def preset(
 ) -> ModelConfig:
     """The configuration called `name`: nano, small, base, large, or dcgan (the reference article's
     networks, without styles and text)."""
-    _check(name in PRESETS, "preset", name, ", ".join(PRESETS))
+    _check("preset", name, name in PRESETS, ", ".join(PRESETS))
     if name == DCGAN:
         return dcgan(channels=channels, resolution=resolution)
     dim, resolution = PRESET_DIMS[name], resolution or PRESET_RESOLUTIONS[name]
@@ -230,6 +216,14 @@ def dcgan(
     )
 
 
-def _check(ok: bool, what: str, got: object, expected: object) -> None:
+def _check(what: str, got: object, ok: bool, expected: object) -> None:
     if not ok:
         raise ValueError(f"{what} is {got!r}; expected {expected}")
+
+
+def _check_field(config: object, name: str, ok: bool, expected: object) -> None:
+    _check(name, getattr(config, name), ok, expected)
+
+
+def _check_one_of(config: object, name: str, values: tuple) -> None:
+    _check_field(config, name, getattr(config, name) in values, values)

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..condition import Condition, style_weights
 from ..conditioning.encoder import Encoder
 from ..conditioning.minilm import text_encoder
-from ..progress import OnProgress
+from ..progress import OnProgress, batches
 from ..storage.files import read_cache, save_tensors, write_atomically
 from .item import Item
 from .references import read_references
@@ -99,14 +99,12 @@ def encode_all(
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     rows: list[Tensor] = [torch.empty(0)] * len(texts)
     pooled = torch.zeros(len(texts), encoder.width)
-    for begin in range(0, len(order), CHUNK):
-        chunk = order[begin : begin + CHUNK]
+    for part in batches(len(order), CHUNK, progress):
+        chunk = order[part]
         tokens, mask, mean = encoder.encode([texts[i] for i in chunk])
         pooled[chunk] = mean
         for i, row, keep in zip(chunk, tokens, mask, strict=True):
             rows[i] = row[keep].half()
-        if progress is not None:
-            progress(begin + len(chunk), len(order))
     length = torch.tensor([len(row) for row in rows])
     return EncodedTexts(torch.cat(rows), length.cumsum(0) - length, length, pooled)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..progress import OnProgress
+from ..progress import OnProgress, reported
 from .item import Item
 
 logger = logging.getLogger(__name__)
@@ -128,12 +128,9 @@ def read_all(
         return premultiplied(array).transpose(2, 0, 1), side
 
     with ThreadPoolExecutor() as pool:
-        for begin in range(0, len(items), CHUNK):
-            results = pool.map(read, items[begin : begin + CHUNK])
-            for done, result in enumerate(results, start=begin + 1):
-                yield result
-                if progress is not None:
-                    progress(done, len(items))
+        chunks = (items[begin : begin + CHUNK] for begin in range(0, len(items), CHUNK))
+        results = (result for chunk in chunks for result in pool.map(read, chunk))
+        yield from reported(results, len(items), progress)
 
 
 def check_skipped(skipped: list[str], num_kept: int) -> None:

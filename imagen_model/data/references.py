@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache as memoized
 from importlib.util import find_spec
@@ -23,7 +23,7 @@ from ..conditioning.audio import speech_recognizer_hash, transcribe
 from ..conditioning.encoder import Encoder
 from ..conditioning.image import INPUT_PX, image_encoder, image_encoder_hash
 from ..conditioning.resampler import NUM_TOKENS
-from ..progress import OnProgress
+from ..progress import OnProgress, reported
 from ..storage.files import read_cache, save_tensors, write_atomically
 from .image_reader import read_all, warn_of_skipped
 from .item import File, Item, stamp_of
@@ -102,18 +102,17 @@ def read_references(
     skipped: list[str] = []
     total = len(pictures) + len(recordings)
 
-    def on_progress(done: int) -> None:
+    def on_picture(done: int, _: int) -> None:
         if progress is not None:
             progress(done, total)
 
-    tokens, pooled, rows = _encode_pictures(pictures, skipped, on_progress, encoder)
+    tokens, pooled, rows = _encode_pictures(pictures, skipped, on_picture, encoder)
     transcripts: dict[File | None, str] = {}
     if recordings and find_spec("soundfile") is None:
         skipped.append(f"all {len(recordings)} recordings: {NEEDS_SOUNDFILE}")
         recordings = []
-    for done, file in enumerate(recordings, start=len(pictures) + 1):
+    for file in reported(recordings, total, progress, done=len(pictures)):
         transcripts[file] = _transcript(file, skipped)
-        on_progress(done)
     warn_of_skipped(skipped)
     return References(
         tokens,
@@ -126,7 +125,7 @@ def read_references(
 
 
 def _encode_pictures(
-    pictures: list[File], skipped: list[str], on_progress: Callable[[int], None], encoder: Encoder
+    pictures: list[File], skipped: list[str], progress: OnProgress, encoder: Encoder
 ) -> tuple[Tensor, Tensor, dict[File | None, int]]:
     """Tokens and pooled vectors of the readable pictures, and the row of each file."""
     tokens = [torch.zeros(0, NUM_TOKENS, encoder.width).half()]
@@ -141,10 +140,9 @@ def _encode_pictures(
         tokens.append(new_tokens.half())
         pooled.append(new_pooled)
 
-    results = read_all(
-        [Item(file.path, span=file.span) for file in pictures], resolution=INPUT_PX, channels=4
-    )
-    for i, (file, result) in enumerate(zip(pictures, results, strict=True)):
+    items = [Item(file.path, span=file.span) for file in pictures]
+    results = read_all(items, resolution=INPUT_PX, channels=4, progress=progress)
+    for file, result in zip(pictures, results, strict=True):
         if isinstance(result, str):
             skipped.append(result)
         else:
@@ -152,7 +150,6 @@ def _encode_pictures(
             waiting.append(torch.from_numpy(result[0]))
             if len(waiting) == BATCH:
                 encode()
-        on_progress(i + 1)
     if waiting:
         encode()
     return torch.cat(tokens), torch.cat(pooled), rows

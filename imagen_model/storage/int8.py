@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 SCALE_SUFFIX = ".int8_scale"
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def quantized(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -34,3 +38,11 @@ def dequantized(state: dict[str, Tensor]) -> dict[str, Tensor]:
             scale = state[name + SCALE_SUFFIX].float()
             result[name] *= scale.view(-1, *[1] * (tensor.ndim - 1))
     return result
+
+
+def frozen(build: Callable[[], Network], state: dict[str, Tensor]) -> Network:
+    """The network with fp32 `state` in eval mode. Its initial weights use no global generator."""
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+        network = build().eval().requires_grad_(False)
+        network.load_state_dict(state)
+    return network

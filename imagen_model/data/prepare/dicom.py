@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...progress import OnProgress
+from ...progress import OnProgress, reported
 from ...storage.provenance import NOT_FOR_DIAGNOSIS
 from ..image_reader import fit_picture
 from ..item import Item
@@ -123,7 +123,7 @@ def _write_pictures(
     folder.mkdir()
     items: list[Item] = []
     skipped = []
-    for done, file in enumerate(files, start=1):
+    for file in reported(files, len(files), progress):
         try:
             for grey, words in read_frames(file, window=window):
                 path = folder / f"{len(items):07d}.png"
@@ -133,8 +133,6 @@ def _write_pictures(
                 items.append(Item(path, text=" of the ".join(words), keywords=tuple(words)))
         except ValueError as error:
             skipped.append(f"{file}: {error}")
-        if progress is not None:
-            progress(done, len(files))
     return items, skipped
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ...progress import OnProgress
+from ...progress import OnProgress, reported
 from ...storage.files import sha256_of
 from ..image_reader import fit_picture
 from ..item import Item
@@ -157,7 +157,7 @@ def _build(modules: Path, out: Path, resolution: int, progress: OnProgress | Non
         files = {hexcode_of(path.stem): path for path in folder.glob(f"*{source.suffix}")}
         jobs += [(style, code, files[code]) for code in sorted(files.keys() & concepts.keys())]
     by_split: dict[str, list[Item]] = {"train": [], "test": []}
-    for i, (style, code, path) in enumerate(jobs):
+    for style, code, path in reported(jobs, len(jobs), progress):
         concept = concepts[code]
         split = "test" if is_held_out(concept.base, style) else "train"
         target = out / split / style / f"{code}.png"
@@ -167,8 +167,6 @@ def _build(modules: Path, out: Path, resolution: int, progress: OnProgress | Non
         by_split[split].append(
             Item(target, concept.text, concept.keywords, style, code, concept.base, concept.weight)
         )
-        if progress is not None:
-            progress(i + 1, len(jobs))
     for split, items in by_split.items():
         write_metadata(out / split, items)
     manifest = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ...progress import OnProgress
+from ...progress import OnProgress, reported
 from ..folder import read_items, read_notice
 from ..image_reader import premultiplied, read_item
 from ..statistics import (
@@ -37,15 +37,12 @@ def build_folder(
         train.mkdir()
         kept, kept_files, skipped, sides = [], [], [], []
         collector = FingerprintCollector()
-        for i, item in enumerate(items):
+        for i, item in enumerate(reported(items, len(items), progress)):
             try:
                 array, side = read_item(item, resolution=resolution, channels=channels)
             except ValueError as error:
                 skipped.append(str(error))
                 continue
-            finally:
-                if progress is not None:
-                    progress(i + 1, len(items))
             path = train / f"{i:07d}.png"
             Image.fromarray(array.squeeze()).save(path)
             kept.append(

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...progress import OnProgress
+from ...progress import OnProgress, reported
 from ...storage.files import sha256_of, storable, write_text
 from ...storage.images import save_png
 from ..folder import METADATA
@@ -63,7 +63,8 @@ def append_labelled(
     rows = []
     try:
         numbers: dict[Path, int] = {}
-        for picture, caption in zip(pictures, captions, strict=True):
+        pairs = zip(pictures, captions, strict=True)
+        for picture, caption in reported(pairs, n, progress):
             label = folder / label_folder(caption)
             if label not in numbers:
                 numbers[label] = next_number(label)
@@ -74,8 +75,6 @@ def append_labelled(
             numbers[label] += 1
             item = Item(path, text=caption.strip(), style=storable(style))
             rows.append({**item.metadata(folder), "sha256": sha256_of(path)})
-            if progress is not None:
-                progress(len(written), n)
         text = known.read_text(encoding="utf-8") if known.is_file() else ""
         text += "\n" * bool(text and not text.endswith("\n"))
         text += "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

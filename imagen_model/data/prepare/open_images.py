@@ -21,7 +21,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from ...progress import OnProgress, ProgressFor
+from ...progress import OnProgress, ProgressFor, reported
 from ...storage.files import write_text
 from ..image_reader import DAMAGE, read_item
 from ..item import Item
@@ -258,7 +258,6 @@ def _write_shards(
 ) -> None:
     (total,) = index.execute("SELECT COUNT(*) FROM images").fetchone()
     (done,) = index.execute("SELECT COUNT(*) FROM images WHERE id <= ?", [state.after]).fetchone()
-    show = progress("packing") if progress else None
 
     def closed() -> None:
         state.shards += 1
@@ -268,7 +267,8 @@ def _write_shards(
         return
     rows = index.execute("SELECT id, path FROM images WHERE id > ? ORDER BY id", [state.after])
     with shard_writer(out, shard_mb=shard_mb, start_shard=state.shards, closed=closed) as writer:
-        for picture, path in rows:
+        on_progress = progress("packing") if progress else None
+        for picture, path in reported(rows, total, on_progress, done=done):
             try:
                 data = _jpeg(Path(path), resolution)
             except ValueError as error:
@@ -282,9 +282,6 @@ def _write_shards(
                 state.narrated += "annotator_id" in facts
                 state.spoken += "ogg" in item
             state.after = picture
-            done += 1
-            if show is not None:
-                show(done, total)
 
 
 def _jpeg(path: Path, resolution: int | None) -> bytes:

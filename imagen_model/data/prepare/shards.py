@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from ...progress import OnProgress
+from ...progress import OnProgress, reported
 from ..folder import read_items, read_notice
 from ..image_reader import read_item
 from ..item import Item
@@ -77,7 +77,7 @@ def build_shards(
     pictures = 0
     with new_folder(out):
         with shard_writer(out, shard_mb=shard_mb) as writer:
-            for i, item in enumerate(items):
+            for i, item in enumerate(reported(items, len(items), progress)):
                 try:
                     extension, data = _packed(item)
                 except ValueError as error:
@@ -87,8 +87,6 @@ def build_shards(
                     files = dict(packed_references(item, skipped).values())
                     writer.write({"__key__": f"{i:09d}", **files, extension: data, "json": facts})
                     pictures += 1
-                if progress is not None:
-                    progress(i + 1, len(items))
         if not pictures:
             raise ValueError(f"no readable picture in {source}; the first: {skipped[0]}")
     manifest = {
