@@ -23,7 +23,6 @@ from .storage.files import read_tensors, save_tensors, write_atomically
 from .storage.int8 import dequantized, quantized
 
 FORMAT = 1
-PREFIXES = ("generator.", "discriminator.", "conditioning.")
 
 
 def tensors_sha256(tensors: dict[str, Tensor]) -> str:
@@ -103,9 +102,9 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
         state = dequantized(stored)
     except KeyError as error:
         raise ValueError(f"{path} has int8 weights without their scale {error}") from None
-    bad = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
-    if bad:
-        raise ValueError(f"{path} holds NaN or infinite weights (first in {bad[0]})")
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path} holds NaN or infinite weights (first in {name})")
     networks = Networks.seeded(config, 0)
     expected = {(name, tensor.shape) for name, tensor in networks.state_dict().items()}
     wrong = expected ^ {(name, tensor.shape) for name, tensor in state.items()}

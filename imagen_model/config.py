@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 RESOLUTIONS = (32, 64, 128, 256)
 CHANNELS = (1, 3, 4)  # grey, RGB, premultiplied RGBA
@@ -69,6 +70,7 @@ class DiscriminatorConfig:
 class DcganGeneratorConfig:
     """The reference article's generator (dcgan.py); z is a noise image, and w is z."""
 
+    num_blocks: ClassVar[int] = 1
     resolution: int = 64
     channels: int = 3
     width: int = 64  # channels after the first convolution, doubled by the next four
@@ -82,26 +84,17 @@ class DcganGeneratorConfig:
     def z_dim(self) -> int:
         return self.resolution**2
 
-    @property
-    def dim(self) -> int:
-        return self.z_dim
-
-    @property
-    def num_blocks(self) -> int:
-        return 1
+    dim = z_dim
 
 
 @dataclass(frozen=True)
 class DcganDiscriminatorConfig:
     """The reference article's discriminator (dcgan.py)."""
 
+    features: ClassVar[bool] = False
     resolution: int = 64
     channels: int = 3
     width: int = 16  # channels after the first convolution, doubled by the next three
-
-    @property
-    def features(self) -> bool:
-        return False
 
 
 @dataclass(frozen=True)

@@ -96,4 +96,4 @@ def _renamed(kind: str, network: nn.Module, tensors: list[Tensor]) -> dict[str, 
 
 def _tensors(state: dict[str, Tensor]) -> list[Tensor]:
     """Weights and running statistics in order, without batch normalisation's counters."""
-    return [t for t in state.values() if isinstance(t, torch.Tensor) and t.ndim]
+    return [t for t in state.values() if isinstance(t, Tensor) and t.ndim]

@@ -270,7 +270,7 @@ def test_a_compressed_shard_is_one_line(shards, tmp_path, capsys):
     [
         (lambda data: data[: len(data) // 2 + 100], "is not a complete tar file"),
         (lambda data: b"nothing of the kind" * 100, "is not a complete tar file"),
-        (lambda data: data.replace(b'{"text"', b'["text"', 1), "holds no facts"),
+        (lambda data: data.replace(b'{"text"', b'["text"', 1), "holds no valid metadata"),
     ],
 )
 def test_a_damaged_shard_is_one_line(shards, tmp_path, capsys, spoil, words):

@@ -101,8 +101,8 @@ def _transform_size(window: int) -> int:
 
 
 def mel_power(sound: Tensor, rate: int) -> Tensor:
-    """[L] -> [T, NUM_MELS] power. At every rate, windows have the same length in seconds and filters
-    the same frequencies, so no sound is resampled."""
+    """[L] -> [T, NUM_MELS] power. Windows have the same length in seconds and filters the same
+    frequencies at every rate, so no sound is resampled."""
     size, hop = _window_size(rate), max(1, round(HOP_SEC * rate))
     filters = mel_filters(rate)
     window, transform = torch.hann_window(size), _transform_size(size)
@@ -201,7 +201,7 @@ class SpeechRecognizer:
             # a short unclear word may not be worth its cost
             words = words or self.lexicon.best(log_probs, free=True, progress=progress)
             if not words:
-                raise ValueError("no words were heard in the sound")
+                raise ValueError("no words were recognized in the sound")
             texts.append(" ".join(words))
         return texts
 
@@ -216,8 +216,8 @@ def transcribe(clips: Sequence[Clip], *, progress: OnProgress | None = None) -> 
     """Transcribe English speech: clips (waveform [C, L] float, sample rate in Hz) -> a text each.
 
     Clips have a rate from 2 to 768 kHz, any number of channels, and 0.1 to 60 s; longer ones are
-    cut with a warning. `progress` is called with (done, total) frames of each clip, and may raise to
-    cancel. ValueError for silence, NaN, a clip that is too short or has no words, and for no clips.
+    cut with a warning. `progress` is called with (done, total) frames of each clip, and may raise
+    to cancel. ValueError for silence, NaN, a clip that is too short or wordless, and for no clips.
     """
     if not clips:
         raise ValueError("there is no sound")

@@ -1,7 +1,7 @@
 """CLIP text models (2103.00020) as text encoders, for models that are trained on one.
 
 A model is trained on a Hugging Face folder (`ClipFolder`). Later the same weights come from that
-folder or from ComfyUI (nodes/clip.py). Both give word pieces and states (`ClipCore`), from which
+folder or from ComfyUI (nodes/hosted_clip.py). Both give word pieces and states (`ClipCore`), from which
 `ClipEncoder` makes the same condition.
 
 Tokens are the states of the pieces and the end token after the final layer norm. The start token's
@@ -217,7 +217,7 @@ class ClipFolder:
             config = config["text_config"] if kind == "clip" else config
         except (OSError, ValueError, KeyError, TypeError):
             raise ValueError(
-                f"{self.folder} is no folder of a CLIP text encoder (no readable config.json)"
+                f"{self.folder} is not the folder of a CLIP text encoder (no readable config.json)"
             ) from None
         if kind not in ("clip", "clip_text_model"):
             raise ValueError(f"{self.folder} holds a {kind}; expected a CLIP text encoder")
@@ -227,17 +227,18 @@ class ClipFolder:
         """Load weights whose names may lack a prefix, depending on the version of transformers."""
         prefix = "text_model."
         try:
-            stored = {k.removeprefix(prefix): v for k, v in load_file(weights).items()}
-            wanted = {name: name.removeprefix(prefix) for name in self.network.state_dict()}
-            self.network.load_state_dict({name: stored[k] for name, k in wanted.items()})
+            stored = {name.removeprefix(prefix): t for name, t in load_file(weights).items()}
+            names = self.network.state_dict()
+            self.network.load_state_dict(
+                {name: stored[name.removeprefix(prefix)] for name in names}
+            )
         except (SafetensorError, RuntimeError, KeyError) as error:
             reason = str(error).split("\n")[-1].strip()
             raise ValueError(f"{weights} does not fit its config.json: {reason}") from None
 
     def _tokenizer(self) -> Path:
         for folder in (self.folder, self.folder.resolve().parent / "tokenizer"):
-            if (folder / "tokenizer.json").is_file() or all(
-                (folder / name).is_file() for name in ("vocab.json", "merges.txt")
-            ):
+            names = {path.name for path in folder.glob("*") if path.is_file()}
+            if "tokenizer.json" in names or names >= {"vocab.json", "merges.txt"}:
                 return folder
         raise ValueError(f"{self.folder} has no tokenizer (vocab.json and merges.txt)")

@@ -2,8 +2,8 @@
 
 The head predicts MiniLM's embedding of a picture's caption. The condition is the weighted mean of
 the known captions nearest to it. It consists of texts, so every model that takes text takes
-pictures. The frozen head was trained on emoji in four styles (tools/train_image_encoder.py; its card lists
-them); other pictures become the nearest captions that it knows.
+pictures. The frozen head was trained on emoji in four styles (tools/train_image_encoder.py; see its
+card); other pictures become the nearest captions that it knows.
 """
 
 from __future__ import annotations

@@ -110,7 +110,6 @@ class TextEncoder:
         weights = self.directory / TEXT_FILE.name
         checked_sha256(weights)
         config = json.loads((self.directory / "config.json").read_text(encoding="utf-8"))
-        # Layers draw initial weights that are overwritten at once: leave the global state alone.
         state = from_bert_names(dequantized(load_file(weights)))
         return frozen(lambda: MiniLM(config), state)
 

@@ -102,7 +102,7 @@ def _from_rows(root: Path, path: Path, rows: Iterable[tuple[int, dict]]) -> Iter
             ) from None
         for name in filter(None, (row["file_name"], *files.values())):
             if inside not in (root / name).resolve().parents:
-                raise ValueError(f"{path} line {number}: {name} is outside")
+                raise ValueError(f"{path} line {number}: {name} is outside the folder")
         yield item
     others = sorted(columns - {"file_name"})
     if others and not columns & {*COLUMNS, *REFERENCES}:

@@ -130,9 +130,8 @@ def describe_duplicates(found: dict[int, int], files: list[Path]) -> str:
 
 def describe_captions(texts: list[str]) -> str:
     """How many captions are missing, and how many are in scripts that MiniLM encodes badly."""
-    given = [text for text in texts if text]
-    foreign = sum(_is_mostly_foreign(text) for text in given)
-    line = f"{len(texts) - len(given)} missing" if len(given) < len(texts) else "all there"
+    missing, foreign = texts.count(""), sum(map(_is_mostly_foreign, texts))
+    line = f"{missing} missing" if missing else "all there"
     if foreign:
         line += f", {foreign} in scripts of which the English text encoder knows little"
     return line

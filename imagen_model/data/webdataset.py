@@ -14,6 +14,8 @@ import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -56,7 +58,9 @@ def items_of_shards(shards: list[Path]) -> Iterator[Item]:
                         item_of(image.path, row, image.span), **_references(shard, members)
                     )
                 except (TypeError, ValueError) as error:
-                    raise ValueError(f"{shard}: {key}.json holds no facts ({error})") from None
+                    raise ValueError(
+                        f"{shard}: {key}.json holds no valid metadata ({error})"
+                    ) from None
 
 
 def _references(shard: Path, members: dict[str, Member]) -> dict[str, Any]:
@@ -69,18 +73,10 @@ def _references(shard: Path, members: dict[str, Member]) -> dict[str, Any]:
 
 def _grouped(shard: Path, file: BinaryIO) -> Iterator[tuple[str, dict[str, Member]]]:
     """(key, {extension: member}) of consecutive members with one key."""
-    key, members = "", dict[str, Member]()
-    for member in _members(shard, file):
-        match = KEY.match(member.name)
-        if match is None:
-            continue
-        if match[1] != key and members:
-            yield key, members
-            members = {}
-        key = match[1]
-        members[match[2].lower()] = member
-    if members:
-        yield key, members
+    matches = ((KEY.match(member.name), member) for member in _members(shard, file))
+    named = ((match[1], match[2].lower(), member) for match, member in matches if match)
+    for key, group in groupby(named, key=itemgetter(0)):
+        yield key, {extension: member for _, extension, member in group}
 
 
 def _members(shard: Path, file: BinaryIO) -> Iterator[Member]:

@@ -41,7 +41,10 @@ def dequantized(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def frozen(build: Callable[[], Network], state: dict[str, Tensor]) -> Network:
-    """The network with fp32 `state` in eval mode. Its initial weights use no global generator."""
+    """The built network with fp32 `state`, in eval mode.
+
+    Its initial weights, overwritten at once, leave the global generator alone.
+    """
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         network = build().eval().requires_grad_(False)
         network.load_state_dict(state)

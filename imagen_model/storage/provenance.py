@@ -50,21 +50,16 @@ def read_facts(path: Path) -> dict[str, Any]:
             texts = getattr(image, "text", {})
             is_signed = any(name == CHUNK for name, *_ in getattr(image, "private_chunks", ()))
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise ValueError(f"{path} is no picture that can be read ({error})") from error
+        raise ValueError(f"{path} is not a readable picture ({error})") from error
     try:
         found = {key: json.loads(texts[key]) for key in (KEY, GRAPH_KEY) if key in texts}
     except ValueError as error:
         raise ValueError(f"{path} has a damaged record of how it was made ({error})") from error
     if is_signed:
-        found["credentials"] = _credentials_of(path)
+        try:
+            found["credentials"] = read_credentials(path)
+        except ValueError as error:  # the facts beside them can be read anyway
+            found["credentials"] = {"state": "unread", "problems": [str(error)]}
     if not found:
         raise ValueError(f"{path} does not say how it was made")
     return found
-
-
-def _credentials_of(path: Path) -> dict[str, Any]:
-    """The credentials, or why they can't be read; the facts beside them can be read anyway."""
-    try:
-        return read_credentials(path)
-    except ValueError as error:
-        return {"state": "unread", "problems": [str(error)]}

@@ -169,7 +169,7 @@ def _refuse_other_than_grey(data: Any) -> None:
     if colours not in ("MONOCHROME1", "MONOCHROME2"):
         raise ValueError(f"is a colour picture ({colours}); expected grey")
     if str(data.get("BurnedInAnnotation", "")).upper() == "YES":
-        raise ValueError("says that text is burned into the picture, which may name the patient")
+        raise ValueError("declares burned-in text, which may name the patient")
 
 
 def _words(data: Any) -> list[str]:

@@ -180,12 +180,8 @@ def _build(modules: Path, out: Path, resolution: int, progress: OnProgress | Non
         "held_out_bases": sum(item.hexcode == item.base for item in by_split["test"]),
         "sha256": {split: sha256_of(out / split / "metadata.jsonl") for split in by_split},
         "sources": {
-            style: {
-                "package": source.spec,
-                "licence": source.licence,
-                "attribution": source.attribution,
-            }
-            for style, source in {**STYLES, "names": NAMES}.items()
+            name: {"package": s.spec, "licence": s.licence, "attribution": s.attribution}
+            for name, s in {**STYLES, "names": NAMES}.items()
         },
     }
     write_manifest(out, manifest)

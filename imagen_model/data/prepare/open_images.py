@@ -231,12 +231,8 @@ def _narratives(path: Path) -> Iterator[tuple[str, int, str, str]]:
                 continue
             try:
                 row = json.loads(line)
-                yield (
-                    str(row["image_id"]),
-                    int(row["annotator_id"]),
-                    str(row["caption"]).strip(),
-                    str(row.get("voice_recording") or ""),
-                )
+                caption, voice = str(row["caption"]).strip(), str(row.get("voice_recording") or "")
+                yield str(row["image_id"]), int(row["annotator_id"]), caption, voice
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"{path} line {number}: expected a JSON object with image_id, annotator_id and "
