@@ -1,8 +1,8 @@
 """CLIP text models (2103.00020) as text encoders, for models that are trained on one.
 
 A model is trained on a Hugging Face folder (`ClipFolder`). Later the same weights come from that
-folder or from ComfyUI (nodes/hosted_clip.py). Both give word pieces and states (`ClipCore`), from which
-`ClipEncoder` makes the same condition.
+folder or from ComfyUI (nodes/hosted_clip.py). Both give word pieces and states (`ClipCore`), and
+`ClipEncoder` makes the same condition from either.
 
 Tokens are the states of the pieces and the end token after the final layer norm. The start token's
 state is the same in every text (attention is causal), so it is left out. Pooled is the end token's

@@ -254,6 +254,7 @@ def _write_shards(
 ) -> None:
     (total,) = index.execute("SELECT COUNT(*) FROM images").fetchone()
     (done,) = index.execute("SELECT COUNT(*) FROM images WHERE id <= ?", [state.after]).fetchone()
+    on_progress = progress("packing") if progress else None
 
     def closed() -> None:
         state.shards += 1
@@ -263,7 +264,6 @@ def _write_shards(
         return
     rows = index.execute("SELECT id, path FROM images WHERE id > ? ORDER BY id", [state.after])
     with shard_writer(out, shard_mb=shard_mb, start_shard=state.shards, closed=closed) as writer:
-        on_progress = progress("packing") if progress else None
         for picture, path in reported(rows, total, on_progress, done=done):
             try:
                 data = _jpeg(Path(path), resolution)
