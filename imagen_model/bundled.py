@@ -1,4 +1,4 @@
-"""The models in the box: versioned names, and the alias of the best one."""
+"""The bundled models: versioned names, and the alias of the best one."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def bundled_models() -> dict[str, Path]:
 
 
 def bundled_model(name: str) -> Path | None:
-    """The file of a bundled name or of an alias; None where no bundled model is called so.
+    """The file of a bundled name or alias; None if there is no such model.
 
-    A version that is no longer there gives its newest successor, with one warning.
+    A version that is no longer bundled gives its newest successor, with one warning.
     """
     models, known = bundled_models(), ALIASES.get(name, name)
     if known in models:
@@ -37,10 +37,9 @@ def bundled_model(name: str) -> Path | None:
 
 
 def find_model(name: str) -> Path:
-    """The file of a bundled name, of an alias, or of a path.
+    """The file of a bundled name or alias as `bundled_model` finds it, or of a path.
 
-    A version that is no longer there gives its newest successor, with one warning. ValueError names
-    what there is, and the nearest name.
+    ValueError lists the bundled names and suggests the nearest.
     """
     if not name.strip():
         raise ValueError(f"no model named; bundled are {', '.join(bundled_models())}")
@@ -59,13 +58,13 @@ def find_model(name: str) -> Path:
 
 
 def _successor(name: str, models: dict[str, Path]) -> str | None:
-    """The newest version of the same family and resolution, else of the family's alias."""
+    """The newest version of the same family and resolution, else the family's alias."""
     match = re.fullmatch(r"(?P<family>\w+)-(?P<resolution>\d+)-v(?P<version>\d+)", name)
     if match is None:
         return None
     stem = f"{match['family']}-{match['resolution']}-v"
-    versions = sorted(int(m[len(stem) :]) for m in models if m.startswith(stem))
+    versions = [int(m.removeprefix(stem)) for m in models if m.startswith(stem)]
     if versions:
-        return f"{stem}{versions[-1]}"
+        return f"{stem}{max(versions)}"
     best = ALIASES.get(match["family"])
     return best if best in models else None

@@ -1,8 +1,8 @@
-"""One model, one safetensors file: tensors, configuration and card; never pickle.
+"""Checkpoints: a safetensors file with one model's tensors, configuration and card; never pickle.
 
-Keys are `generator.*` (EMA weights), `discriminator.*` and `conditioning.*`; the metadata has
+Keys are `generator.*` (EMA weights), `discriminator.*` and `conditioning.*`. The metadata has
 `imagen.format` (an integer), `imagen.config` (JSON) and `imagen.card` (JSON, with the sha256 of the
-tensors). Matrices may be int8 rows with fp16 scales (files.quantized), which load as fp32.
+tensors). Matrices may be int8 (storage/int8.py), which load as fp32.
 """
 
 from __future__ import annotations
@@ -19,15 +19,14 @@ from torch import Tensor
 
 from .config import ModelConfig
 from .networks.networks import Networks
-from .storage.files import save_tensors, write_atomically
+from .storage.files import read_tensors, save_tensors, write_atomically
 from .storage.int8 import dequantized, quantized
 
 FORMAT = 1
-PREFIXES = ("generator.", "discriminator.", "conditioning.")
 
 
 def tensors_sha256(tensors: dict[str, Tensor]) -> str:
-    """Hash of names, types, shapes and bytes, in the order of names."""
+    """Hash of names, types, shapes and bytes, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
@@ -41,7 +40,8 @@ def save_checkpoint(
 ) -> dict:
     """Write atomically; returns the card as written, with date and hash added."""
     state = {k: v.detach().cpu().contiguous() for k, v in networks.state_dict().items()}
-    state = quantized(state) if int8 else state
+    if int8:
+        state = quantized(state)
     card = {
         **card,
         "date": card.get("date") or datetime.date.today().isoformat(),
@@ -87,7 +87,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
-    """Read, verify and build on the CPU in fp32. ValueError with one line says what is wrong."""
+    """Read, verify and build on the CPU in fp32; ValueError in one line if anything is wrong."""
     path = Path(path)
     metadata = read_metadata(path)
     try:
@@ -95,27 +95,22 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     card = json.loads(metadata["imagen.card"])
-    with safe_open(path, framework="pt") as file:
-        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    stored, _ = read_tensors(path)
     if card.get("sha256") != tensors_sha256(stored):
         raise ValueError(f"{path} is damaged: its tensors do not have the hash that its card names")
     try:
         state = dequantized(stored)
     except KeyError as error:
         raise ValueError(f"{path} has int8 weights without their scale {error}") from None
-    bad = [name for name, tensor in state.items() if not bool(tensor.isfinite().all())]
-    if bad:
-        raise ValueError(f"{path} holds NaN or infinite weights (first in {bad[0]})")
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{path} holds NaN or infinite weights (first in {name})")
     if sum(tensor.numel() for tensor in state.values()) < config.min_weights:
         raise ValueError(f"{path} does not fit its own configuration (it has too few weights)")
     networks = Networks.seeded(config, 0)
-    expected = {name: tensor.shape for name, tensor in networks.state_dict().items()}
-    if expected != {name: tensor.shape for name, tensor in state.items()}:
-        wrong = sorted(
-            name
-            for name in expected.keys() | state.keys()
-            if name not in state or expected.get(name) != state[name].shape
-        )
-        raise ValueError(f"{path} does not fit its own configuration (first at {wrong[0]})")
+    expected = {(name, tensor.shape) for name, tensor in networks.state_dict().items()}
+    wrong = expected ^ {(name, tensor.shape) for name, tensor in state.items()}
+    if wrong:
+        raise ValueError(f"{path} does not fit its own configuration (first at {min(wrong)[0]})")
     networks.load_state_dict(state)
     return config, networks.eval().requires_grad_(False), card

@@ -1,8 +1,8 @@
-"""The Condition: what a picture is to show, whatever modality it came from.
+"""Condition: the common space of all modalities (text, pictures, sound).
 
-Every modality ends in the same space: tokens [N, T, D] with a mask, a pooled vector [N, D] and
-style weights [N, S]. A row whose mask is all False is the null condition (any picture); in a row
-whose style weights are all zero the seed chooses the style.
+It has tokens [N, T, D] with a mask, a pooled vector [N, D] and style weights [N, S]. A row whose
+mask is all False is the null condition (any picture). If a row's style weights are all zero, the
+seed chooses the style.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from .config import ConditioningConfig
 
-STYLE_SHARPNESS = 40.0  # how firmly a seed that chooses its style settles on one
+STYLE_SHARPNESS = 40.0  # inverse temperature of the softmax by which a seed chooses a style
 
 
 @dataclass(frozen=True)
 class Condition:
-    """N conditions. `style` rows sum to one, or to zero where any style will do."""
+    """N conditions. `style` rows sum to one, or to zero for any style."""
 
     tokens: Tensor  # [N, T, D]
     mask: Tensor  # [N, T] bool, True where there is a token
@@ -42,7 +42,7 @@ class Condition:
         )
 
     def to(self, *args: Any, **kwargs: Any) -> Condition:
-        """Move like Tensor.to; the mask keeps its type."""
+        """Move like Tensor.to; the mask stays bool."""
         move = {k: getattr(self, k).to(*args, **kwargs) for k in ("tokens", "pooled", "style")}
         return Condition(mask=self.mask.to(device=move["tokens"].device), **move)
 
@@ -51,7 +51,7 @@ class Condition:
 
     @classmethod
     def null(cls, n: int, config: ConditioningConfig) -> Condition:
-        """n rows that ask for nothing."""
+        """n null rows without a style."""
         return cls(
             torch.zeros(n, 1, config.dim),
             torch.zeros(n, 1, dtype=torch.bool),
@@ -65,8 +65,7 @@ class Condition:
         length = max(c.tokens.shape[1] for c in conditions)
 
         def padded(x: Tensor) -> Tensor:
-            pad = [0, 0] * (x.ndim - 2) + [0, length - x.shape[1]]
-            return F.pad(x, pad)
+            return F.pad(x, [0, 0] * (x.ndim - 2) + [0, length - x.shape[1]])
 
         return cls(
             torch.cat([padded(c.tokens) for c in conditions]),
@@ -77,7 +76,7 @@ class Condition:
 
 
 def style_weights(styles: tuple[str, ...], style: str | None, n: int) -> Tensor:
-    """[n, S] one-hot rows for a style's name; zero rows for None, "" or "any"."""
+    """[n, S] one-hot rows for the name of a style; zero rows for None, "" or "any"."""
     weights = torch.zeros(n, len(styles))
     if style and style != "any":
         if style not in styles:
@@ -88,9 +87,9 @@ def style_weights(styles: tuple[str, ...], style: str | None, n: int) -> Tensor:
 
 
 def settle_styles(style: Tensor, z: Tensor) -> Tensor:
-    """Give rows without a style the one that their z draws (uniformly over seeds).
+    """Give rows without a style one that z samples, uniformly over seeds.
 
-    Continuous in z, so that a walk through the latent space passes from style to style.
+    It is continuous in z, so a latent walk moves from style to style.
     """
     num_styles = style.shape[1]
     if num_styles == 0:
@@ -100,20 +99,19 @@ def settle_styles(style: Tensor, z: Tensor) -> Tensor:
 
 
 def combined(a: Condition, b: Condition, weight: float) -> Condition:
-    """Part of the way from a to b: weight 0 gives a, 1 gives b, exactly.
+    """Interpolate from a to b: weight 0 gives exactly a, 1 exactly b.
 
-    Tokens are interpolated at the same relative place of the two texts, pooled vectors along with
-    their length, styles as they are. What one side leaves open (a null row, a style) the other
-    decides. One row serves all of the other side's. ValueError for conditions of different models.
+    Tokens are interpolated at the same relative position of the two texts, pooled vectors in
+    direction and length, styles linearly. Where one side is open (a null row, no style), the other
+    side's value is used. A single row is broadcast. ValueError for conditions of different models.
     """
     if not 0 <= weight <= 1:
         raise ValueError(f"weight is {weight}; expected 0 to 1")
-    for name in ("tokens", "style"):
+    for name, unit in (("tokens", "numbers a token"), ("style", "styles")):
         ours, theirs = getattr(a, name).shape[-1], getattr(b, name).shape[-1]
         if ours != theirs:
-            what = "numbers a token" if name == "tokens" else "styles"
             raise ValueError(
-                f"the two conditions are of different models ({ours} and {theirs} {what}); "
+                f"the two conditions are of different models ({ours} and {theirs} {unit}); "
                 "encode both with the same one"
             )
     n = max(len(a), len(b))
@@ -126,28 +124,28 @@ def combined(a: Condition, b: Condition, weight: float) -> Condition:
     count_a, count_b = (c.mask.sum(dim=1, keepdim=True) for c in (a, b))  # [N, 1] tokens of a row
     length = torch.maximum(count_a, count_b)
     tokens_a, tokens_b = stretched(a, count_a, length), stretched(b, count_b, length)
-    tokens = torch.lerp(tokens_a, tokens_b, weight)
+    tokens = torch.lerp(tokens_a, tokens_b, weight)  # [N, T, D]
     pooled = F.normalize(torch.lerp(a.pooled, b.pooled, weight), dim=1)
     norm_a, norm_b = (c.pooled.norm(dim=1, keepdim=True) for c in (a, b))
     pooled = pooled * torch.lerp(norm_a, norm_b, weight)
     style = torch.lerp(a.style, b.style, weight)
+    null_a, null_b = count_a == 0, count_b == 0
     open_a, open_b = (c.style.sum(dim=1, keepdim=True) == 0 for c in (a, b))
     return Condition(
-        _decided(tokens, tokens_a, tokens_b, count_a == 0, count_b == 0),
+        _unless_open(tokens, tokens_a, tokens_b, null_a[:, None], null_b[:, None]),
         torch.arange(tokens.shape[1], device=length.device) < length,
-        _decided(pooled, a.pooled, b.pooled, count_a == 0, count_b == 0),
-        _decided(style, a.style, b.style, open_a, open_b),
+        _unless_open(pooled, a.pooled, b.pooled, null_a, null_b),
+        _unless_open(style, a.style, b.style, open_a, open_b),
     )
 
 
-def _decided(both: Tensor, a: Tensor, b: Tensor, open_a: Tensor, open_b: Tensor) -> Tensor:
-    """[N, ...] `both`, but b in rows where a is open [N, 1], and a where b is."""
-    rows = (-1, *[1] * (both.ndim - 1))
-    return torch.where(open_a.view(rows), b, torch.where(open_b.view(rows), a, both))
+def _unless_open(both: Tensor, a: Tensor, b: Tensor, open_a: Tensor, open_b: Tensor) -> Tensor:
+    """`both`, but b in rows where a is open, and a where b is."""
+    return torch.where(open_a, b, torch.where(open_b, a, both))
 
 
 def stretched(condition: Condition, count: Tensor, length: Tensor) -> Tensor:
-    """Tokens [N, longest, D]: the first `count` [N, 1] of each row, spread over its `length`."""
+    """Tokens [N, longest, D]: the first `count` [N, 1] of each row, stretched to its `length`."""
     place = torch.arange(max(1, int(length.max())), device=count.device)
     place = (place * count // length.clamp(min=1)).clamp(max=condition.tokens.shape[1] - 1)
     return condition.tokens.gather(1, place[:, :, None].expand(-1, -1, condition.tokens.shape[2]))

@@ -1,17 +1,19 @@
-"""What a model is: frozen dataclasses, validated when built, and the presets that name them.
+"""Model configuration: frozen dataclasses, validated when built, and named presets.
 
-A misspelt or impossible option fails here with one line. `to_dict` and `from_dict` are what a
-checkpoint stores (`imagen.config`), so a field may be added with a default but never renamed.
+A misspelt or impossible option fails here with one line. Checkpoints store `to_dict` (as
+`imagen.config`), so a field may be added with a default but never renamed.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 RESOLUTIONS = (32, 64, 128, 256)
-MAX_SIZE = 4096
-COND_DIM = 384  # width of MiniLM, and so of conditions where no CLIP reads the text
+MAX_SIZE = 4096  # of whatever a configuration counts; no network of these kinds needs more
+CHANNELS = (1, 3, 4)  # grey, RGB, premultiplied RGBA
+COND_DIM = 384  # width of MiniLM, and so of conditions without a CLIP text encoder
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class GeneratorConfig:
     """A transformer over a square grid of tokens, then a convolutional tail up to pixels."""
 
     resolution: int = 32  # pixels a side of the output
-    channels: int = 4  # 1 grey, 3 RGB, 4 premultiplied RGBA
+    channels: int = 4
     dim: int = 128  # token width, and the width of w
     num_blocks: int = 12
     num_heads: int = 8
@@ -27,36 +29,21 @@ class GeneratorConfig:
     num_registers: int = 4
     z_dim: int = 64
     tail_channels: int = 32  # width of the last convolutions, at full resolution
-    readout_every: int = 3  # blocks between the read-outs that the tail sums
+    readout_every: int = 3  # blocks between the readouts that the tail sums
 
     def __post_init__(self) -> None:
-        _check(self.resolution in RESOLUTIONS, "resolution", self.resolution, RESOLUTIONS)
-        _check(self.channels in (1, 3, 4), "channels", self.channels, (1, 3, 4))
-        _check_sizes(
-            self,
-            "dim",
-            "num_blocks",
-            "num_heads",
-            "grid",
-            "z_dim",
-            "tail_channels",
-            "readout_every",
-        )
+        _check_one_of(self, "resolution", RESOLUTIONS)
+        _check_one_of(self, "channels", CHANNELS)
+        _check_sizes(self, "dim", "num_blocks", "num_heads", "grid", "z_dim", "tail_channels")
+        _check_sizes(self, "readout_every")
         _check_sizes(self, "num_registers", low=0)
-        _check(self.dim % (4 * self.num_heads) == 0, "dim", self.dim, "a multiple of 4 * num_heads")
+        is_multiple = self.dim % (4 * self.num_heads) == 0
+        _check_field(self, "dim", is_multiple, "a multiple of 4 * num_heads")
         ratio = self.resolution // self.grid
-        _check(
-            ratio * self.grid == self.resolution and ratio >= 2 and ratio & (ratio - 1) == 0,
-            "grid",
-            self.grid,
-            "resolution divided by a power of two",
-        )
-        _check(
-            self.num_blocks % self.readout_every == 0,
-            "readout_every",
-            self.readout_every,
-            "a divisor of num_blocks",
-        )
+        fits = ratio * self.grid == self.resolution and ratio >= 2 and ratio & (ratio - 1) == 0
+        _check_field(self, "grid", fits, "resolution divided by a power of two")
+        divides = self.num_blocks % self.readout_every == 0
+        _check_field(self, "readout_every", divides, "a divisor of num_blocks")
 
     @property
     def min_weights(self) -> int:
@@ -66,31 +53,25 @@ class GeneratorConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Five convolutional stages with per-patch logits; `features` adds frozen lite0 heads."""
+    """Five convolutional stages with per-patch logits; `features` adds heads on frozen lite0."""
 
     resolution: int = 32
     channels: int = 4
-    width: int = 32  # channels of the first stage; doubled at each of the next ones up to max_width
+    width: int = 32  # channels of the first stage; each next one doubles them up to max_width
     max_width: int = 128
     blocks_per_stage: int = 1
     group_size: int = 16  # channels a group in the grouped 3x3 convolutions
-    embed_dim: int = 128  # space in which a picture and its condition are compared
-    features: bool = True  # with the heads on frozen EfficientNet-lite0 features (Projected GAN)
+    embed_dim: int = 128  # of the space in which a picture and its condition are compared
+    features: bool = True  # heads on frozen EfficientNet-lite0 features (Projected GAN)
     feature_channels: int = 64
 
     def __post_init__(self) -> None:
-        _check(self.resolution in RESOLUTIONS, "resolution", self.resolution, RESOLUTIONS)
-        _check(self.channels in (1, 3, 4), "channels", self.channels, (1, 3, 4))
-        _check_sizes(
-            self, "width", "max_width", "blocks_per_stage", "group_size", "embed_dim",
-            "feature_channels",
-        )  # fmt: skip
-        _check(
-            self.width % self.group_size == 0 and self.max_width % self.group_size == 0,
-            "group_size",
-            self.group_size,
-            "a divisor of width and max_width",
-        )
+        _check_one_of(self, "resolution", RESOLUTIONS)
+        _check_one_of(self, "channels", CHANNELS)
+        _check_sizes(self, "width", "max_width", "blocks_per_stage", "group_size", "embed_dim")
+        _check_sizes(self, "feature_channels")
+        divides = self.width % self.group_size == 0 and self.max_width % self.group_size == 0
+        _check_field(self, "group_size", divides, "a divisor of width and max_width")
 
     @property
     def min_weights(self) -> int:
@@ -105,26 +86,21 @@ class DiscriminatorConfig:
 class DcganGeneratorConfig:
     """The reference article's generator (dcgan.py); z is a noise image, and w is z."""
 
+    num_blocks: ClassVar[int] = 1
     resolution: int = 64
     channels: int = 3
     width: int = 64  # channels after the first convolution, doubled by the next four
 
     def __post_init__(self) -> None:
-        _check(self.resolution == 64, "resolution", self.resolution, "64 for preset dcgan")
-        _check(self.channels in (1, 3, 4), "channels", self.channels, (1, 3, 4))
+        _check_field(self, "resolution", self.resolution == 64, "64 for preset dcgan")
+        _check_one_of(self, "channels", CHANNELS)
         _check_sizes(self, "width")
 
     @property
     def z_dim(self) -> int:
         return self.resolution**2
 
-    @property
-    def dim(self) -> int:
-        return self.z_dim
-
-    @property
-    def num_blocks(self) -> int:
-        return 1
+    dim = z_dim
 
     @property
     def min_weights(self) -> int:
@@ -135,6 +111,7 @@ class DcganGeneratorConfig:
 class DcganDiscriminatorConfig:
     """The reference article's discriminator (dcgan.py)."""
 
+    features: ClassVar[bool] = False
     resolution: int = 64
     channels: int = 3
     width: int = 16  # channels after the first convolution, doubled by the next three
@@ -143,28 +120,24 @@ class DcganDiscriminatorConfig:
         _check_sizes(self, "width")
 
     @property
-    def features(self) -> bool:
-        return False
-
-    @property
     def min_weights(self) -> int:
         return 16 * (4 * self.width) * (8 * self.width)
 
 
 @dataclass(frozen=True)
 class ConditioningConfig:
-    """What may steer the picture. `styles` are in the order of the style weights."""
+    """The model's conditions. `styles` are in the order of the style weights."""
 
     dim: int = COND_DIM
     styles: tuple[str, ...] = ()
-    text_encoder: str = ""  # MiniLM's sha256, or a CLIP's identity (clip.py); empty: no text
+    text_encoder: str = ""  # MiniLM's sha256, or a CLIP's identity (clip.py); "": no text
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "styles", tuple(self.styles))  # JSON gives lists
         _check_sizes(self, "dim")
         named = all(isinstance(style, str) for style in self.styles)
-        _check(named and len(self.styles) <= MAX_SIZE, "styles", self.styles, "names")
-        _check(len(set(self.styles)) == len(self.styles), "styles", self.styles, "distinct names")
+        _check_field(self, "styles", named and len(self.styles) <= MAX_SIZE, "names")
+        _check_field(self, "styles", len(set(self.styles)) == len(self.styles), "distinct names")
 
     @property
     def min_weights(self) -> int:
@@ -173,7 +146,7 @@ class ConditioningConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that is needed to build the three networks of a checkpoint."""
+    """Everything needed to build the three networks of a checkpoint."""
 
     preset: str = "nano"
     generator: GeneratorConfig | DcganGeneratorConfig = field(default_factory=GeneratorConfig)
@@ -184,15 +157,11 @@ class ModelConfig:
     architecture: str = "transformer"  # or dcgan
 
     def __post_init__(self) -> None:
-        _check(
-            self.architecture in ARCHITECTURES,
-            "architecture",
-            self.architecture,
-            ", ".join(ARCHITECTURES),
-        )
+        known = self.architecture in ARCHITECTURES
+        _check_field(self, "architecture", known, ", ".join(ARCHITECTURES))
         for name in ("resolution", "channels"):
             ours, theirs = getattr(self.generator, name), getattr(self.discriminator, name)
-            _check(ours == theirs, f"discriminator {name}", theirs, f"the generator's {ours}")
+            _check(f"discriminator {name}", theirs, ours == theirs, f"the generator's {ours}")
 
     @property
     def min_weights(self) -> int:
@@ -225,7 +194,7 @@ ARCHITECTURES: dict[str, tuple] = {
     "dcgan": (DcganGeneratorConfig, DcganDiscriminatorConfig),
 }
 
-# Every transformer preset has the same 12 blocks of 8 heads; width is what grows.
+# Transformer presets differ in width alone; all have 12 blocks of 8 heads.
 PRESET_DIMS = {"nano": 128, "small": 192, "base": 256, "large": 384}
 PRESET_RESOLUTIONS = {"nano": 32, "small": 64, "base": 64, "large": 64}
 DCGAN = "dcgan"
@@ -241,9 +210,9 @@ def preset(
     text_encoder: str = "",
     cond_dim: int = COND_DIM,
 ) -> ModelConfig:
-    """The configuration called `name` for one kind of picture: nano, small, base or large, or the
-    reference article's networks, dcgan, which know no styles and no text."""
-    _check(name in PRESETS, "preset", name, ", ".join(PRESETS))
+    """The configuration called `name`: nano, small, base, large, or dcgan (the reference article's
+    networks, without styles and text)."""
+    _check("preset", name, name in PRESETS, ", ".join(PRESETS))
     if name == DCGAN:
         return dcgan(channels=channels, resolution=resolution)
     dim, resolution = PRESET_DIMS[name], resolution or PRESET_RESOLUTIONS[name]
@@ -253,15 +222,15 @@ def preset(
             resolution=resolution,
             channels=channels,
             dim=dim,
-            # A token covers 8x8 pixels: attention costs the square of the tokens, and the
-            # convolutional tail draws detail for less (docs/experiments.md, "tokens").
+            # A token covers 8x8 pixels: attention is quadratic in tokens, and the convolutional
+            # tail generates detail for less (docs/log/experiments.md, "tokens").
             grid=resolution // 8,
             tail_channels=dim // 4,
         ),
         discriminator=DiscriminatorConfig(
             resolution=resolution,
             channels=channels,
-            width=16,  # a small trunk: lite0's heads do most of the judging
+            width=16,  # a small trunk suffices: the lite0 heads contribute most
             max_width=dim,
         ),
         conditioning=ConditioningConfig(cond_dim, styles, text_encoder),
@@ -269,26 +238,34 @@ def preset(
 
 
 def dcgan(
-    *, channels: int, resolution: int | None = None, width: int = 64, judge_width: int = 16
+    *, channels: int, resolution: int | None = None, width: int = 64, discriminator_width: int = 16
 ) -> ModelConfig:
-    """The reference article's two networks (dcgan.py), as wide as it has them."""
+    """The reference article's two networks (dcgan.py), by default of its widths."""
     side = resolution or 64
     return ModelConfig(
         preset=DCGAN,
         generator=DcganGeneratorConfig(side, channels, width),
-        discriminator=DcganDiscriminatorConfig(side, channels, judge_width),
+        discriminator=DcganDiscriminatorConfig(side, channels, discriminator_width),
         architecture=DCGAN,
     )
 
 
 def _check_sizes(config: object, *names: str, low: int = 1) -> None:
-    """Whole numbers from `low` to MAX_SIZE, which no network of these kinds needs."""
+    """Whole numbers from `low` to MAX_SIZE."""
     for name in names:
         value = getattr(config, name)
         whole = isinstance(value, int) and not isinstance(value, bool)
-        _check(whole and low <= value <= MAX_SIZE, name, value, f"{low} to {MAX_SIZE}")
+        _check_field(config, name, whole and low <= value <= MAX_SIZE, f"{low} to {MAX_SIZE}")
 
 
-def _check(ok: bool, what: str, got: object, expected: object) -> None:
+def _check(what: str, got: object, ok: bool, expected: object) -> None:
     if not ok:
         raise ValueError(f"{what} is {got!r}; expected {expected}")
+
+
+def _check_field(config: object, name: str, ok: bool, expected: object) -> None:
+    _check(name, getattr(config, name), ok, expected)
+
+
+def _check_one_of(config: object, name: str, values: tuple) -> None:
+    _check_field(config, name, getattr(config, name) in values, values)

@@ -1,7 +1,5 @@
-"""`imagen convert`: the reference article's .pth files -> one checkpoint of preset dcgan.
-
-The files are read as weights only.
-"""
+"""`imagen convert`: the reference article's .pth files, read as weights only -> one checkpoint of
+preset dcgan."""
 
 from __future__ import annotations
 
@@ -20,8 +18,8 @@ from .networks.networks import Networks
 def convert(generator: Path, out: Path, *, discriminator: Path | None = None) -> dict:
     """Write `out` from `generator_N.pth` and its `discriminator_N.pth`; returns the card.
 
-    Without `discriminator` it is looked for beside the generator under that name. ValueError with
-    one line where a file is missing, is no state dict, or holds other networks.
+    `discriminator` defaults to the file of that name beside the generator. ValueError in one line
+    if a file is missing, is not a state dict, or holds other networks.
     """
     generator = Path(generator)
     discriminator = discriminator or generator.with_name(
@@ -34,7 +32,7 @@ def convert(generator: Path, out: Path, *, discriminator: Path | None = None) ->
     except ValueError as error:
         raise ValueError(f"{generator}: {error}") from None
     networks = Networks.seeded(config, 0)
-    # the null condition and batch normalisation's counters stay as they were made
+    # the null condition and batch normalisation's counters keep their initial values
     networks.load_state_dict(networks.state_dict() | state)
     card = {
         "name": out.stem,
@@ -63,9 +61,9 @@ NUM_GENERATOR_TENSORS = 10 * 2 + 8 * 4  # ten convolutions, eight batch normalis
 def from_article(
     generator: dict[str, Tensor], discriminator: dict[str, Tensor]
 ) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """The article's two state dicts, whatever its layers are called, in the names used here.
+    """The article's two state dicts under this library's names.
 
-    Layers are taken in their order; ValueError says which one does not fit.
+    Layers are matched by order, not by name; ValueError names the one that does not fit.
     """
     g, d = _tensors(generator), _tensors(discriminator)
     if not g or not d or g[0].ndim != 4 or d[0].ndim != 4:
@@ -73,10 +71,10 @@ def from_article(
     channels = [t for t in g if t.ndim == 4][-1].shape[1]
     if len(g) == NUM_GENERATOR_TENSORS - 2:
         raise ValueError(
-            "the last layer is missing, as in the article: what it draws is no picture yet; "
+            "the last layer is missing, as in the article, so the output is not a picture yet; "
             "train with --preset dcgan"
         )
-    config = dcgan(channels=channels, width=g[0].shape[0], judge_width=d[0].shape[0])
+    config = dcgan(channels=channels, width=g[0].shape[0], discriminator_width=d[0].shape[0])
     assert isinstance(config.generator, DcganGeneratorConfig)
     assert isinstance(config.discriminator, DcganDiscriminatorConfig)
     state = _renamed("generator", DcganGenerator(config.generator), g)
@@ -84,7 +82,7 @@ def from_article(
 
 
 def _renamed(kind: str, network: nn.Module, tensors: list[Tensor]) -> dict[str, Tensor]:
-    """`tensors` in the order and under the names of `network`'s."""
+    """`tensors` under the names of `network`'s, matched by order."""
     wanted = {name: tensor for name, tensor in network.state_dict().items() if tensor.ndim}
     if len(wanted) != len(tensors):
         raise ValueError(f"the {kind} has {len(tensors)} tensors; expected {len(wanted)}")
@@ -93,9 +91,9 @@ def _renamed(kind: str, network: nn.Module, tensors: list[Tensor]) -> dict[str, 
             raise ValueError(
                 f"the {kind}'s {name} has shape {tuple(theirs.shape)}; expected {tuple(ours.shape)}"
             )
-    return {f"{kind}.{name}": t.float() for name, t in zip(wanted, tensors, strict=True)}
+    return {f"{kind}.{name}": tensor.float() for name, tensor in zip(wanted, tensors, strict=True)}
 
 
 def _tensors(state: dict[str, Tensor]) -> list[Tensor]:
-    """Weights and running statistics in order, without the counters of batch normalisation."""
-    return [t for t in state.values() if isinstance(t, torch.Tensor) and t.ndim]
+    """Weights and running statistics in order, without batch normalisation's counters."""
+    return [t for t in state.values() if isinstance(t, Tensor) and t.ndim]

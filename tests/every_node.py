@@ -33,7 +33,7 @@ def models() -> dict[str, ModelConfig]:
         "wide": replace(wide, generator=replace(wide.generator, dim=64, z_dim=24)),
         "rgb": tiny_model_config(channels=3, styles=()),
         "grey": tiny_model_config(channels=1, styles=(), text_encoder=""),
-        "dcgan": dcgan(channels=3, width=4, judge_width=4),
+        "dcgan": dcgan(channels=3, width=4, discriminator_width=4),
         "on_clip": replace(rgba, conditioning=clip),
     }
 

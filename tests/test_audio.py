@@ -158,7 +158,7 @@ def test_a_tenth_of_a_second_is_enough_and_no_words_are_one_line(monkeypatch, re
     mel, mask = batch([levelled(trimmed(mel_power(mono(sound[:, : rate // 10], rate), rate)))])
     assert speech_recognizer().network(mel, mask)[0].isfinite().all()
     monkeypatch.setattr(Lexicon, "best", lambda self, heard, **_: [])
-    with pytest.raises(ValueError, match="no words were heard in the sound"):
+    with pytest.raises(ValueError, match="no words were recognized in the sound"):
         im.transcribe([red_apple])
 
 

@@ -59,7 +59,7 @@ def test_a_row_of_minus_one_is_null():
 
 def test_captions_keywords_and_silence_come_in_their_shares(sampler, generator):
     """5 % nothing, 25 % a keyword, the rest the caption, three tenths of it with an article."""
-    condition, text, _ = sampler.draw(torch.zeros(DRAWS, dtype=torch.long), generator)
+    condition, text, _ = sampler.sample(torch.zeros(DRAWS, dtype=torch.long), generator)
     null = ~condition.mask.any(dim=1)
     assert float(null.float().mean()) == pytest.approx(0.05, abs=0.01)
     for word in ("fruit", "food"):
@@ -72,7 +72,7 @@ def test_captions_keywords_and_silence_come_in_their_shares(sampler, generator):
 def test_a_keyword_is_open_where_many_pictures_share_it(generator):
     crowd = [Item(Path(str(i)), f"flag {i}", ("flag", f"rare {i}")) for i in range(OPEN_FROM)]
     sampler = CaptionSampler(crowd, ())
-    _, text, is_open = sampler.draw(torch.arange(OPEN_FROM).repeat(200), generator)
+    _, text, is_open = sampler.sample(torch.arange(OPEN_FROM).repeat(200), generator)
     words = {sampler.texts[i] for i, open_ in zip(text, is_open, strict=True) if open_ and i >= 0}
     assert words == {"flag"}
     assert is_open[text < 0].all()
@@ -81,37 +81,37 @@ def test_a_keyword_is_open_where_many_pictures_share_it(generator):
 def test_the_name_of_a_class_is_open_where_many_pictures_have_it(generator):
     crowd = [Item(Path(str(i)), "cat") for i in range(OPEN_FROM)]
     sampler = CaptionSampler([*crowd, Item(Path("b"), "black swan", ("cat", "cat"))], ())
-    _, text, is_open = sampler.draw(torch.arange(OPEN_FROM + 1).repeat(50), generator)
+    _, text, is_open = sampler.sample(torch.arange(OPEN_FROM + 1).repeat(50), generator)
     words = {sampler.texts[i] for i, open_ in zip(text, is_open, strict=True) if open_ and i >= 0}
     assert words == {"cat", "a cat"}
     assert sampler.num_sharing[sampler.texts.index("cat")] == OPEN_FROM + 1
 
 
 def test_without_keywords_only_silence_is_open(sampler, generator):
-    condition, _, is_open = sampler.draw(torch.ones(DRAWS, dtype=torch.long), generator)
+    condition, _, is_open = sampler.sample(torch.ones(DRAWS, dtype=torch.long), generator)
     assert torch.equal(is_open, ~condition.mask.any(dim=1))
     assert float(is_open.float().mean()) == pytest.approx(0.05, abs=0.01)
 
 
 def test_a_picture_without_words_is_always_open(sampler, generator):
-    condition, _, is_open = sampler.draw(torch.full((50,), 2), generator)
+    condition, _, is_open = sampler.sample(torch.full((50,), 2), generator)
     assert is_open.all()
     assert not condition.mask.any()
     assert (condition.style == 0).all()
 
 
 def test_the_style_stays_with_the_picture(sampler, generator):
-    condition = sampler.draw(torch.tensor([0, 1, 2, 0]), generator).condition
+    condition = sampler.sample(torch.tensor([0, 1, 2, 0]), generator).condition
     assert condition.style.tolist() == [[0, 1], [1, 0], [0, 0], [0, 1]]
 
 
 def test_draws_follow_the_generator(sampler):
     index = torch.arange(3).repeat(20)
     first, second = (
-        sampler.draw(index, torch.Generator().manual_seed(seed))[0].pooled for seed in (5, 5)
+        sampler.sample(index, torch.Generator().manual_seed(seed))[0].pooled for seed in (5, 5)
     )
     assert torch.equal(first, second)
-    other = sampler.draw(index, torch.Generator().manual_seed(6)).condition
+    other = sampler.sample(index, torch.Generator().manual_seed(6)).condition
     assert not torch.equal(other.pooled, first)
 
 
@@ -124,7 +124,7 @@ def test_plain_captions_have_no_article_and_no_keyword(sampler):
 
 def test_pictures_without_any_words_are_null_and_open(generator):
     sampler = CaptionSampler([Item(Path("a")), Item(Path("b"))], ())
-    condition, _, is_open = sampler.draw(torch.tensor([0, 1, 1]), generator)
+    condition, _, is_open = sampler.sample(torch.tensor([0, 1, 1]), generator)
     assert is_open.all()
     assert not condition.mask.any()
     assert len(sampler.captions(torch.tensor([1, 0]))) == 2

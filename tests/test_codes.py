@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from imagen_model.data.captions import CaptionSampler, Draw
+from imagen_model.data.captions import CaptionSampler, SampledCaptions
 from imagen_model.data.dataset import InMemoryDataset
 from imagen_model.data.item import Item
 from imagen_model.training.latent_codes import LIMIT, NUM_CODES, LatentCodes
@@ -28,7 +28,9 @@ def codes() -> LatentCodes:
 
 
 def written(codes: LatentCodes, index: torch.Tensor, *, text: int, is_open: bool) -> torch.Tensor:
-    draw = Draw(None, torch.full_like(index, text), torch.full_like(index, is_open).bool())
+    draw = SampledCaptions(
+        None, torch.full_like(index, text), torch.full_like(index, is_open).bool()
+    )
     return codes.write(torch.full((len(index), Z_DIM), 9.0), index, draw)
 
 

@@ -173,7 +173,7 @@ def test_a_key_in_openssl_s_older_form_signs_too(keys):
     [
         ("none.pem", "sign.key", "none.pem cannot be read"),
         ("chain.pem", "none.key", "none.key cannot be read"),
-        ("chain.pem", "chain.pem", "chain.pem is no private key in PEM form"),
+        ("chain.pem", "chain.pem", "chain.pem is not a private key in PEM form"),
         ("chain.pem", "locked.key", "locked with a password"),
         ("chain.pem", "curve.key", "a key that C2PA doesn't take"),
         ("chain.pem", "other.key", "cannot sign Content Credentials"),

@@ -208,7 +208,7 @@ def test_what_cannot_be_a_picture_is_skipped_with_its_reason(tmp_path, capsys, c
         "rtplan": "no picture (modality RTPLAN)",
         "liver_1frame": "no picture (modality SEG)",
         "MR_truncated": "less than expected",
-        "burned": "burned into the picture",
+        "burned": "declares burned-in text",
     }.items():
         assert words in lines[f"{name}.dcm"]
     assert not caplog.records  # pydicom's own, with a traceback each

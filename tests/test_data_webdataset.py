@@ -180,7 +180,7 @@ def test_a_streamed_run_stopped_and_resumed_sees_what_an_uninterrupted_one_in_me
         raise AssertionError("found a second time")
 
     monkeypatch.setattr(captions, "encode_all", refuse)
-    monkeypatch.setattr(Survey, "made", refuse)
+    monkeypatch.setattr(Survey, "of", refuse)
     assert imagen("train", shards, "--out", tmp_path / "parts", *options, "--resume") == 0
     assert seen == whole
 
@@ -193,19 +193,19 @@ def test_what_was_found_is_not_used_for_other_captions_or_other_files(
     no_memory(monkeypatch)
     first = open_pictures(samples, **options)
     first.save(tmp_path)
-    assert Survey.kept(tmp_path / stream.SURVEY, samples, **options) is not None
-    assert Survey.kept(tmp_path / stream.SURVEY, samples[1:], **options) is None
-    assert Survey.kept(tmp_path / stream.SURVEY, samples, resolution=64, channels=4) is None
-    assert Survey.kept(tmp_path / stream.SURVEY, read_items(emoji_folder), **options) is None
+    assert Survey.cached(tmp_path / stream.SURVEY, samples, **options) is not None
+    assert Survey.cached(tmp_path / stream.SURVEY, samples[1:], **options) is None
+    assert Survey.cached(tmp_path / stream.SURVEY, samples, resolution=64, channels=4) is None
+    assert Survey.cached(tmp_path / stream.SURVEY, read_items(emoji_folder), **options) is None
     sampler = captions.CaptionSampler(first.items, first.styles)
     sampler.save(tmp_path)
     path = tmp_path / captions.ENCODED
-    kept = captions.EncodedTexts.kept(path, sampler.texts, text_encoder_hash())
+    kept = captions.EncodedTexts.cached(path, sampler.texts, text_encoder_hash())
     assert torch.equal(kept.flat, sampler.encoded.flat)
     assert torch.equal(kept.pooled, sampler.encoded.pooled)
-    assert captions.EncodedTexts.kept(path, sampler.texts, "another") is None
+    assert captions.EncodedTexts.cached(path, sampler.texts, "another") is None
     more = [*sampler.texts, "more"]
-    assert captions.EncodedTexts.kept(path, more, text_encoder_hash()) is None
+    assert captions.EncodedTexts.cached(path, more, text_encoder_hash()) is None
 
 
 def test_a_streamed_set_is_told_of_like_one_in_memory(tmp_path, monkeypatch):
@@ -268,9 +268,9 @@ def test_a_compressed_shard_is_one_line(shards, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda data: data[: len(data) // 2 + 100], "is no whole tar file"),
-        (lambda data: b"nothing of the kind" * 100, "is no whole tar file"),
-        (lambda data: data.replace(b'{"text"', b'["text"', 1), "holds no facts"),
+        (lambda data: data[: len(data) // 2 + 100], "is not a complete tar file"),
+        (lambda data: b"nothing of the kind" * 100, "is not a complete tar file"),
+        (lambda data: data.replace(b'{"text"', b'["text"', 1), "holds no valid metadata"),
     ],
 )
 def test_a_damaged_shard_is_one_line(shards, tmp_path, capsys, spoil, words):

@@ -12,7 +12,7 @@ from imagen_model.networks.networks import Networks
 
 @pytest.fixture
 def networks() -> Networks:
-    return Networks.seeded(dcgan(channels=3, width=4, judge_width=4), 0).eval()
+    return Networks.seeded(dcgan(channels=3, width=4, discriminator_width=4), 0).eval()
 
 
 def kinds(module: nn.Module) -> list[str]:
@@ -46,7 +46,7 @@ def test_a_configuration_survives_its_dictionary():
 def test_a_model_samples_and_scores_like_any_other(networks, tmp_path):
     from imagen_model.checkpoint import save_checkpoint
 
-    config = dcgan(channels=3, width=4, judge_width=4)
+    config = dcgan(channels=3, width=4, discriminator_width=4)
     path = tmp_path / "mine.safetensors"
     save_checkpoint(path, config, networks, {"name": "mine"})
     model = im.load(path)

@@ -505,7 +505,7 @@ def test_learning_can_be_cancelled(tiny_model):
 
 
 def test_a_model_without_w_learns_by_best_of_n_only(tiny_model):
-    config = dcgan(channels=4, width=2, judge_width=2)
+    config = dcgan(channels=4, width=2, discriminator_width=2)
     networks = Networks.seeded(config, 0).eval().requires_grad_(False)
     model = im.Model("old", config, networks, {"sha256": "0"})
     ratings = [copy.copy(r) for r in rated(tiny_model, 12)]

@@ -129,7 +129,7 @@ def test_without_features_colours_and_layout_are_enough(tiny_model, condition, p
 
 
 def test_a_model_whose_w_is_z_inverts_too(generator):
-    networks = Networks.seeded(dcgan(channels=3, width=2, judge_width=2), 0).eval()
+    networks = Networks.seeded(dcgan(channels=3, width=2, discriminator_width=2), 0).eval()
     null = im.Condition.null(1, networks.conditioning.config)
     found = invert(networks, None, torch.randn(1, 3, 64, 64, generator=generator), null, steps=2)
     assert found.values.shape == (1, 1, 64 * 64) and found.values.isfinite().all()

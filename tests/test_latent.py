@@ -162,7 +162,7 @@ def test_directions_that_do_not_exist_are_named(tiny_model):
     with pytest.raises(ValueError, match="direction 32; this model has 0 to 31"):
         tiny_model.direction(32)
     with pytest.raises(ValueError, match="no w space"):
-        directions(Networks.seeded(dcgan(channels=3, width=2, judge_width=2), 0))
+        directions(Networks.seeded(dcgan(channels=3, width=2, discriminator_width=2), 0))
     with pytest.raises(ValueError, match="moves latents in w"):
         im.moved(tiny_model.latent([0]), tiny_model.direction(0), 1.0)
     with pytest.raises(ValueError, match="of another model"):

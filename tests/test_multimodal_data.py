@@ -67,9 +67,9 @@ def sampler(data) -> CaptionSampler:
 
 def shares(sampler: CaptionSampler, sample: int, generator) -> dict[str, float]:
     """How often a sample's caption, reference picture, recording and nothing are drawn."""
-    drawn = sampler.draw(torch.full((DRAWS,), sample), generator).text
+    drawn = sampler.sample(torch.full((DRAWS,), sample), generator).text
     first_picture = len(sampler.texts)
-    heard = sampler.texts.index(sampler.references.heard[0])
+    heard = sampler.texts.index(sampler.references.transcripts[0])
     counts = {
         "null": drawn < 0,
         "picture": drawn >= first_picture,
@@ -82,7 +82,7 @@ def shares(sampler: CaptionSampler, sample: int, generator) -> dict[str, float]:
 @pytest.fixture
 def silent_voice(monkeypatch):
     """A recogniser that answers what no caption says, so that draws tell voice from text."""
-    monkeypatch.setattr("imagen_model.conditioning.audio.transcribe", lambda clips: ["a voice"])
+    monkeypatch.setattr("imagen_model.data.references.transcribe", lambda clips: ["a voice"])
 
 
 def test_a_reference_picture_is_what_the_image_encoder_says(sampler, data):
@@ -131,7 +131,7 @@ def test_missing_and_unreadable_files_are_told_and_the_rest_stays(data, caplog):
 def test_samples_without_references_draw_as_they_always_did(emoji_captions):
     """The random numbers of a set with words alone are those of before there were references."""
     index, generator = torch.arange(40), torch.Generator().manual_seed(3)
-    emoji_captions.draw(index, generator)
+    emoji_captions.sample(index, generator)
     plain = torch.Generator().manual_seed(3)
     torch.rand(3, len(index), generator=plain)
     assert torch.equal(torch.rand(4, generator=generator), torch.rand(4, generator=plain))
@@ -149,10 +149,10 @@ def test_what_was_encoded_is_kept_until_a_file_changes(data, tmp_path, monkeypat
         raise AssertionError("read again")
 
     with monkeypatch.context() as patch:
-        patch.setattr("imagen_model.data.references._encoded", fail)
-        patch.setattr("imagen_model.data.references._heard", fail)
+        patch.setattr("imagen_model.data.references._encode_pictures", fail)
+        patch.setattr("imagen_model.data.references._transcript", fail)
         again = CaptionSampler(samples, (), cache=tmp_path)
-        assert again.references.heard == first.references.heard
+        assert again.references.transcripts == first.references.transcripts
         assert again.references.skipped == first.references.skipped
         assert torch.equal(again.encoded.flat, first.encoded.flat)
         changed = Item(samples[0].path, audio=File(SPEECH / "rocket.wav"))
@@ -165,7 +165,7 @@ def test_without_soundfile_one_line_says_so_and_pictures_still_count(data, monke
     references = CaptionSampler(read_items(data), ()).references
     told = [line for line in references.skipped if "imagen-gan[audio]" in line]
     assert [line.split(":")[0] for line in told] == ["all 3 recordings"]
-    assert references.heard == [""] * 6
+    assert references.transcripts == [""] * 6
     assert references.image.tolist() == [0, -1, 0, -1, -1, -1]
 
 
@@ -199,7 +199,7 @@ def test_copies_and_shards_keep_references(data, tmp_path, build, sampler):
     assert len(manifest["skipped"]) == 1
     assert "missing.wav" in manifest["skipped"][0]
     copied = CaptionSampler(read_items(out), ())
-    assert copied.references.heard == sampler.references.heard
+    assert copied.references.transcripts == sampler.references.transcripts
     everyone = torch.arange(6)
     assert torch.equal(copied.references.image >= 0, sampler.references.image >= 0)
     ours, theirs = (s.captions(everyone).pooled for s in (copied, sampler))
@@ -238,7 +238,7 @@ def test_the_voice_of_open_images_shards_is_heard(tmp_path, emoji_folder):
         ):
             tar.add(tmp_path / name, f"0001.{extension}")
     sampler = CaptionSampler(read_items(tmp_path / "set"), ())
-    assert "apple" in sampler.references.heard[0]
+    assert "apple" in sampler.references.transcripts[0]
     assert sampler.references.image.tolist() == [-1]
 
 

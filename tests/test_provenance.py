@@ -50,7 +50,7 @@ def test_info_prints_what_made_a_picture_from_which_it_is_generated_again(
     ("content", "line"),
     [
         (None, "does not say how it was made"),
-        (b"no picture", "is no picture that can be read"),
+        (b"no picture", "is not a readable picture"),
         ("{", "has a damaged record of how it was made"),
     ],
 )

@@ -773,7 +773,7 @@ def test_pretraining_forgets_the_captions(prepared):
     assert (t.training.augment_p, t.training.augment_target) == (0.4, 0.6)
     assert t.model.conditioning.styles == ()
     assert t.model.conditioning.text_encoder == ""
-    condition, _, is_open = t.captions.draw(torch.arange(8), t.rng)
+    condition, _, is_open = t.captions.sample(torch.arange(8), t.rng)
     assert is_open.all()
     assert condition.pooled.shape == (8, COND_DIM)
 
@@ -783,7 +783,7 @@ def test_without_captions_z_says_which_picture_is_to_be_matched(prepared):
     assert t.training.pairs_weight > 0
     index = torch.arange(8)
     z = torch.zeros(8, t.model.generator.z_dim)
-    coded = t.codes.write(z, index, t.captions.draw(index, t.rng))
+    coded = t.codes.write(z, index, t.captions.sample(index, t.rng))
     assert torch.cdist(coded, coded)[~torch.eye(8, dtype=torch.bool)].min() > 0.5
 
 

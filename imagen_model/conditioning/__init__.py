@@ -1,1 +1,1 @@
-"""What steers the picture: encoders of text, pictures and sound."""
+"""Encoders of text, pictures and sound: everything that gives a Condition."""

@@ -1,9 +1,9 @@
-"""Sound -> Condition: a small frozen recogniser of speech, and then the text encoder.
+"""Sound -> Condition: a small frozen speech recogniser, and then the text encoder.
 
-Log-mel -> two strided convolutions and a transformer (as Whisper's encoder, 2212.04356, far
+Log-mel -> two strided convolutions and a transformer (as Whisper's encoder, 2212.04356, but far
 smaller) -> phonemes by CTC -> words (lexicon.py) -> text.py. So every model that takes text takes
-speech, and what was heard can be read. It was trained on synthetic speech
-by tools/train_speech_encoder.py (git history).
+speech, and the transcript can be read. The recogniser was trained on synthetic speech
+(tools/train_speech_encoder.py, git history).
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..condition import Condition
 from ..progress import OnProgress
-from ..storage.files import WEIGHTS_DIR, checked_sha256
-from ..storage.int8 import dequantized
+from ..storage.files import WEIGHTS_DIR, checked_sha256, read_tensors
+from ..storage.int8 import dequantized, frozen
 from .encoder import Encoder
 from .lexicon import Entry, Lexicon
 from .text import encode_text
@@ -32,16 +31,16 @@ logger = logging.getLogger(__name__)
 SPEECH_FILE = WEIGHTS_DIR / "speech" / "speech-v1.safetensors"
 MIN_SEC, MAX_SEC = 0.1, 60.0
 RATES_HZ = (2_000, 768_000)
-SILENCE = 1e-4  # the loudest sample of what counts as silence, 80 dB under full scale
+SILENCE = 1e-4  # a sound whose samples are all smaller is silent: 80 dB below full scale
 NUM_MELS = 64
 TOP_HZ = 8000.0
 WINDOW_SEC, HOP_SEC = 0.032, 0.010
-RANGE_DB = 50.0  # what is fainter than the loudest moment by more is not seen
-TRIM_DB = 40.0  # and at both ends, by more than this, is cut off
+RANGE_DB = 50.0  # below the loudest value; fainter ones are clamped
+TRIM_DB = 40.0  # below the loudest frame; fainter frames at both ends are cut off
 MIN_FRAMES = 16
 BLOCK = 1024  # frames transformed at a time
 
-Clip = tuple[Tensor, int]  # waveform [C, L] float, and its sample rate in Hz
+Clip = tuple[Tensor, int]  # waveform [C, L] float, sample rate in Hz
 
 
 def speech_recognizer_hash() -> str:
@@ -50,9 +49,9 @@ def speech_recognizer_hash() -> str:
 
 
 def mono(waveform: Tensor, rate: int) -> Tensor:
-    """[C, L] -> [L] fp32 on the CPU: channels averaged, the first MAX_SEC of it.
+    """[C, L] -> [L] fp32 on the CPU: the mean of the channels, cut to MAX_SEC.
 
-    ValueError with one line for what can't be heard: no samples, under MIN_SEC, NaN, silence.
+    ValueError with one line for no samples, less than MIN_SEC, NaN, or silence.
     """
     if waveform.ndim != 2 or not waveform.numel():
         raise ValueError(
@@ -67,7 +66,7 @@ def mono(waveform: Tensor, rate: int) -> Tensor:
         raise ValueError(f"the sound is {seconds:.3f} s long; expected {MIN_SEC} s or more")
     if seconds > MAX_SEC:
         logger.warning("a sound is over %d s long; the rest is ignored", MAX_SEC)
-    # cut first: an hour of sound costs no more than a minute of it
+    # cut first, so that a long sound costs no more than MAX_SEC
     sound = waveform[:, : round(MAX_SEC * rate)].detach().cpu().float().mean(dim=0)
     if not sound.isfinite().all():
         raise ValueError("the sound holds NaN or infinite samples")
@@ -80,7 +79,7 @@ def mono(waveform: Tensor, rate: int) -> Tensor:
 def mel_filters(rate: int) -> Tensor:
     """[bins, NUM_MELS] triangles on the mel scale up to TOP_HZ, for a spectrum at `rate`.
 
-    Filters above a low rate's Nyquist frequency stay empty.
+    Filters above the Nyquist frequency are empty.
     """
     top_mel = 2595 * math.log10(1 + TOP_HZ / 700)
     edges = 700 * (10 ** (torch.linspace(0, top_mel, NUM_MELS + 2) / 2595) - 1)  # Hz
@@ -97,13 +96,13 @@ def _window_size(rate: int) -> int:
 
 
 def _transform_size(window: int) -> int:
-    """The next power of two: odd primes, which many rates give, are slow to transform."""
+    """The next power of two: many rates give sizes with large prime factors, which are slow."""
     return 1 << (window - 1).bit_length()
 
 
 def mel_power(sound: Tensor, rate: int) -> Tensor:
-    """[L] -> [T, NUM_MELS] power. Windows are as long in seconds at every rate, so nothing has to
-    be resampled: the same frequencies fall into the same filters."""
+    """[L] -> [T, NUM_MELS] power. Windows have the same length in seconds and filters the same
+    frequencies at every rate, so no sound is resampled."""
     size, hop = _window_size(rate), max(1, round(HOP_SEC * rate))
     filters = mel_filters(rate)
     window, transform = torch.hann_window(size), _transform_size(size)
@@ -116,7 +115,7 @@ def mel_power(sound: Tensor, rate: int) -> Tensor:
 
 
 def trimmed(power: Tensor) -> Tensor:
-    """[T, NUM_MELS] without the quiet ends, but MIN_FRAMES at least."""
+    """[T, NUM_MELS] without the quiet ends, padded to MIN_FRAMES."""
     loudness = power.sum(dim=1)
     loud = (loudness > loudness.max() * 10 ** (-TRIM_DB / 10)).nonzero()
     power = power[int(loud[0]) : int(loud[-1]) + 1]
@@ -124,16 +123,16 @@ def trimmed(power: Tensor) -> Tensor:
 
 
 def levelled(power: Tensor) -> Tensor:
-    """Power [..., T, NUM_MELS] -> what the encoder sees, about [-1, 1], at any loudness."""
+    """Power [..., T, NUM_MELS] -> the network's input, about [-1, 1] at any loudness."""
     loudest = power.amax(dim=(-2, -1), keepdim=True).clamp(min=1e-30)
     decibel = 10 * torch.log10((power / loudest).clamp(min=10 ** (-RANGE_DB / 10)))
     return 1 + decibel / (RANGE_DB / 2)
 
 
 class PhonemeRecognizer(nn.Module):
-    """Log-mel frames -> which phoneme is heard at each place of 40 ms. 1.1 M parameters.
+    """Log-mel frames -> phoneme probabilities every 40 ms. 1.1 M parameters.
 
-    Rows know nothing of one another.
+    Rows are independent.
     """
 
     def __init__(
@@ -155,16 +154,18 @@ class PhonemeRecognizer(nn.Module):
         their mask [N, L]."""
         x = mel
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = (x * mask[:, :, None]).transpose(1, 2)  # what pads a batch is what pads a row: 0
+            x = (x * mask[:, :, None]).transpose(
+                1, 2
+            )  # padding of rows in a batch is 0, as a convolution's
             x = nn.functional.gelu(norm(convolution(x).transpose(1, 2)))
             mask = mask[:, ::2]
-        x = self.layers(x + _places(*x.shape[1:]), src_key_padding_mask=~mask)
+        x = self.layers(x + _positions(*x.shape[1:]), src_key_padding_mask=~mask)
         return self.to_phonemes(x).log_softmax(dim=2), mask
 
 
 @lru_cache(maxsize=64)
-def _places(length: int, width: int) -> Tensor:
-    """[length, width] sines and cosines of the place (1706.03762)."""
+def _positions(length: int, width: int) -> Tensor:
+    """[length, width] sines and cosines of the position (1706.03762)."""
     rate = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
     angle = torch.arange(length)[:, None] * rate
     return torch.cat([angle.sin(), angle.cos()], dim=1)
@@ -178,34 +179,30 @@ def batch(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 class SpeechRecognizer:
-    """The bundled recogniser with its card (`card`: data, voices, figures)."""
+    """The bundled recogniser and its `card` (data, voices, figures)."""
 
     def __init__(self) -> None:
         speech_recognizer_hash()
-        with safe_open(SPEECH_FILE, "pt") as file:
-            metadata = file.metadata()
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        state, metadata = read_tensors(SPEECH_FILE)
         self.card = json.loads(metadata["card"])
-        entries = [Entry(*entry) for entry in json.loads(metadata["lexicon"])]
-        self.lexicon = Lexicon(metadata["phonemes"], entries)
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-            self.network = PhonemeRecognizer(len(metadata["phonemes"])).eval().requires_grad_(False)
-            self.network.load_state_dict(dequantized(state))
+        phonemes = metadata["phonemes"]
+        self.lexicon = Lexicon(phonemes, [Entry(*row) for row in json.loads(metadata["lexicon"])])
+        self.network = frozen(lambda: PhonemeRecognizer(len(phonemes)), dequantized(state))
 
     @torch.no_grad()
     def transcribe(self, clips: Sequence[Clip], progress: OnProgress | None = None) -> list[str]:
-        """The words of each clip, one text each; `progress` is called with frames of each clip.
-        ValueError as `mono`, and for no words."""
+        """One text for each clip; `progress` counts the frames of each clip. ValueError as `mono`,
+        and for no words."""
         texts = []
         for wave, rate in clips:
             mel, mask = batch([levelled(trimmed(mel_power(mono(wave, rate), rate)))])
-            heard = self.network(mel, mask)[0][0]  # [L, 1 + P]
-            # a short word, said unclearly, may not be worth its cost
-            words = self.lexicon.best(heard, progress=progress)
-            words = words or self.lexicon.best(heard, free=True, progress=progress)
-            texts.append(" ".join(words))
+            log_probs = self.network(mel, mask)[0][0]  # [L, 1 + P]
+            words = self.lexicon.best(log_probs, progress=progress)
+            # a short unclear word may not be worth its cost
+            words = words or self.lexicon.best(log_probs, free=True, progress=progress)
             if not words:
-                raise ValueError("no words were heard in the sound")
+                raise ValueError("no words were recognized in the sound")
+            texts.append(" ".join(words))
         return texts
 
 
@@ -216,12 +213,11 @@ def speech_recognizer() -> SpeechRecognizer:
 
 
 def transcribe(clips: Sequence[Clip], *, progress: OnProgress | None = None) -> list[str]:
-    """What is said in clips (waveform [C, L] float, sample rate in Hz), in English, a text each.
+    """Transcribe English speech: clips (waveform [C, L] float, sample rate in Hz) -> a text each.
 
-    Any rate from 2 to 768 kHz and any number of channels, 0.1 to 60 s: of a longer clip the first
-    60 count, with a warning. `progress` is called with (done, total) of each clip's moments, and
-    may raise to cancel. ValueError for silence, NaN, too short a clip, or one without words, and
-    for no clips at all.
+    Clips have a rate from 2 to 768 kHz, any number of channels, and 0.1 to 60 s; longer ones are
+    cut with a warning. `progress` is called with (done, total) frames of each clip, and may raise
+    to cancel. ValueError for silence, NaN, a clip that is too short or wordless, and for no clips.
     """
     if not clips:
         raise ValueError("there is no sound")
@@ -235,6 +231,6 @@ def encode_audio(
     style: str | None,
     encoder: Encoder | None = None,
 ) -> Condition:
-    """A condition row a clip, all in `style` (None: the seed chooses one), as the text `encoder`
-    reads what is heard (None: the bundled one); ValueError as `hear`."""
+    """One condition row a clip from its transcript, all in `style` (None: the seed chooses), by the
+    text `encoder` (None: the bundled one). ValueError as `transcribe`."""
     return encode_text(transcribe(clips), styles=styles, style=style, encoder=encoder)

@@ -1,18 +1,17 @@
-"""Text -> Condition by a CLIP text model (2103.00020), for models that are trained on one.
+"""CLIP text models (2103.00020) as text encoders, for models that are trained on one.
 
-A model is trained on a folder of Hugging Face's (`ClipFolder`) and asked through the same weights
-wherever they are: in that folder, or in ComfyUI (nodes/clip.py). Either gives pieces and states
-(`ClipCore`), and `ClipEncoder` makes the condition, so that both sides make the same one.
+A model is trained on a Hugging Face folder (`ClipFolder`). Later the same weights come from that
+folder or from ComfyUI (nodes/hosted_clip.py). Both give word pieces and states (`ClipCore`), and
+`ClipEncoder` makes the same condition from either.
 
-Tokens are the states after the final layer norm, of the pieces and of the end token; nothing comes
-before the start token, whose state is therefore the same in every text, and left out. Pooled is the
-end token's state, in which CLIP sums a text up, at unit length; CLIP's own projection of it is
-missing from many files.
+Tokens are the states of the pieces and the end token after the final layer norm. The start token's
+state is the same in every text (attention is causal), so it is left out. Pooled is the end token's
+state at unit length, without CLIP's projection, which is missing from many files.
 
-What a checkpoint names (`identity`) is a signature of the encoder's answers, not of its file: CLIP
-goes round as fp32, fp16, bf16 and fp8 under many names. Each of up to 512 bits says whether one
-number of the pooled vector rises from one of PROBE's texts to the next (a SimHash with the axes for
-planes). Rounding turns a few bits over, other weights half of them (docs/multimodal.md).
+A checkpoint names a signature of the encoder's outputs (`identity`), not of its file, because CLIP
+is distributed as fp32, fp16, bf16 and fp8 under many names. Each of up to 512 bits says whether one
+number of the pooled vector rises from one of PROBE's texts to the next (a SimHash whose planes are
+the axes). Rounding flips a few bits, other weights flip half of them (docs/multimodal.md).
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ import json
 import logging
 import re
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +31,7 @@ from torch import Tensor
 
 from ..storage.files import sha256_of, storable
 from .encoder import MAX_CHARACTERS, Part
+from .prompt_weights import weighted_spans
 
 logger = logging.getLogger(__name__)
 
@@ -45,33 +44,33 @@ PROBE = (
     "a forest under snow",
     "the number seven",
 )
-AXES = 128  # numbers of each pooled vector that a signature looks at
-MOST_TURNED = 0.08  # of a signature's bits, for the encoder to count as the same
+AXES = 128  # numbers of each pooled vector that a signature uses
+MAX_DISTANCE = 0.08  # share of bits that may differ between signatures of one encoder
 _PREFIX = "clip"
 
 
 class ClipCore(Protocol):
     """A CLIP text model and its tokenizer."""
 
-    max_pieces: int  # of a text, start and end tokens not counted
+    max_pieces: int  # of a text, without start and end tokens
 
     def pieces(self, text: str) -> list:
-        """A text's word pieces without start and end tokens, however many they are."""
+        """All word pieces of a text, without start and end tokens."""
 
     def states(self, rows: list[list]) -> Tensor:
         """Rows of at most max_pieces pieces -> [N, T, D] fp32 on the CPU: the last states of start
-        token, pieces, end token and what pads."""
+        token, pieces, end token and padding."""
 
 
 class ClipEncoder:
-    """The frozen encoder. Rows come out alike whatever else is in the batch, to float rounding."""
+    """The frozen encoder. Up to rounding, rows don't depend on the rest of the batch."""
 
     def __init__(self, core: ClipCore) -> None:
         self.core = core
 
     @cached_property
     def identity(self) -> str:
-        """clip-WIDTH-SIGNATURE, as checkpoints name it. ValueError where the answers are NaN."""
+        """clip-WIDTH-SIGNATURE, its name in checkpoints. ValueError if the outputs are NaN."""
         pooled = self.encode(list(PROBE))[2]  # [K, D]
         if not pooled.isfinite().all():
             raise ValueError("the CLIP text encoder answers with NaN; load it in another precision")
@@ -92,15 +91,15 @@ class ClipEncoder:
         """
         rows = [self.core.pieces(storable(text[:MAX_CHARACTERS])) for text in texts]
         tokens, mask, pooled = self._encoded(self._cut(rows))
-        asked = torch.tensor([bool(text.strip()) for text in texts])[:, None]
-        return tokens * asked[:, :, None], mask & asked, pooled * asked
+        has_text = torch.tensor([bool(text.strip()) for text in texts])[:, None]
+        return tokens * has_text[:, :, None], mask & has_text, pooled * has_text
 
     @torch.no_grad()
     def weighted(self, parts: list[Part]) -> tuple[Tensor, Tensor, Tensor]:
         """One prompt's tokens [1, T, D], mask [1, T] and pooled vector [1, D] of unit length.
 
-        As in weighting.py, with the span left out in place of hidden: what comes before it does not
-        see it, and what comes after it is found further to the left.
+        As minilm.encode_weighted, but the span is left out instead of hidden: earlier tokens don't
+        depend on it, and later ones move to the left.
         """
         pieces, weights, characters = [], [], 0
         for text, weight in parts:
@@ -109,19 +108,14 @@ class ClipEncoder:
             pieces += new
             weights += [weight] * len(new)
         (pieces,) = self._cut([pieces])
-        groups, place = [], 0
-        for weight, run in groupby(weights[: len(pieces)]):
-            count = len(list(run))
-            if weight != 1.0:
-                groups.append((place, place + count, weight))
-            place += count
-        shorter = [pieces[:begin] + pieces[end:] for begin, end, _ in groups]
+        spans = weighted_spans(weights[: len(pieces)])
+        shorter = [pieces[:begin] + pieces[end:] for begin, end, _ in spans]
         states, mask, _ = self._encoded([pieces, *shorter])
         whole, *others = (row[keep] for row, keep in zip(states, mask, strict=True))  # [T, D] each
         tokens = whole
-        for other, (begin, end, weight) in zip(others, groups, strict=True):
-            span = other.mean(dim=0).expand(end - begin, -1)
-            without = torch.cat([other[:begin], span, other[begin:]])
+        for other, (begin, end, weight) in zip(others, spans, strict=True):
+            mean = other.mean(dim=0).expand(end - begin, -1)
+            without = torch.cat([other[:begin], mean, other[begin:]])
             tokens = tokens + (weight - 1) * (whole - without)
         return tokens[None], mask[:1, : len(tokens)], F.normalize(tokens[-1], dim=0)[None]
 
@@ -141,27 +135,27 @@ class ClipEncoder:
 
 
 def is_clip(text_encoder: str) -> bool:
-    """Whether what a checkpoint names is a CLIP text encoder."""
+    """Whether a checkpoint's name of its text encoder is that of a CLIP."""
     return bool(re.fullmatch(rf"{_PREFIX}-\d+-[0-9a-f]+", text_encoder))
 
 
 def width_of(identity: str) -> int:
-    """How many numbers a token has."""
+    """The number of values a token."""
     return int(identity.split("-")[1])
 
 
 def refuse_another(encoder: ClipEncoder, trained_on: str, model: str) -> None:
-    """ValueError unless `encoder` is the one with the identity that `model` was trained on."""
+    """ValueError unless `model` was trained on `encoder`: `trained_on` is the identity it names."""
     ours, theirs = encoder.width, width_of(trained_on)
     if ours != theirs:
         raise ValueError(
             f"{model} was trained on another CLIP text encoder (of width {theirs}; this is {ours})"
         )
-    turned = signature_distance(encoder.identity, trained_on)
-    if turned > MOST_TURNED:
+    distance = signature_distance(encoder.identity, trained_on)
+    if distance > MAX_DISTANCE:
         raise ValueError(
             f"{model} was trained on another CLIP text encoder, or another layer of it "
-            f"({turned:.0%} of their signatures differ; expected {MOST_TURNED:.0%} at most)"
+            f"({distance:.0%} of their signatures differ; expected {MAX_DISTANCE:.0%} at most)"
         )
 
 
@@ -172,15 +166,15 @@ def signature_distance(a: str, b: str) -> float:
 
 
 def clip_card(folder: Path) -> dict[str, str]:
-    """What a checkpoint's card says of the folder that it was trained on, for people."""
+    """The checkpoint card's entry about the folder that the model was trained on."""
     return {"name": folder.resolve().name, "sha256": sha256_of(folder / WEIGHTS)}
 
 
 class ClipFolder:
-    """A CLIP text model as transformers writes it, on `device` in fp32, read offline.
+    """A CLIP text model in transformers' format, on `device` in fp32, read offline.
 
-    config.json, model.safetensors and the tokenizer's files (here, or in `tokenizer` beside
-    it); a whole CLIP serves as well. ValueError with one line for anything else.
+    The folder has config.json, model.safetensors and the tokenizer's files (or a folder `tokenizer`
+    beside it has those); a whole CLIP works too. ValueError with one line for anything else.
     """
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
@@ -193,7 +187,7 @@ class ClipFolder:
         weights = self.folder / WEIGHTS
         if not weights.is_file():
             raise ValueError(f"{folder} has no model.safetensors (pickled weights are not read)")
-        # Layers draw initial weights that are overwritten at once: leave the global state alone.
+        # Initial weights, which are overwritten at once, must not use the global generator.
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
             self.network = CLIPTextModel(CLIPTextConfig.from_dict(config))
             self._load(weights)
@@ -212,7 +206,7 @@ class ClipFolder:
     def states(self, rows: list[list[int]]) -> Tensor:
         longest = max(map(len, rows))
         ids = [[self.start, *row, *[self.end] * (1 + longest - len(row))] for row in rows]
-        # attention is causal: what pads at the end is seen by nothing before it
+        # attention is causal: padding at the end affects nothing before it
         inputs = torch.tensor(ids, device=self.network.device)
         return self.network(input_ids=inputs).last_hidden_state.cpu()
 
@@ -223,27 +217,28 @@ class ClipFolder:
             config = config["text_config"] if kind == "clip" else config
         except (OSError, ValueError, KeyError, TypeError):
             raise ValueError(
-                f"{self.folder} is no folder of a CLIP text encoder (no readable config.json)"
+                f"{self.folder} is not the folder of a CLIP text encoder (no readable config.json)"
             ) from None
         if kind not in ("clip", "clip_text_model"):
             raise ValueError(f"{self.folder} holds a {kind}; expected a CLIP text encoder")
         return config
 
     def _load(self, weights: Path) -> None:
-        """Names differ between versions of transformers by a prefix."""
+        """Load weights whose names may lack a prefix, depending on the version of transformers."""
         prefix = "text_model."
         try:
-            stored = {k.removeprefix(prefix): v for k, v in load_file(weights).items()}
-            wanted = {name: name.removeprefix(prefix) for name in self.network.state_dict()}
-            self.network.load_state_dict({name: stored[k] for name, k in wanted.items()})
+            stored = {name.removeprefix(prefix): t for name, t in load_file(weights).items()}
+            names = self.network.state_dict()
+            self.network.load_state_dict(
+                {name: stored[name.removeprefix(prefix)] for name in names}
+            )
         except (SafetensorError, RuntimeError, KeyError) as error:
             reason = str(error).split("\n")[-1].strip()
             raise ValueError(f"{weights} does not fit its config.json: {reason}") from None
 
     def _tokenizer(self) -> Path:
         for folder in (self.folder, self.folder.resolve().parent / "tokenizer"):
-            if (folder / "tokenizer.json").is_file() or all(
-                (folder / name).is_file() for name in ("vocab.json", "merges.txt")
-            ):
+            names = {path.name for path in folder.glob("*") if path.is_file()}
+            if "tokenizer.json" in names or names >= {"vocab.json", "merges.txt"}:
                 return folder
         raise ValueError(f"{self.folder} has no tokenizer (vocab.json and merges.txt)")

@@ -1,17 +1,13 @@
-"""What every text encoder offers: MiniLM (minilm.py) and CLIP (clip.py) alike."""
+"""The interface of text encoders: MiniLM (minilm.py) and CLIP (clip.py)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    pass
-from typing import Protocol
-
-Part = tuple[str, float]  # some of a prompt, and its weight
-MAX_CHARACTERS = 2000  # more can't change the first word pieces, and would only cost time
+Part = tuple[str, float]  # part of a prompt, and its weight
+MAX_CHARACTERS = 2000  # later ones can't affect the first word pieces
 
 
 class Encoder(Protocol):
@@ -19,7 +15,7 @@ class Encoder(Protocol):
 
     @property
     def identity(self) -> str:
-        """What a checkpoint names it by."""
+        """Its name in checkpoints."""
 
     @property
     def width(self) -> int:
@@ -29,4 +25,4 @@ class Encoder(Protocol):
         """texts -> tokens [N, T, D], mask [N, T], pooled [N, D] of unit length, on the CPU."""
 
     def weighted(self, parts: list[Part]) -> tuple[Tensor, Tensor, Tensor]:
-        """The same of one prompt, some parts of which weigh more or less than 1."""
+        """The same for one prompt from its weighted parts."""

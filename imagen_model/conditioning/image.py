@@ -1,10 +1,9 @@
 """Picture -> Condition: frozen lite0 features, a small trained head, and then captions.
 
-The head answers what MiniLM says of a picture's caption, and the captions nearest to its answer,
-each by its share, are the condition: what a model sees is made of texts, so every model that takes
-text takes pictures, whoever trained it. The head was trained on emoji in four styles by
-tools/train_image_encoder.py (git history; its card says on which) and is frozen: what it makes of
-other kinds of pictures is the nearest thing that it knows.
+The head predicts MiniLM's embedding of a picture's caption. The condition is the weighted mean of
+the known captions nearest to it. It consists of texts, so every model that takes text takes
+pictures. The frozen head was trained on emoji in four styles (tools/train_image_encoder.py, git
+history; see its card); other pictures become the nearest captions that it knows.
 """
 
 from __future__ import annotations
@@ -14,25 +13,24 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..condition import Condition, stretched, style_weights
 from ..networks.efficientnet import LEVEL_CHANNELS, as_rgb, lite0, lite0_hash
-from ..progress import OnProgress
-from ..storage.files import WEIGHTS_DIR, checked_sha256
-from ..storage.int8 import dequantized
+from ..progress import OnProgress, batches
+from ..storage.files import WEIGHTS_DIR, checked_sha256, read_tensors
+from ..storage.int8 import dequantized, frozen
 from .encoder import Encoder
 from .minilm import text_encoder, text_encoder_hash
 from .resampler import NUM_TOKENS, Resampler
 
 IMAGE_FILE = WEIGHTS_DIR / "image_prompt" / "image-prompt-v1.safetensors"
-INPUT_PX = 128  # what lite0 sees, whatever the size of the picture
-GRID = 4  # lite0's last level at that size: 4 x 4 places
-LEVELS_USED = slice(1, 4)  # strides 8, 16, 32; finer ones say little of what is shown
+INPUT_PX = 128  # lite0's input, to which every picture is scaled
+GRID = 4  # lite0's last level has 4 x 4 places at that size
+LEVELS_USED = slice(1, 4)  # strides 8, 16, 32; finer ones say little about the content
 CHANNELS = sum(LEVEL_CHANNELS[LEVELS_USED])
-NEAREST = 8  # captions that a picture's condition is made of
-SHARPNESS = 30.0  # how firmly the likest of them decides; 30 likens 0.1 of a cosine to 20 : 1
+NEAREST = 8  # captions in a picture's condition
+SHARPNESS = 30.0  # inverse temperature of their softmax: 0.1 of a cosine is 20 : 1
 BATCH = 32
 OPAQUE = 1 - 1 / 127.5  # the least alpha, in [-1, 1], of a picture without transparency
 
@@ -43,20 +41,19 @@ def image_encoder_hash() -> str:
 
 
 def squared(pictures: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, C, INPUT_PX, INPUT_PX] as data sets are read (data/folder.py): pictures
-    with transparency are padded with more of it, others cut to their central square."""
+    """[N, C, H, W] -> [N, C, INPUT_PX, INPUT_PX] as image_reader.fit_picture: pictures with
+    transparency are padded with it, others are cropped to their central square."""
     height, width = pictures.shape[2:]
-    if height != width:
-        short, long = sorted((height, width))
-        rows = []
-        for picture in pictures:
-            pad = picture.shape[0] == 4 and bool((picture[3] < OPAQUE).any())
-            side = long if pad else short
-            left, top = (side - width) // 2, (side - height) // 2
-            edges = (left, side - width - left, top, side - height - top)  # negative ones cut
-            rows.append(_resized(F.pad(picture[None], edges, value=-1.0)))
-        return torch.cat(rows)
-    return _resized(pictures)
+    if height == width:
+        return _resized(pictures)
+    rows = []
+    for picture in pictures:
+        pad = picture.shape[0] == 4 and bool((picture[3] < OPAQUE).any())
+        side = max(height, width) if pad else min(height, width)
+        left, top = (side - width) // 2, (side - height) // 2
+        edges = (left, side - width - left, top, side - height - top)  # negative ones crop
+        rows.append(_resized(F.pad(picture[None], edges, value=-1.0)))
+    return torch.cat(rows)
 
 
 def _resized(x: Tensor) -> Tensor:
@@ -67,7 +64,7 @@ def _resized(x: Tensor) -> Tensor:
 def place_features(pictures: Tensor) -> Tensor:
     """Pictures [N, C, H, W] in [-1, 1] of any size -> [N, 16, CHANNELS], on the CPU.
 
-    A row a place of a 4 x 4 grid: three levels of lite0, each averaged to the grid. Grey is
+    A row for each place of a 4 x 4 grid: three levels of lite0, averaged to the grid. Grey is
     repeated; premultiplied RGBA is composited over white.
     """
     levels = lite0()(as_rgb(squared(pictures)))[LEVELS_USED]
@@ -78,7 +75,7 @@ def place_features(pictures: Tensor) -> Tensor:
 class ImageHead(nn.Module):
     """place_features [N, 16, CHANNELS] -> tokens [N, 8, 384], pooled [N, 384] of unit length.
 
-    It learns from both; prompts go by the pooled vector alone.
+    Training uses both; image prompts use the pooled vector alone.
     """
 
     mean: Tensor
@@ -96,23 +93,20 @@ class ImageHead(nn.Module):
 
 
 class ImageEncoder:
-    """The bundled head, the captions that it knows, and its card (data, encoders, figures)."""
+    """The bundled head, its known captions, and its `card` (data, encoders, figures)."""
 
     def __init__(self) -> None:
-        checked_sha256(IMAGE_FILE)
-        with safe_open(IMAGE_FILE, "pt") as file:
-            metadata = file.metadata()
-            state = dequantized({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        image_encoder_hash()
+        tensors, metadata = read_tensors(IMAGE_FILE)
+        state = dequantized(tensors)
         self.card = json.loads(metadata["card"])
         bundled = {"text_encoder": text_encoder_hash(), "lite0": lite0_hash()}
         for name, ours in bundled.items():
             if self.card[name] != ours:
                 raise ValueError(f"the image encoder was trained with another {name}; reinstall")
         self.captions: list[str] = json.loads(metadata["captions"])
-        self.known = state.pop("known")  # [captions, 384] their pooled vectors
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-            self.head = ImageHead().eval().requires_grad_(False)
-            self.head.load_state_dict(state)
+        self.caption_vectors = state.pop("known")  # [captions, 384] pooled
+        self.head = frozen(ImageHead, state)
 
     @torch.no_grad()
     def encode(
@@ -122,36 +116,33 @@ class ImageEncoder:
         encoder: Encoder | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Pictures [N, C, H, W] in [-1, 1], of any size -> tokens [N, 8, D] and pooled [N, D] of
-        unit length, on the CPU, as `encoder` reads their captions (None: MiniLM, D = 384).
-        `progress` is called after each BATCH of them. ValueError for what is no picture."""
+        unit length, on the CPU, from their captions by `encoder` (None: MiniLM, D = 384).
+        `progress` is called after each BATCH. ValueError for anything but pictures."""
         if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4) or not pictures.numel():
             raise ValueError(
                 f"pictures of shape {list(pictures.shape)}; expected [N, 1, 3 or 4, H, W]"
             )
-        tokens, pooled = [], []
-        for part in pictures.split(BATCH):
-            part = part.detach().cpu().float()
+        parts = []
+        for rows in batches(len(pictures), BATCH, progress):
+            part = pictures[rows].detach().cpu().float()
             if not part.isfinite().all():
                 raise ValueError("the picture holds NaN or infinite values")
-            answers = self.head(place_features(part.clamp(-1, 1)))[1]
-            rows = self._in_captions(answers, encoder or text_encoder())
-            tokens.append(rows[0])
-            pooled.append(rows[1])
-            if progress is not None:
-                progress(sum(map(len, pooled)), len(pictures))
+            predicted = self.head(place_features(part.clamp(-1, 1)))[1]
+            parts.append(self._from_captions(predicted, encoder or text_encoder()))
+        tokens, pooled = zip(*parts, strict=True)
         return torch.cat(tokens), torch.cat(pooled)
 
-    def _in_captions(self, pooled: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
-        """The head's answers [N, 384] -> tokens and pooled vectors of the captions nearest them."""
-        likeness, nearest = (pooled @ self.known.t()).topk(NEAREST, dim=1)  # [N, K]
-        share = (SHARPNESS * likeness).softmax(dim=1)[:, :, None]  # [N, K, 1]
-        named, place = nearest.unique(return_inverse=True)
-        encoded = encoder.encode([self.captions[i] for i in named.tolist()])
-        texts = Condition(*encoded, torch.zeros(len(named), 0))
+    def _from_captions(self, predicted: Tensor, encoder: Encoder) -> tuple[Tensor, Tensor]:
+        """The head's output [N, 384] -> the mean tokens and pooled vectors of nearest captions."""
+        similarity, nearest = (predicted @ self.caption_vectors.t()).topk(NEAREST, dim=1)  # [N, K]
+        share = (SHARPNESS * similarity).softmax(dim=1)[:, :, None]  # [N, K, 1]
+        used, row = nearest.unique(return_inverse=True)
+        encoded = encoder.encode([self.captions[i] for i in used.tolist()])
+        texts = Condition(*encoded, torch.zeros(len(used), 0))
         count = texts.mask.sum(dim=1, keepdim=True)
         tokens = stretched(texts, count, torch.full_like(count, NUM_TOKENS))  # [texts, 8, D]
-        mixed = (share[..., None] * tokens[place]).sum(dim=1)
-        return mixed, F.normalize((share * texts.pooled[place]).sum(dim=1), dim=1)
+        mean = (share[..., None] * tokens[row]).sum(dim=1)
+        return mean, F.normalize((share * texts.pooled[row]).sum(dim=1), dim=1)
 
 
 @lru_cache(maxsize=1)
@@ -168,8 +159,8 @@ def encode_image(
     progress: OnProgress | None = None,
     encoder: Encoder | None = None,
 ) -> Condition:
-    """One condition row a picture, all in `style` (None: the seed chooses one), as the text
-    `encoder` reads its captions (None: the bundled one)."""
+    """One condition row a picture from its captions, all in `style` (None: the seed chooses), by
+    the text `encoder` (None: the bundled one)."""
     tokens, pooled = image_encoder().encode(pictures, progress, encoder)
     mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
     return Condition(tokens, mask, pooled, style_weights(styles, style, len(pooled)))

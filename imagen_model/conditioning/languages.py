@@ -1,9 +1,9 @@
-"""Prompts in other languages -> English, which is what the text encoder knows.
+"""Translate prompts word by word into English, the language of the text encoder.
 
-A bundled table (tools/make_word_table.py, git history) gives the English of emojibase's names and
-keywords in 25 languages, and of the emoji themselves. A prompt is read as the language that covers
-most of what is not English in it, by longest match: a dictionary and no translator, good for a few
-words that name things. English prompts stay as they are, to the letter.
+A bundled table (tools/make_word_table.py, git history) translates emojibase's names and keywords
+from 25 languages, and the emoji themselves. The prompt's language is the one whose table covers
+most of its foreign words by longest match. This is a dictionary, not a translator: it works for a
+few words that name things. English prompts stay exactly as they are.
 """
 
 from __future__ import annotations
@@ -14,22 +14,20 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from ..storage.files import WEIGHTS_DIR
 
 ENGLISH = WEIGHTS_DIR / "words" / "english.json.gz"
 LANGUAGES = WEIGHTS_DIR / "words" / "languages.json.gz"
-EMOJI = "emoji"  # in the table of languages
+EMOJI = "emoji"  # key of the emoji in the table of languages
 MOST_UNITS = 300  # of a prompt that decide its language: far more than the encoder takes
 LONGEST = 14  # units of a phrase
 ENDING = 2  # letters at a word's end that may differ from the table's
-STEM = 4  # letters that may not; syllables of Korean: 2
-LENT = 3  # letters of a word that an English prompt may have lent
-SCRIPTS = {
-    "ko": ("\uac00", "\ud7a3"),
-    "ru": ("\u0400", "\u04ff"),
-}  # for texts of inflected words alone
-ARTICLES = {  # that are no common English words
+STEM = 4  # letters that must match (in Korean 2 syllables)
+SHORTEST_LOAN = 3  # letters of a foreign word in an English prompt that is translated
+SCRIPTS = {"ko": ("\uac00", "\ud7a3"), "ru": ("\u0400", "\u04ff")}  # if only stems match
+ARTICLES = {  # that are not common English words
     "fr": ("un", "une", "le", "la", "les", "des"),
     "es": ("un", "una", "el", "los", "las"),
     "de": ("der", "das", "ein", "eine"),
@@ -37,59 +35,61 @@ ARTICLES = {  # that are no common English words
     "pt": ("um", "uma", "os"),
 }
 LAST_LATIN = "\u024f"
-IGNORED = dict.fromkeys(map(ord, "\ufe0e\ufe0f"))  # how an emoji is to be shown
+IGNORED = dict.fromkeys(map(ord, "\ufe0e\ufe0f"))  # variation selectors of emoji
 
 Table = dict[str, str]
 
 
 @dataclass(frozen=True)
 class English:
-    """What the texts of a prompt say in English."""
+    """The texts of a prompt, translated."""
 
     texts: tuple[str, ...]
-    language: str = "en"  # what they were read as
-    unknown: tuple[str, ...] = ()  # words that no English is known for
+    language: str = "en"  # from which they were translated
+    unknown: tuple[str, ...] = ()  # words without a known translation
 
 
 def to_english(texts: list[str]) -> English:
-    """The texts of one prompt in English; what is English already comes back as it is."""
+    """The texts of one prompt in English; English texts stay unchanged."""
     units = [units_of(text) for text in texts]
-    together = [unit for part in units for unit in part]
-    language, whole = _by_article(together), True
-    if not language and all(map(is_english, together)):
+    all_units = [unit for part in units for unit in part]
+    language, whole = _by_article(all_units), True
+    if not language and all(map(is_english, all_units)):
         return English(tuple(texts))
     if not language:
-        language, whole = _language_of(together[:MOST_UNITS])
-    reader = _Reader(language, whole=whole)
-    read = tuple(reader.read(part, text) for part, text in zip(units, texts, strict=True))
-    if not any(map(units_of, read)):  # the encoder may know a little of what no table knows
-        read = tuple(texts)
-    unknown = reader.unknown
+        language, whole = _language_of(all_units[:MOST_UNITS])
+    translator = _Translator(language, whole=whole)
+    english = tuple(translator.translate(*pair) for pair in zip(units, texts, strict=True))
+    if not any(map(units_of, english)):  # the encoder may know words that no table knows
+        english = tuple(texts)
+    unknown = translator.unknown
     in_latin = [word for word in unknown if word[0] <= LAST_LATIN]
-    if not whole and 2 * len(in_latin) <= sum(unit[0].isalpha() for unit in together):
-        # names, and English that is rarer than the list: the encoder reads them piece by piece
+    if not whole and 2 * len(in_latin) <= sum(unit[0].isalpha() for unit in all_units):
+        # names and rare English words, which the encoder splits into word pieces
         unknown = [word for word in unknown if word not in in_latin]
-    language = language or "en" if read != tuple(texts) else "en"
-    return English(read, language, tuple(dict.fromkeys(unknown)))
+    language = language or "en" if english != tuple(texts) else "en"
+    return English(english, language, tuple(dict.fromkeys(unknown)))
 
 
 def _language_of(units: list[str]) -> tuple[str, bool]:
-    """The language that covers most of what is foreign ("": none), and whether it is that of the
-    whole prompt: else it has only lent words to an English one."""
+    """The language that covers most foreign letters ("": none), and whether the whole prompt is in
+    it; otherwise the prompt is English with a few foreign words."""
     tables = _tables()
     language = max(tables, key=lambda name: _coverage(units, tables[name]))
     own, others = _coverage(units, tables[language])
     if not own:
-        signs = "".join(units)
-        language = next((name for name, (a, z) in SCRIPTS.items() if _between(signs, a, z)), "")
+        scripts = (
+            name for name, (a, z) in SCRIPTS.items() if any(a <= c <= z for c in "".join(units))
+        )
+        language = next(scripts, "")
         return language, bool(language)
     english = sum(len(unit) for unit in units if unit[0].isalpha() and is_english(unit))
     return language, own >= english - others
 
 
 def _by_article(units: list[str]) -> str:
-    """The language all of whose words English happens to have, too, if its article comes first:
-    "un chat rouge". Else nothing."""
+    """The language of a prompt whose words are all English words too, but which starts with a
+    foreign article ("un chat rouge"); else ""."""
     words = [unit for unit in units if unit[0].isalpha()][:MOST_UNITS]
     if len(words) < 2 or not all(map(is_english, words)):
         return ""
@@ -98,12 +98,8 @@ def _by_article(units: list[str]) -> str:
     return next(known, "")
 
 
-def _between(text: str, first: str, last: str) -> bool:
-    return any(first <= c <= last for c in text)
-
-
 def units_of(text: str) -> list[str]:
-    """Words in small letters; single signs of punctuation, and of scripts without spaces."""
+    """Words in lower case; single characters of punctuation and of scripts without spaces."""
     units: list[str] = []
     in_word = False
     for c in unicodedata.normalize("NFKC", text.translate(IGNORED)).lower():
@@ -126,15 +122,15 @@ def _stands_alone(c: str) -> bool:
 
 
 def is_english(unit: str) -> bool:
-    """Words of emojibase's English names and of a list of common ones; signs and numbers."""
+    """Whether it is in emojibase's English names or a list of common words, or a sign or number."""
     if unit[0].isalpha():
         return unit in _english_words() or (len(unit) == 1 and unit.isascii())
     return unicodedata.category(unit[0]) not in ("So", "Mn") or unit in _english_words()
 
 
 def _coverage(units: list[str], table: Table) -> tuple[int, int]:
-    """How many letters of foreign and of English words a table knows; none for little words alone,
-    which are in English names, too: "Los Angeles"."""
+    """How many letters of foreign and of English words a table covers. Function words alone don't
+    count as foreign, because English names have them too: "Los Angeles"."""
     foreign = english = 0
     content = False
     for begin, end, target in _matches(units, table):
@@ -148,7 +144,8 @@ def _coverage(units: list[str], table: Table) -> tuple[int, int]:
 
 
 def _matches(units: list[str], *tables: Table) -> Iterator[tuple[int, int, str | None]]:
-    """The units from left to right: the longest phrases of a table, and single ones of none."""
+    """(begin, end, English) from left to right: the longest phrases of a table, or a single unit
+    with None."""
     begin = 0
     while begin < len(units):
         end, target = begin + 1, None
@@ -162,22 +159,22 @@ def _matches(units: list[str], *tables: Table) -> Iterator[tuple[int, int, str |
         begin = end
 
 
-class _Reader:
-    """Reads texts as one language, and remembers what it did not know."""
+class _Translator:
+    """Translates texts from one language, and collects unknown words."""
 
     def __init__(self, language: str, *, whole: bool) -> None:
         self.language, self.whole = language, whole
         self.unknown: list[str] = []
 
-    def read(self, units: list[str], text: str) -> str:
-        """English for the units of `text`; the text itself where nothing is translated."""
+    def translate(self, units: list[str], text: str) -> str:
+        """English for the units of `text`; the text itself if nothing is translated."""
         tables, words, changed, after = _tables(), list[str](), False, -1
         for begin, end, target in _matches(units, tables.get(self.language, {}), tables[EMOJI]):
             unit, known = units[begin], all(map(is_english, units[begin:end]))
             if target is None and not known and self.language:
                 target = _by_stem(unit, self.language)
-            lent = target and not known and (unit[0] > LAST_LATIN or len(unit) >= LENT)
-            if target is not None and (self.whole or lent):
+            is_loan = not known and (unit[0] > LAST_LATIN or len(unit) >= SHORTEST_LOAN)
+            if target is not None and (self.whole or (target and is_loan)):
                 words += [target] * bool(target)
                 changed = True
             elif known:
@@ -185,7 +182,7 @@ class _Reader:
             else:
                 if unit[0] <= LAST_LATIN:
                     words.append(unit)
-                else:  # nothing to the encoder
+                else:  # the encoder can't use it
                     changed = True
                 if after == begin and _stands_alone(unit[0]):
                     self.unknown[-1] += unit
@@ -196,13 +193,11 @@ class _Reader:
 
 
 def _by_stem(word: str, language: str) -> str | None:
-    """The English of a word that differs from the table's in its ending alone."""
+    """The English of a word of which only the ending differs from the table's."""
     shortest = STEM // 2 if "\uac00" <= word[0] <= "\ud7a3" else STEM
     stems = _stems(language)
-    for length in range(len(word), max(shortest, len(word) - ENDING) - 1, -1):
-        if word[:length] in stems:
-            return stems[word[:length]]
-    return None
+    lengths = range(len(word), max(shortest, len(word) - ENDING) - 1, -1)
+    return next((stems[word[:n]] for n in lengths if word[:n] in stems), None)
 
 
 # -- the tables -----------------------------------------------------------------------------------
@@ -214,16 +209,15 @@ def _english_words() -> frozenset[str]:
 
 
 def english_phrases() -> list[str]:
-    """emojibase's English names and keywords: what the bundled model was trained on, and more."""
+    """emojibase's English names and keywords, among them the bundled model's training captions."""
     return _content(ENGLISH)["phrases"].split("\n")
 
 
 @lru_cache(maxsize=1)
 def _tables() -> dict[str, Table]:
-    """{language: {phrase, its units joined by spaces: English, or nothing for a little word}}."""
+    """{language: {phrase, its units joined by spaces: English, or "" for a function word}}."""
     content = _content(LANGUAGES)
-    targets = content["targets"]
-    tables = {}
+    targets, tables = content["targets"], {}
     for language, columns in content["languages"].items():
         english = (targets[i] for i in columns["targets"])
         tables[language] = dict(zip(columns["phrases"].split("\n"), english, strict=True))
@@ -232,9 +226,9 @@ def _tables() -> dict[str, Table]:
 
 @lru_cache(maxsize=4)
 def _stems(language: str) -> Table:
-    """Beginnings of a language's words; of equal ones that of the shortest word."""
+    """{stem of a word: English}; a stem of several words has the shortest word's."""
     stems: Table = {}
-    for phrase, target in sorted(_tables()[language].items(), key=lambda item: len(item[0])):
+    for phrase, target in sorted(_tables()[language].items(), key=lambda pair: len(pair[0])):
         if " " not in phrase and not _stands_alone(phrase[0]):
             for length in range(len(phrase), len(phrase) - ENDING - 1, -1):
                 if length >= STEM // 2:
@@ -242,5 +236,5 @@ def _stems(language: str) -> Table:
     return stems
 
 
-def _content(path) -> dict:
+def _content(path: Path) -> dict:
     return json.loads(gzip.decompress(path.read_bytes()))

@@ -1,8 +1,8 @@
-"""Phonemes that a recogniser heard -> the words that were said.
+"""Phoneme probabilities -> words.
 
-Viterbi over loops through a lexicon: every entry, a word or a whole phrase, is a chain of CTC
-states (Graves et al. 2006), and where one ends any other may begin at its cost (token passing,
-Young et al. 1989). All chains advance together, a frame at a time.
+Viterbi search through a lexicon: every entry, a word or a phrase, is a chain of CTC states (Graves
+et al. 2006). After an entry any other may begin at its cost (token passing, Young et al. 1989). All
+chains advance together, one frame at a time.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from torch import Tensor
 
 from ..progress import OnProgress
 
-TOLD = 16  # frames between two calls of `progress`
+REPORT_EVERY = 16  # frames between calls of `progress`
 NEVER = float("-inf")
 
 
 class Entry(NamedTuple):
     text: str
-    phonemes: str  # a letter each
-    cost: float  # nats: how much better it must fit than nothing
+    phonemes: str  # one character each
+    cost: float  # nats by which it must fit better than no entry
 
 
 class Lexicon:
-    """Entries as one chain of states end to end: p1 blank p2 blank ... pn, and the next entry."""
+    """Entries as one concatenated chain of S states: p1 blank p2 blank ... pn, then the next."""
 
     def __init__(self, phonemes: str, entries: Sequence[Entry]) -> None:
         self.entries = list(entries)
@@ -43,25 +43,25 @@ class Lexicon:
         self.first, self.last = torch.tensor(first), torch.tensor(last)  # [E]
         self.cost = torch.tensor([entry.cost for entry in self.entries])  # [E]
         place = torch.arange(len(label)) - self.first.repeat_interleave(self.last - self.first + 1)
-        again = self.label == self.label.roll(2)  # the same phoneme twice needs the blank between
-        self.step = torch.where(place >= 1, 0.0, NEVER)  # from the state before
-        self.skip = torch.where((place >= 2) & (self.label > 0) & ~again, 0.0, NEVER)
+        repeated = self.label == self.label.roll(2)  # a repeated phoneme needs the blank between
+        self.step = torch.where(place >= 1, 0.0, NEVER)  # from the previous state
+        self.skip = torch.where((place >= 2) & (self.label > 0) & ~repeated, 0.0, NEVER)
 
     def best(
-        self, heard: Tensor, *, free: bool = False, progress: OnProgress | None = None
+        self, log_probs: Tensor, *, free: bool = False, progress: OnProgress | None = None
     ) -> list[str]:
-        """heard [L, 1 + P] log probabilities, blank first -> texts of the likeliest entries, each
-        at its cost or `free`. `progress` is called with frames."""
+        """log_probs [L, 1 + P], blank first -> texts of the likeliest entries, each at its cost or
+        `free`. `progress` counts frames."""
         cost = torch.zeros_like(self.cost) if free else self.cost
         n = len(self.label)
-        # Of the best path that is in a state now: its score, and when it entered the entry. Two
-        # places in front stand for what comes before the first state.
+        # For each state, the score of the best path that is in it now, and the frame at which that
+        # path entered the entry. Two paddings come before the first state.
         score, begun = torch.full((2 + n,), NEVER), torch.zeros(2 + n, dtype=torch.int32)
         between = 0.0  # score of the best path that is in no entry
-        trace: list[tuple[int, int] | None] = []  # by frame: the entry that ended, and its begin
-        for frame, emission in enumerate(heard):
-            if progress is not None and frame % TOLD == 0:
-                progress(frame, len(heard))
+        trace: list[tuple[int, int] | None] = []  # by frame: the entry that ended, and its start
+        for frame, emission in enumerate(log_probs):
+            if progress is not None and frame % REPORT_EVERY == 0:
+                progress(frame, len(log_probs))
             step, skip = score[1:-1] + self.step, score[:-2] + self.skip
             came = torch.where(step > score[2:], begun[1:-1], begun[2:])
             stepped = torch.maximum(step, score[2:])
@@ -78,12 +78,12 @@ class Lexicon:
             if float(ended) > between:
                 between = float(ended)
                 trace[-1] = (int(entry), int(came[self.last[entry]]))
-        said, frame = [], len(trace) - 1
+        texts: list[str] = []
+        frame = len(trace) - 1
         while frame >= 0:
             ending = trace[frame]
-            if ending is None:
-                frame -= 1
-            else:
-                said.append(self.entries[ending[0]].text)
-                frame = ending[1] - 1
-        return said[::-1]
+            if ending is not None:
+                texts.append(self.entries[ending[0]].text)
+                frame = ending[1]
+            frame -= 1
+        return texts[::-1]

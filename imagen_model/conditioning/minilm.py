@@ -1,7 +1,7 @@
 """The bundled text encoder: all-MiniLM-L6-v2 (2002.10957), frozen and offline.
 
-The file holds its matrices as int8 rows with fp16 scales. Its hash is checked, and every checkpoint
-that was trained with it names that hash. It is read when a text is first encoded.
+Its matrices are int8 (storage/int8.py). The file's hash is checked, and checkpoints name it. The
+file is read when a text is first encoded.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from functools import cached_property, lru_cache
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -21,17 +19,14 @@ from torch import Tensor, nn
 
 from ..config import COND_DIM
 from ..storage.files import WEIGHTS_DIR, checked_sha256, storable
-from ..storage.int8 import dequantized
-from .encoder import Part
-
-if TYPE_CHECKING:
-    pass
-from .encoder import MAX_CHARACTERS
+from ..storage.int8 import dequantized, frozen
+from .encoder import MAX_CHARACTERS, Part
+from .prompt_weights import weighted_spans
 
 logger = logging.getLogger(__name__)
 TEXT_DIR = WEIGHTS_DIR / "minilm"
 TEXT_FILE = TEXT_DIR / "minilm-int8.safetensors"
-MAX_TOKENS = 32  # word pieces that the networks see, [CLS] and [SEP] included
+MAX_TOKENS = 32  # word pieces, [CLS] and [SEP] included
 
 
 def text_encoder_hash() -> str:
@@ -42,7 +37,7 @@ def text_encoder_hash() -> str:
 class MiniLM(nn.Module):
     """BERT's encoder (1810.04805) in torch's own layers: post-norm, GELU, learned positions.
 
-    transformers would import for three seconds to run these six layers; tests compare with it.
+    Importing transformers for these six layers would take three seconds; tests compare with it.
     """
 
     def __init__(self, config: dict) -> None:
@@ -71,7 +66,7 @@ class MiniLM(nn.Module):
 
 
 def from_bert_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The published state dict of a BERT in the names of `MiniLM`."""
+    """The published state dict of a BERT under the names of `MiniLM`."""
     plain = {
         "embeddings.word_embeddings": "word",
         "embeddings.position_embeddings": "position",
@@ -100,9 +95,9 @@ def from_bert_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class TextEncoder:
-    """The frozen encoder. Rows come out alike whatever else is in the batch, to float rounding.
+    """The frozen encoder. Up to rounding, rows don't depend on the rest of the batch.
 
-    Its files are read when it first encodes: ValueError where they are damaged.
+    Its files are read when it first encodes; ValueError if they are damaged.
     """
 
     width = COND_DIM
@@ -115,11 +110,8 @@ class TextEncoder:
         weights = self.directory / TEXT_FILE.name
         checked_sha256(weights)
         config = json.loads((self.directory / "config.json").read_text(encoding="utf-8"))
-        # Layers draw initial weights that are overwritten at once: leave the global state alone.
-        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-            network = MiniLM(config).eval().requires_grad_(False)
-            network.load_state_dict(from_bert_names(dequantized(load_file(weights))))
-        return network
+        state = from_bert_names(dequantized(load_file(weights)))
+        return frozen(lambda: MiniLM(config), state)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -147,23 +139,23 @@ class TextEncoder:
         return tokens, mask, F.normalize(mean, dim=1)
 
     def weighted(self, parts: list[Part]) -> tuple[Tensor, Tensor, Tensor]:
-        """One prompt with weights; see weighting.py."""
+        """One prompt with weights (prompt_weights.py)."""
         return encode_weighted(self, parts)
 
     def pieces(self, texts: list[str]) -> tuple[Tensor, Tensor, list[list[tuple[int, int]]]]:
-        """Word pieces as ids [N, T], mask [N, T], and where in its text each of them is."""
+        """Word pieces as ids [N, T], mask [N, T], and the span of each in its text."""
         texts = [storable(text[:MAX_CHARACTERS]).rstrip() for text in texts]
         encodings = self.tokenizer.encode_batch(texts)
-        if any(encoding.overflowing for encoding in encodings):
+        if any(e.overflowing for e in encodings):
             logger.warning("a prompt is over %d word pieces; the rest is ignored", MAX_TOKENS)
-        ids = torch.tensor([encoding.ids for encoding in encodings])  # [N, T]
-        mask = torch.tensor([encoding.attention_mask for encoding in encodings]).bool()
-        return ids, mask, [encoding.offsets for encoding in encodings]
+        ids = torch.tensor([e.ids for e in encodings])
+        mask = torch.tensor([e.attention_mask for e in encodings]).bool()
+        return ids, mask, [e.offsets for e in encodings]
 
 
 @lru_cache(maxsize=1)
 def text_encoder() -> TextEncoder:
-    """The bundled encoder, one a process."""
+    """The bundled encoder, loaded once a process."""
     return TextEncoder()
 
 
@@ -171,24 +163,19 @@ def text_encoder() -> TextEncoder:
 def encode_weighted(encoder: TextEncoder, parts: list[Part]) -> tuple[Tensor, Tensor, Tensor]:
     """One prompt's tokens [1, T, D], mask [1, T] and pooled vector [1, D] of unit length.
 
-    token + sum over spans of (weight - 1) * (token - the token without the span), where the span's
-    own tokens have the mean of the others for "without". Pooled is the mean of the results.
+    token + sum over spans of (weight - 1) * (token - the token without the span). For the span's
+    own tokens, "without" is the mean of the other tokens. Pooled is the mean of the results.
     """
-    ids, mask, spans = encoder.pieces(["".join(text for text, _ in parts)])
+    ids, mask, offsets = encoder.pieces(["".join(text for text, _ in parts)])
     by_character = [weight for text, weight in parts for _ in text]
-    by_token = [by_character[begin] if begin < end else 1.0 for begin, end in spans[0]]
-    groups, place = [], 0
-    for weight, run in groupby(by_token):
-        count = len(list(run))
-        if weight != 1.0:
-            groups.append((place, place + count, weight))
-        place += count
-    hidden = torch.zeros(1 + len(groups), place, dtype=torch.bool)  # row 0 hides nothing
-    for row, (begin, end, _) in zip(hidden[1:], groups, strict=True):
+    by_token = [by_character[begin] if begin < end else 1.0 for begin, end in offsets[0]]
+    spans = weighted_spans(by_token)
+    hidden = torch.zeros(1 + len(spans), len(by_token), dtype=torch.bool)  # row 0 hides nothing
+    for row, (begin, end, _) in zip(hidden[1:], spans, strict=True):
         row[begin:end] = True
     whole, *others = encoder.network(ids.expand(len(hidden), -1), mask & ~hidden)  # [T, D] each
     tokens = whole
-    for without, span, (_, _, weight) in zip(others, hidden[1:], groups, strict=True):
+    for without, span, (_, _, weight) in zip(others, hidden[1:], spans, strict=True):
         without = torch.where(span[:, None], without[~span].mean(dim=0), without)
         tokens = tokens + (weight - 1) * (whole - without)
     return tokens[None], mask, F.normalize(tokens.mean(dim=0), dim=0)[None]

@@ -1,7 +1,7 @@
-"""What a prompt asks for: its parts with their weights, in English, and the style that it names.
+"""Parse prompts: weighted parts, translated into English, and the style that the prompt names.
 
-Weights are read first (weighting.py), then the style's name, then other languages (languages.py).
-A prompt in English without brackets and styles comes out as it went in, to the letter.
+Weights are parsed first (prompt_weights.py), then style names, then other languages (languages.py).
+An English prompt without brackets and style names stays exactly as it is.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from .encoder import Part
 from .languages import is_english, to_english, units_of
 from .prompt_weights import parse_weights
 
-MOST_CHARACTERS = 16_000  # that are read, brackets and all; the encoder takes far fewer
-MOST_NAMED = 10  # words, or lines
+MOST_CHARACTERS = 16_000  # that are parsed, with brackets; the encoder takes far fewer
+MOST_NAMED = 10  # words or lines in a message
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, read. `parts` joined are what the text encoder is given."""
+    """A parsed prompt. The joined `parts` are the text encoder's input."""
 
     parts: tuple[Part, ...]
-    style: str | None = None  # the one that was given, or that it names
+    style: str | None = None  # given, or named in the prompt
     language: str = "en"
-    unknown: tuple[str, ...] = ()  # words that no English is known for
+    unknown: tuple[str, ...] = ()  # words without a known translation
 
     @property
     def text(self) -> str:
@@ -40,7 +40,7 @@ class Prompt:
 def read_prompts(
     texts: Iterable[str], *, styles: tuple[str, ...], style: str | None = None
 ) -> list[Prompt]:
-    """Read prompts for a model that knows `styles`, all in `style` where one is given.
+    """Parse prompts for a model that knows `styles`, all in `style` if it is given.
 
     ValueError for a weight that is not from 0 to 3.
     """
@@ -49,7 +49,7 @@ def read_prompts(
 
 
 def unknown_words(prompts: Iterable[Prompt]) -> str:
-    """One line that names the words which no English is known for, or nothing."""
+    """One line that names the words without a known translation, or ""."""
     words = list(dict.fromkeys(word for prompt in prompts for word in prompt.unknown))
     if not words:
         return ""
@@ -58,7 +58,7 @@ def unknown_words(prompts: Iterable[Prompt]) -> str:
 
 
 def how_read(prompts: Iterable[Prompt]) -> str:
-    """How prompts in other languages were read, a line each, and what is unknown; or nothing."""
+    """The translations of prompts in other languages, a line each, and `unknown_words`; or ""."""
     prompts = list(prompts)
     lines = [f"read as: {' '.join(p.text.split())}" for p in prompts if p.language != "en"]
     return "\n".join(filter(None, [*lines[:MOST_NAMED], unknown_words(prompts)]))
@@ -66,17 +66,16 @@ def how_read(prompts: Iterable[Prompt]) -> str:
 
 def _read(text: str, styles: tuple[str, ...], style: str | None) -> Prompt:
     parts = parse_weights(storable(text[:MOST_CHARACTERS]))
-    texts, weights = [t for t, _ in parts], [weight for _, weight in parts]
-    named, texts = _style_in(texts, (style,) if style else styles)
+    named, texts = _style_in([text for text, _ in parts], (style,) if style else styles)
     english = to_english(texts)
-    if english.texts != tuple(texts):  # brackets may have stood between words without a space
+    if english.texts != tuple(texts):  # brackets may have separated words without a space
         texts = [f" {t}" for t in english.texts]
-    read = tuple(zip(texts, weights, strict=True))
-    return Prompt(read, style or named, english.language, english.unknown)
+    weighted = tuple((text, weight) for text, (_, weight) in zip(texts, parts, strict=True))
+    return Prompt(weighted, style or named, english.language, english.unknown)
 
 
 def _style_in(texts: list[str], styles: Iterable[str]) -> tuple[str | None, list[str]]:
-    """The one style that is named, and the texts without its name; else None and the texts."""
+    """If one style is named, it and the texts without its name; else None and the texts."""
     named, without = set[str](), texts
     for style in sorted(styles, key=len, reverse=True):  # "fluent flat" before "flat"
         pattern = _mention(style)
@@ -88,8 +87,8 @@ def _style_in(texts: list[str], styles: Iterable[str]) -> tuple[str | None, list
 
 
 def _mention(style: str) -> re.Pattern[str] | None:
-    """Where a prompt names a style: "a cat, noto" or "a cat in noto style", and "noto cat" too,
-    unless the name is an English word, which a cat may well be: "red"."""
+    """Matches a style's name in a prompt: "a cat, noto", "a cat in noto style" and "noto cat"; the
+    last only if the name is not an English word, such as "red"."""
     words = [unit for unit in units_of(style) if unit[0].isalnum()]
     if not words:
         return None

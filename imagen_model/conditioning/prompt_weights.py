@@ -1,30 +1,26 @@
-"""Prompt weights in ComfyUI's syntax: `(word:1.4)`, `(word)` for 1.1, nested, `\\(` for a bracket.
-
-This file parses; minilm.encode_weighted and clip.ClipEncoder.weighted apply the weights.
-"""
+"""Parse prompt weights in ComfyUI's syntax: `(word:1.4)`, `(word)` for 1.1, nested, `\\(` for a
+bracket. minilm.encode_weighted and clip.ClipEncoder.weighted apply them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from itertools import groupby
 
-if TYPE_CHECKING:
-    pass
 from .encoder import Part
 
-BRACKETS = 1.1  # the weight of brackets without a number; they multiply
+BRACKETS = 1.1  # factor of brackets without a number
 MAX_WEIGHT = 3.0
 MAX_DEPTH = 50
-_HIDDEN = {r"\)": "\0\1", r"\(": "\0\2"}  # escaped brackets, while the others are looked for
+_HIDDEN = {r"\)": "\0\1", r"\(": "\0\2"}  # stand for escaped brackets during parsing
 
 
 def parse_weights(text: str) -> list[Part]:
-    """The parts of a prompt with their weights, as ComfyUI reads them; joined, they are the prompt.
+    """The parts of a prompt with their weights, as in ComfyUI.
 
-    `(red apple:1.3)` weighs 1.3 whatever it stands in, `(apple)` 1.1 times what it stands in; a
-    backslash makes a bracket plain, and brackets without a partner are plain text. ValueError for
-    weights that are not from 0 to 3, and for brackets more than 50 deep.
+    `(red apple:1.3)` has the weight 1.3 at any depth, `(apple)` 1.1 times that of its surroundings.
+    Brackets after a backslash or without a partner are plain text. ValueError for weights that are
+    not from 0 to 3, and for brackets more than 50 deep.
     """
     for escaped, hidden in _HIDDEN.items():
         text = text.replace(escaped, hidden)
@@ -49,13 +45,13 @@ def _weighted(text: str, weight: float, depth: int) -> Iterator[Part]:
             continue
         inside, own = piece[1:-1], weight * BRACKETS
         words, _, number = inside.rpartition(":")
-        with suppress(ValueError):  # for a colon of the text, such as "flag: Brazil"
+        with suppress(ValueError):  # a colon of the text, such as "flag: Brazil"
             inside, own = (words, float(number)) if words else (inside, own)
         yield from _weighted(inside, own, depth + 1)
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """Outermost brackets, and what is between them."""
+    """Outermost brackets, and the text between them."""
     depth, begin = 0, 0
     for i, character in enumerate(text):
         if character == "(":
@@ -70,3 +66,14 @@ def _pieces(text: str) -> Iterator[str]:
                 begin = i + 1
     if begin < len(text):
         yield text[begin:]
+
+
+def weighted_spans(weights: Iterable[float]) -> list[tuple[int, int, float]]:
+    """(begin, end, weight) of each run of one weight other than 1."""
+    spans, begin = [], 0
+    for weight, run in groupby(weights):
+        end = begin + len(list(run))
+        if weight != 1.0:
+            spans.append((begin, end, weight))
+        begin = end
+    return spans

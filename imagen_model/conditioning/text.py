@@ -1,11 +1,11 @@
-"""Prompts -> Condition, by whichever text encoder the model was trained with."""
+"""Prompts -> Condition, by the text encoder that the model was trained with."""
 
 from __future__ import annotations
 
 import torch
 
 from ..condition import Condition, style_weights
-from ..progress import OnProgress
+from ..progress import OnProgress, batches
 from .encoder import Encoder
 from .minilm import logger, text_encoder
 from .prompt import Prompt, read_prompts, unknown_words
@@ -23,20 +23,18 @@ def encode_text(
 ) -> Condition:
     """One condition row a text, all in `style` (None: the one that a text names, or the seed's).
 
-    Texts are read by prompt.py: weights in brackets, other languages, names of styles. One warning
-    names the words that no English is known for. `progress` is called after each BATCH of them.
-    `encoder` None is the bundled one. ValueError for a weight that is not from 0 to 3.
+    prompt.py reads the texts: weights in brackets, other languages, names of styles. One warning
+    names the words without a known translation. `progress` is called after each BATCH. `encoder`
+    None is the bundled one. ValueError for a weight that is not from 0 to 3.
     """
     prompts = read_prompts(texts, styles=styles, style=style)
     unknown = unknown_words(prompts)
     if unknown:
         logger.warning(unknown)
-    parts = []
-    for begin in range(0, len(prompts), BATCH):
-        parts.append(_encoded(prompts[begin : begin + BATCH], styles, encoder or text_encoder()))
-        if progress is not None:
-            progress(begin + len(parts[-1]), len(prompts))
-    return Condition.cat(parts)
+    encoder = encoder or text_encoder()
+    return Condition.cat(
+        [_encoded(prompts[i], styles, encoder) for i in batches(len(prompts), BATCH, progress)]
+    )
 
 
 def _encoded(prompts: list[Prompt], styles: tuple[str, ...], encoder: Encoder) -> Condition:

@@ -1,8 +1,9 @@
-"""A set of pictures to train on: what every such set offers, and the one that fits in memory."""
+"""The pictures to train on: the interface of every data set, and the one in memory."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -12,14 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..progress import OnProgress
-from .image_reader import CHUNK, read_all, refuse_or_tell
+from .image_reader import CHUNK, check_skipped, read_all
 from .item import Item, styles_of
 from .statistics import Fingerprints
 
 
 class PictureDataset(Protocol):
-    """What training needs of a set of pictures, wherever they are: InMemoryDataset, or
-    streaming.StreamedDataset."""
+    """What training needs: InMemoryDataset or streaming.StreamedDataset."""
 
     items: list[Item]
     skipped: list[str]  # "file: why"
@@ -28,7 +28,7 @@ class PictureDataset(Protocol):
 
     @property
     def sides(self) -> Tensor | None:
-        """[N] the smaller side of each file in pixels, where it is known."""
+        """[N] the smaller side of each file in pixels, if known."""
 
     @property
     def channels(self) -> int:
@@ -42,27 +42,27 @@ class PictureDataset(Protocol):
         """float [n, C, H, W] in [-1, 1] of items `index` on `device`."""
 
     def prefetch(self, index: Tensor) -> None:
-        """Items `index` are the next batch: begin to read them."""
+        """Begin to read items `index`, the next batch."""
 
     def with_fewest_channels(self) -> PictureDataset:
-        """RGB where all of an RGBA set are opaque, grey where all are grey."""
+        """RGB if all RGBA pictures are opaque, grey if all are grey, else the set itself."""
 
     def miniatures(self) -> Tensor:
         """float [N, C * 64] every picture at 8 x 8, in [0, 1]."""
 
     def fingerprints(self) -> Fingerprints:
-        """What near-duplicates are found by."""
+        """For finding near-duplicates."""
 
     def content_hash(self) -> str:
-        """sha256 over the sorted hashes of the pictures: names the training list."""
+        """sha256 over the sorted hashes of the pictures, whatever their order."""
 
     def save(self, folder: Path) -> None:
-        """Keep in `folder` what a resumed run need not compute again."""
+        """Cache in `folder` what a resumed run need not compute again."""
 
 
 @dataclass
 class InMemoryDataset:
-    """Pictures in memory: uint8 [N, C, H, W], RGBA premultiplied, with their items."""
+    """A PictureDataset in memory: uint8 [N, C, H, W], RGBA premultiplied, and its items."""
 
     items: list[Item]
     pixels: Tensor
@@ -77,7 +77,6 @@ class InMemoryDataset:
         return self.pixels.shape[1]
 
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """float [n, C, H, W] in [-1, 1] on `device`, which gets them as bytes."""
         return self.pixels[index].to(device).float() / 127.5 - 1
 
     @property
@@ -85,34 +84,35 @@ class InMemoryDataset:
         return styles_of(self.items)
 
     def with_fewest_channels(self) -> InMemoryDataset:
-        """RGB where all of an RGBA set are opaque, grey where all are grey, else itself."""
         channels = fewest_channels(self.pixels)
         if channels == self.channels:
             return self
         return replace(self, pixels=self.pixels[:, :channels].contiguous())
 
     def miniatures(self) -> Tensor:
-        """float [N, C * 64] every picture at 8 x 8, in [0, 1]."""
         parts = [F.adaptive_avg_pool2d(p.float() / 255, 8) for p in self.pixels.split(CHUNK)]
         return torch.cat(parts).flatten(1)
 
     def save(self, folder: Path) -> None:
-        """A set in memory keeps nothing for later."""
+        """A data set in memory caches nothing."""
 
     def fingerprints(self) -> Fingerprints:
         return Fingerprints.of(self.pixels)
 
     def prefetch(self, index: Tensor) -> None:
-        """Items `index` come next: nothing to do, they are in memory."""
+        """Nothing to do: the pictures are in memory."""
 
     def content_hash(self) -> str:
-        """sha256 over the sorted hashes of the pictures: names the training list."""
-        hashes = sorted(hashlib.sha256(p.numpy().tobytes()).hexdigest() for p in self.pixels)
-        return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+        return hash_of_hashes(hashlib.sha256(p.numpy().tobytes()).hexdigest() for p in self.pixels)
+
+
+def hash_of_hashes(hashes: Iterable[str]) -> str:
+    """sha256 of the sorted hex hashes."""
+    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
 def fewest_channels(pixels: Tensor) -> int:
-    """How many of the channels of uint8 [N, C, H, W] carry something."""
+    """How many channels uint8 [N, C, H, W] needs: 3 if opaque, 1 if grey too."""
     channels = pixels.shape[1]
     if channels == 4 and bool((pixels[:, 3] == 255).all()):
         channels = 3
@@ -136,5 +136,5 @@ def load_pictures(
             pixels[len(kept)] = torch.from_numpy(result[0])
             kept.append(item)
             sides.append(result[1])
-    refuse_or_tell(skipped, len(kept))
+    check_skipped(skipped, len(kept))
     return InMemoryDataset(kept, pixels[: len(kept)], skipped, torch.tensor(sides))

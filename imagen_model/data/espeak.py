@@ -1,7 +1,7 @@
-"""Speech from text by espeak-ng, a formant synthesiser, called in this process.
+"""Speech synthesis by espeak-ng, a formant synthesiser, called in this process.
 
-The PyPI package espeakng-loader (extra `speech`) brings its library and voices; without it the
-system's own espeak-ng is used. One thread at a time: the library keeps its state in globals.
+The library and voices come from the PyPI package espeakng-loader (extra `speech`), or else from the
+system. Call it from one thread at a time: the library keeps its state in globals.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 MISSING = "speech synthesis needs espeak-ng: pip install 'imagen-gan[speech]'"
-_SYNCHRONOUS, _DONT_EXIT, _UTF8, _IPA = 2, 0x8000, 1, 2  # of speak_lib.h
+_SYNCHRONOUS, _DONT_EXIT, _UTF8, _IPA = 2, 0x8000, 1, 2  # from speak_lib.h
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _Callback = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
@@ -25,7 +25,7 @@ _Callback = ctypes.CFUNCTYPE(
 
 @dataclass(frozen=True)
 class Voice:
-    """A speaker, and how it speaks this time."""
+    """A speaker with its rate, pitch and intonation."""
 
     name: str  # language and variant: "en-gb-scotland+f2"
     words_a_minute: int = 170
@@ -33,19 +33,19 @@ class Voice:
     intonation: int = 50  # 0 flat to 99
 
 
-# Six accents; variants named m and f are espeak-ng's own, the others its contributors'.
+# Six accents; espeak-ng's own variants are named m and f, the others come from contributors.
 VOICES = (
     "en-us+m1", "en-us+f1", "en-us+m3", "en-us+f2", "en-us+klatt2", "en-us+Andy", "en+m2",
     "en+f3", "en+m4", "en+linda", "en-gb-scotland+m6", "en-gb-scotland+f1",
     "en-gb-x-rp+f5", "en-gb-x-rp+m8", "en-us-nyc+m5", "en-us-nyc+f3", "en-029+m1", "en-029+f2",
 )  # fmt: skip
-# Never heard in training: four speakers, two of them in an accent that no training voice has.
+# Not in the training data: four speakers, two of them with an accent that no training voice has.
 HELD_OUT_VOICES = ("en-us+f4", "en+m7", "en-gb-x-gbclan+Michael", "en-gb-x-gbcwmd+Annie")
 
 
-def varied(name: str, chance: random.Random) -> Voice:
-    """The speaker `name` at a rate, pitch and intonation drawn by `chance`."""
-    return Voice(name, chance.randint(120, 220), chance.randint(25, 75), chance.randint(25, 75))
+def varied(name: str, rng: random.Random) -> Voice:
+    """The speaker `name` at a rate, pitch and intonation sampled from `rng`."""
+    return Voice(name, rng.randint(120, 220), rng.randint(25, 75), rng.randint(25, 75))
 
 
 class Espeak:
@@ -58,17 +58,17 @@ class Espeak:
         self.sample_rate = self._lib.espeak_Initialize(_SYNCHRONOUS, 0, data, _DONT_EXIT)
         if self.sample_rate <= 0:
             raise ValueError(f"espeak-ng could not start; {MISSING}")
-        self._spoken = bytearray()
-        self._callback = _Callback(self._hear)  # kept: the library holds a bare pointer to it
+        self._samples = bytearray()
+        self._callback = _Callback(self._append)  # the library holds a bare pointer to it
         self._lib.espeak_SetSynthCallback(self._callback)
         self._voice = ""
 
-    def _hear(self, wave, count: int, _events) -> int:
+    def _append(self, wave, count: int, _events) -> int:
         if wave:
-            self._spoken += ctypes.string_at(wave, 2 * count)
+            self._samples += ctypes.string_at(wave, 2 * count)
         return 0
 
-    def _take(self, name: str) -> None:
+    def _set_voice(self, name: str) -> None:
         if name == self._voice:
             return
         if self._lib.espeak_SetVoiceByName(name.encode()) != 0:
@@ -77,32 +77,32 @@ class Espeak:
 
     def say(self, text: str, voice: Voice) -> Tensor:
         """[1, L] float in [-1, 1] at `sample_rate`. ValueError for a text without any sound."""
-        self._take(voice.name)
+        self._set_voice(voice.name)
         for parameter, value in (
             (_RATE, voice.words_a_minute), (_PITCH, voice.pitch), (_RANGE, voice.intonation),
         ):  # fmt: skip
             self._lib.espeak_SetParameter(parameter, value, 0)
-        self._spoken.clear()
+        self._samples.clear()
         data = text.encode()
         self._lib.espeak_Synth(data, len(data) + 1, 0, 0, 0, _UTF8, None, None)
-        if not self._spoken:
+        if not self._samples:
             raise ValueError(f"espeak-ng has no sound for {text!r}")
-        wave = torch.frombuffer(bytearray(self._spoken), dtype=torch.int16)
+        wave = torch.frombuffer(bytearray(self._samples), dtype=torch.int16)
         return wave.float()[None] / 32768
 
     def phonemes(self, text: str, voice: str = "en-us") -> str:
-        """How `voice` pronounces the text, in IPA without stress marks."""
-        self._take(voice)
-        rest = ctypes.c_char_p(f"{text}\n".encode())  # or a last word of one letter is left
+        """The pronunciation of the text by `voice`, in IPA without stress marks."""
+        self._set_voice(voice)
+        rest = ctypes.c_char_p(f"{text}\n".encode())  # without \n a one-letter last word is lost
         clauses = []
         while rest.value:
-            spoken = self._lib.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, _IPA)
-            clauses.append(spoken.decode())
+            ipa = self._lib.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, _IPA)
+            clauses.append(ipa.decode())
         return " ".join(clauses).replace("ˈ", "").replace("ˌ", "").strip()
 
 
 def _find() -> tuple[str, bytes | None]:
-    """Paths of the library and of its data (None: where the library looks by itself)."""
+    """Paths of the library and of its data (None: the library's default)."""
     try:
         import espeakng_loader
     except ImportError:
@@ -115,5 +115,5 @@ def _find() -> tuple[str, bytes | None]:
 
 @lru_cache(maxsize=1)
 def espeak() -> Espeak:
-    """The synthesiser; ValueError with one line where there is none."""
+    """The synthesiser; ValueError with one line if espeak-ng is missing."""
     return Espeak()

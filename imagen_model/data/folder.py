@@ -1,10 +1,10 @@
 """Folders of pictures -> items.
 
-One convention on disk, Hugging Face's imagefolder: pictures beside a `metadata.jsonl` whose lines
-have `file_name` and, where known, `text`, `keywords`, `style`, `hexcode`, `base` and `weight`, and
-`image_ref` and `audio`, files that show and say what is asked for (references.py); a `metadata.csv`
-with such columns does as well. Four others are read: captions in .txt files beside the pictures,
-folders that name a class, bare pictures, and WebDataset shards (webdataset.py).
+The convention is Hugging Face's imagefolder: pictures beside a `metadata.jsonl` (or a
+`metadata.csv`) whose rows have `file_name` and optionally `text`, `keywords`, `style`, `hexcode`,
+`base`, `weight`, and the files `image_ref` and `audio` (references.py). Four others are read:
+captions in .txt files beside the pictures, folders that name a class, bare pictures, and WebDataset
+shards (webdataset.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from ..storage.files import storable
 from .item import COLUMNS, REFERENCES, SOUND_SUFFIXES, SUFFIXES, File, Item, is_hidden, item_of
+from .webdataset import items_of_shards, shards_in
 
 METADATA = "metadata.jsonl"
 MANIFEST = "manifest.json"
@@ -27,9 +28,9 @@ METADATA_CSV = "metadata.csv"
 
 
 def read_items(root: Path, *, split: str = "train") -> list[Item]:
-    """The items of a folder, or of its `split` subfolder where it has one.
+    """The items of a folder, or of its `split` subfolder if it has one.
 
-    Raises ValueError with one line where there is nothing to read.
+    ValueError with one line if there is nothing to read.
     """
     root = Path(root)
     if not root.is_dir():
@@ -43,8 +44,6 @@ def read_items(root: Path, *, split: str = "train") -> list[Item]:
     elif (root / METADATA_CSV).is_file():
         items = list(_from_rows(root, root / METADATA_CSV, _csv_rows(root / METADATA_CSV)))
     else:
-        from .webdataset import items_of_shards, shards_in
-
         shards = shards_in(root)
         items = list(items_of_shards(shards) if shards else _from_files(root))
     if not items:
@@ -53,7 +52,7 @@ def read_items(root: Path, *, split: str = "train") -> list[Item]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict]]:
-    # not splitlines(): captions may hold the other characters that it takes for line ends
+    # not splitlines(): captions may hold other characters at which it splits
     for number, line in enumerate(_text_of(path).split("\n"), start=1):
         if line.strip():
             try:
@@ -74,12 +73,12 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
             "expected file_name and text"
         )
     for row in reader:
-        # a row may have too many values, which have no name, or an empty weight
+        # surplus values have no name; an empty weight counts as none
         yield reader.line_num, {k: v for k, v in row.items() if k and (v or k != "weight")}
 
 
 def _text_of(path: Path) -> str:
-    """A text file in UTF-8, or in UTF-16 as some editors write it."""
+    """A text file in UTF-8, or in UTF-16 with its byte order mark."""
     data = path.read_bytes()
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -89,26 +88,25 @@ def _text_of(path: Path) -> str:
 
 
 def _from_rows(root: Path, path: Path, rows: Iterable[tuple[int, dict]]) -> Iterator[Item]:
-    """Samples of a metadata file's rows (line number, values)."""
-    seen: set[str] = set()
+    """The items of a metadata file's rows (line number, values)."""
+    columns: set[str] = set()
     inside = root.resolve()
     for number, row in rows:
-        seen |= row.keys()
+        columns |= row.keys()
+        files = {name: row[name] for name in REFERENCES if row.get(name)}
         try:
-            files: dict[str, Any] = {
-                name: File(root / row[name]) for name in REFERENCES if row.get(name)
-            }
-            item = replace(item_of(root / row["file_name"], row), **files)
+            references: dict[str, Any] = {name: File(root / f) for name, f in files.items()}
+            item = replace(item_of(root / row["file_name"], row), **references)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} line {number}: expected a JSON object with file_name ({error})"
             ) from None
-        for name in filter(None, (row["file_name"], *map(row.get, REFERENCES))):
+        for name in filter(None, (row["file_name"], *files.values())):
             if inside not in (root / name).resolve().parents:
-                raise ValueError(f"{path} line {number}: {name} is outside")
+                raise ValueError(f"{path} line {number}: {name} is outside the folder")
         yield item
-    others = sorted(seen - {"file_name"})
-    if others and not seen & {*COLUMNS, *REFERENCES}:
+    others = sorted(columns - {"file_name"})
+    if others and not columns & {*COLUMNS, *REFERENCES}:
         raise ValueError(
             f"{path} has the columns file_name, {', '.join(others)}; "
             "expected file_name and text (and where known keywords, style, weight)"
@@ -139,11 +137,11 @@ def _from_files(root: Path) -> Iterable[Item]:
 
 
 def read_notice(data: Path) -> str:
-    """What the maker of a data set wants to be said of all that comes of it; mostly nothing."""
-    for folder in (data, data.parent):  # a set, or its split
+    """The notice in a data set's manifest that goes with every model and picture; else ""."""
+    for folder in (data, data.parent):  # `data` is a data set or its split
         try:
             notice = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("notice", "")
-        except (OSError, ValueError, AttributeError):  # none, or another program's
+        except (OSError, ValueError, AttributeError):  # missing, or another program's
             continue
         return notice if isinstance(notice, str) else ""
     return ""

@@ -1,6 +1,6 @@
 """Image files -> arrays of one size: decoding, orientation, alpha, fitting to a square.
 
-Damaged files give one line that names them; several threads decode.
+Damaged files give one line that names them.
 """
 
 from __future__ import annotations
@@ -18,26 +18,24 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ..progress import OnProgress
+from ..progress import OnProgress, reported
 from ..storage.images import open_image
 from .item import Item
 
 logger = logging.getLogger(__name__)
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-MAX_PIXELS = 89_000_000  # what is decoded at most: 350 MB as RGBA
-LARGE_PIXELS = 8_000_000  # from here on one picture at a time is decoded
-MOST_LISTED = 10  # unreadable files that are named, before a count
+MAX_PIXELS = 89_000_000  # larger pictures are refused: 350 MB as RGBA
+LARGE_PIXELS = 8_000_000  # larger pictures are decoded one at a time
+MOST_LISTED = 10  # unreadable files that are named; the others are counted
 CHUNK = 1024
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_EXTRAS = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}
-# What Pillow's decoders stumble over in damaged files.
+# What Pillow's decoders raise for damaged files.
 DAMAGE = (
     OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, EOFError,
     MemoryError, struct.error, zlib.error, RuntimeError, AttributeError, AssertionError,
     Image.DecompressionBombError,
 )  # fmt: skip
-
-
 _opening = threading.Lock()
 _decoding_large = threading.Lock()
 
@@ -45,15 +43,15 @@ _decoding_large = threading.Lock()
 def read_picture(path: Path, *, resolution: int, channels: int) -> np.ndarray:
     """One picture as uint8 [resolution, resolution, channels], straight alpha (see fit_picture).
 
-    Raises ValueError where the file is no picture.
+    ValueError if the file is not a readable picture.
     """
     return read_item(Item(path), resolution=resolution, channels=channels)[0]
 
 
 def read_item(item: Item, *, resolution: int, channels: int) -> tuple[np.ndarray, int]:
-    """read_picture's array, and the smaller side of the file's picture in pixels."""
+    """read_picture's array, and the smaller side of the picture in the file in pixels."""
     try:
-        with _opened(item.file()) as image:
+        with _opened(item.file().opened()) as image:
             side = min(image.size)
             pixels = image.width * image.height
             if not image.info.get("progressive"):  # which libjpeg holds at its full size
@@ -100,37 +98,35 @@ def _without_extras(file: Path | io.BytesIO) -> Path | io.BytesIO:
 
 
 def _in_eight_bits(image: Image.Image) -> Image.Image:
-    """A picture of deep grey (16 bits, floats) in eight bits; others as they are."""
+    """Deep grey (16 bits, floats) in eight bits; other pictures unchanged."""
     if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
         return image
     values = np.asarray(image, np.float32)
     tops = (1.0, 255.0, 65535.0) if image.mode == "F" else (65535.0,)
     top = next((top for top in tops if values.max() <= top), values.max())
     grey = Image.fromarray((values / top * 255).clip(0, 255).round().astype(np.uint8))
-    grey.info = image.info  # where the camera's orientation is
+    grey.info = image.info  # it has the camera's orientation
     return grey
 
 
 def fit_picture(image: Image.Image, *, resolution: int, channels: int) -> np.ndarray:
     """An RGBA picture as a square uint8 [resolution, resolution, channels], straight alpha.
 
-    A picture with transparency is scaled to fit and padded with more of it; an opaque one is cut to
-    its central square. Fewer channels than four are composited over white.
+    A picture with transparency is scaled to fit and padded with transparency; an opaque one is
+    cropped to its central square. Fewer channels than four are composited over white.
     """
     size = (resolution, resolution)
-    if image.getchannel("A").getextrema() != (255, 255):
-        image = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
-        canvas = Image.new("RGBA", size, (255, 255, 255, 0))
-        left, top = (resolution - image.width) // 2, (resolution - image.height) // 2
-        canvas.paste(image, (left, top))
-        image = canvas
-    else:
+    if image.getchannel("A").getextrema() == (255, 255):
         image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+    else:
+        scaled = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
+        image = Image.new("RGBA", size, (255, 255, 255, 0))
+        image.paste(scaled, ((resolution - scaled.width) // 2, (resolution - scaled.height) // 2))
     if channels != 4:
         paper = Image.new("RGBA", size, (255, 255, 255, 255))
         paper.alpha_composite(image)
         image = paper.convert(MODES[channels])
-    return np.array(image).reshape(resolution, resolution, channels)  # its own, to be written on
+    return np.array(image).reshape(resolution, resolution, channels)  # a writable copy
 
 
 def premultiplied(array: np.ndarray) -> np.ndarray:
@@ -144,9 +140,9 @@ def premultiplied(array: np.ndarray) -> np.ndarray:
 def read_all(
     items: list[Item], *, resolution: int, channels: int, progress: OnProgress | None = None
 ) -> Iterator[tuple[np.ndarray, int] | str]:
-    """(uint8 [C, H, W] premultiplied, smaller side) of each item in order, or why there is none.
+    """(uint8 [C, H, W] premultiplied, smaller side) of each item in order, or why it is unreadable.
 
-    Several threads decode; few results wait at a time, however many items there are.
+    Several threads decode; at most CHUNK results wait in memory.
     """
 
     def read(item: Item) -> tuple[np.ndarray, int] | str:
@@ -156,24 +152,21 @@ def read_all(
             return str(error)
         return premultiplied(array).transpose(2, 0, 1), side
 
-    done = 0
     with ThreadPoolExecutor() as pool:
-        for begin in range(0, len(items), CHUNK):
-            for result in pool.map(read, items[begin : begin + CHUNK]):
-                yield result
-                done += 1
-                if progress is not None:
-                    progress(done, len(items))
+        chunks = (items[begin : begin + CHUNK] for begin in range(0, len(items), CHUNK))
+        results = (result for chunk in chunks for result in pool.map(read, chunk))
+        yield from reported(results, len(items), progress)
 
 
-def refuse_or_tell(skipped: list[str], num_kept: int) -> None:
-    """Warn of unreadable pictures, the first by name; ValueError where there are no others."""
+def check_skipped(skipped: list[str], num_kept: int) -> None:
+    """Warn of unreadable pictures; ValueError if no picture is left."""
     if not num_kept:
         raise ValueError(f"none of {len(skipped)} pictures could be read; the first: {skipped[0]}")
     warn_of_skipped(skipped)
 
 
 def warn_of_skipped(skipped: list[str]) -> None:
+    """Name the first MOST_LISTED unreadable files and count the rest."""
     for reason in skipped[:MOST_LISTED]:
         logger.warning("skipped %s", reason)
     if len(skipped) > MOST_LISTED:

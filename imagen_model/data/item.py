@@ -21,7 +21,7 @@ SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # beside a picture, and in s
 
 
 class Span(NamedTuple):
-    """Where a picture's bytes are inside a tar file."""
+    """The place of a file's bytes inside a tar file."""
 
     shard: Path
     offset: int
@@ -29,12 +29,13 @@ class Span(NamedTuple):
 
 
 class File(NamedTuple):
-    """A file by itself, or a shard's member, where `path` only names it."""
+    """A file on disk, or with `span` a shard's member, which `path` only names."""
 
     path: Path
     span: Span | None = None
 
     def opened(self) -> Path | io.BytesIO:
+        """What Pillow and soundfile open."""
         return self.path if self.span is None else io.BytesIO(self.content())
 
     def content(self) -> bytes:
@@ -43,6 +44,14 @@ class File(NamedTuple):
         with self.span.shard.open("rb") as shard:
             shard.seek(self.span.offset)
             return shard.read(self.span.size)
+
+    def on_disk(self) -> Path:
+        return self.span.shard if self.span else self.path
+
+
+def stamp_of(path: Path) -> str:
+    """Size and modification time of a file; "" if there is no file."""
+    return f"{path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else ""
 
 
 @dataclass(frozen=True)
@@ -55,12 +64,13 @@ class Item:
     style: str = ""
     hexcode: str = ""  # emoji only: its code, and that of the emoji without skin tone
     base: str = ""
-    weight: float = 1.0  # how often training takes it, relative to others
-    span: Span | None = None  # of a picture in a shard, where `path` only names it
-    image_ref: File | None = None  # another picture that shows what is asked for
-    audio: File | None = None  # a recording that says it
+    weight: float = 1.0  # how often training samples it, relative to others
+    span: Span | None = None  # of a picture in a shard, which `path` only names
+    image_ref: File | None = None  # a reference picture
+    audio: File | None = None  # a recording of the caption
 
     def metadata(self, root: Path) -> dict:
+        """A row of metadata.jsonl in `root`."""
         files = {name: getattr(self, name) for name in REFERENCES}
         return {
             "file_name": self.path.relative_to(root).as_posix(),
@@ -69,21 +79,20 @@ class Item:
         }
 
     def facts(self) -> dict:
-        """What is known of it, without where it is."""
+        """What is known of the picture, without its place."""
         return {name: getattr(self, name) for name in COLUMNS}
 
     @property
     def has_condition(self) -> bool:
-        """Whether a caption, a reference picture or a recording says what it shows."""
+        """Whether it has a caption, a reference picture or a recording."""
         return bool(self.text or self.image_ref or self.audio)
 
     def without_condition(self) -> Item:
-        """The same picture, of which nothing is said."""
+        """The picture alone."""
         return replace(self, text="", keywords=(), style="", image_ref=None, audio=None)
 
-    def file(self) -> Path | io.BytesIO:
-        """What Pillow opens."""
-        return File(self.path, self.span).opened()
+    def file(self) -> File:
+        return File(self.path, self.span)
 
 
 def is_hidden(path: Path, root: Path) -> bool:
@@ -94,11 +103,11 @@ def is_hidden(path: Path, root: Path) -> bool:
 
 
 def styles_of(items: list[Item]) -> tuple[str, ...]:
-    return tuple(sorted({s.style for s in items if s.style}))
+    return tuple(sorted({item.style for item in items} - {""}))
 
 
 def item_of(path: Path, row: dict, span: Span | None = None) -> Item:
-    """A picture with what a row of metadata says of it; TypeError or ValueError for bad values."""
+    """A picture with its row of metadata; TypeError or ValueError for bad values."""
     keywords = row.get("keywords") or ()
     if isinstance(keywords, str):
         keywords = [word.strip() for word in keywords.split(",") if word.strip()]

@@ -1,8 +1,8 @@
-"""What else than words says what is to be drawn: another picture, or a recording.
+"""Conditions from reference pictures and recordings.
 
-The frozen encoders read them once, before training (conditioning/image.py and audio.py): a
-reference picture gives eight tokens and a pooled vector, a recording the words that are heard in
-it. A file that is missing or can't be read is told, and its item keeps what else it has.
+Frozen encoders read them once, before training (conditioning/image.py and audio.py): a reference
+picture gives eight tokens and a pooled vector, a recording its transcript. A missing or unreadable
+file is reported, and its item keeps its other conditions.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache as memoized
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from ..progress import OnProgress
-from ..storage.files import save_tensors, write_atomically
+from ..conditioning.audio import speech_recognizer_hash, transcribe
+from ..conditioning.encoder import Encoder
+from ..conditioning.image import INPUT_PX, image_encoder, image_encoder_hash
+from ..conditioning.resampler import NUM_TOKENS
+from ..progress import OnProgress, reported
+from ..storage.files import read_cache, save_tensors, write_atomically
 from .image_reader import read_all, warn_of_skipped
-from .item import File, Item
+from .item import File, Item, stamp_of
 from .sound import NEEDS_SOUNDFILE, read_sound
-
-if TYPE_CHECKING:
-    from ..conditioning.encoder import Encoder
 
 ENCODED = "references.safetensors"
 BATCH = 32
@@ -35,31 +35,32 @@ BATCH = 32
 
 @dataclass
 class References:
-    """Each file once: what reference pictures show and what is heard in recordings."""
+    """The encoded reference pictures, each once, and the transcripts of recordings."""
 
-    tokens: Tensor  # fp16 [R, K, D] of the pictures that could be read
+    tokens: Tensor  # fp16 [R, K, D] of the readable pictures
     pooled: Tensor  # fp32 [R, D]
-    image: Tensor  # [N] row of each item's reference picture, -1 where there is none
-    heard: list[str]  # of each item; "" where there is nothing
+    image: Tensor  # [N] row of each item's reference picture, or -1
+    transcripts: list[str]  # of each item, or ""
     skipped: list[str]  # "file: why"
-    key: str = ""  # names files and encoders
+    key: str = ""  # hash of files and encoders
+
+    def _counts(self) -> tuple[int, int]:
+        """How many items have a readable reference picture, and how many a transcript."""
+        return int((self.image >= 0).sum()), sum(map(bool, self.transcripts))
 
     def report(self) -> dict[str, str]:
-        """What people want to know before training; nothing where there are no such files."""
-        counts = {"image_ref": int((self.image >= 0).sum()), "audio": sum(map(bool, self.heard))}
-        if not any(counts.values()) and not self.skipped:
+        """The line shown before training; empty if there are no such files."""
+        pictures, recordings = self._counts()
+        if not pictures and not recordings and not self.skipped:
             return {}
-        line = f"{counts['image_ref']} with pictures, {counts['audio']} with recordings"
+        line = f"{pictures} with pictures, {recordings} with recordings"
         if self.skipped:
             line += f"; {len(self.skipped)} unreadable, the first: {self.skipped[0]}"
         return {"references": line}
 
     def card(self) -> dict[str, dict]:
-        """How many items have which, and the encoders that read them."""
-        from ..conditioning.audio import speech_recognizer_hash
-        from ..conditioning.image import image_encoder_hash
-
-        pictures, recordings = int((self.image >= 0).sum()), sum(map(bool, self.heard))
+        """The number of items with each kind of reference, and the encoder that read them."""
+        pictures, recordings = self._counts()
         card = {}
         if pictures:
             card["image_ref"] = {"samples": pictures, "encoder": image_encoder_hash()}
@@ -71,7 +72,7 @@ class References:
         if not self.key:
             return
         state = {"tokens": self.tokens, "pooled": self.pooled, "image": self.image}
-        facts = {"heard": self.heard, "skipped": self.skipped}
+        facts = {"heard": self.transcripts, "skipped": self.skipped}
         metadata = {"key": self.key, "facts": json.dumps(facts, ensure_ascii=False)}
         write_atomically(folder / ENCODED, lambda new: save_tensors(state, new, metadata))
 
@@ -83,56 +84,53 @@ def read_references(
     cache: Path | None = None,
     progress: OnProgress | None = None,
 ) -> References:
-    """Encode the reference pictures and recordings of `items`, or take what `cache` has of them.
+    """Encode the reference pictures and recordings of `items`, or read them from `cache`.
 
     Unreadable ones are skipped, with a warning and in `skipped`.
     """
-    pictures = list(dict.fromkeys(s.image_ref for s in items if s.image_ref))
-    recordings = list(dict.fromkeys(s.audio for s in items if s.audio))
+    pictures = list(dict.fromkeys(item.image_ref for item in items if item.image_ref))
+    recordings = list(dict.fromkeys(item.audio for item in items if item.audio))
     if not pictures and not recordings:
         none = torch.full((len(items),), -1)
         tokens, pooled = torch.zeros(0, 1, encoder.width).half(), torch.zeros(0, encoder.width)
         return References(tokens, pooled, none, [""] * len(none), [])
     key = _key_of(items, encoder)
-    kept = _kept(cache / ENCODED, key) if cache else None
-    if kept is not None:
-        return kept
+    found = read_cache(cache / ENCODED, key) if cache else None
+    if found is not None:
+        facts = json.loads(found[1]["facts"])
+        return References(**found[0], transcripts=facts["heard"], skipped=facts["skipped"], key=key)
     skipped: list[str] = []
     total = len(pictures) + len(recordings)
 
-    def on_progress(done: int) -> None:
+    def on_picture(done: int, _: int) -> None:
         if progress is not None:
             progress(done, total)
 
-    tokens, pooled, rows = _encoded(pictures, skipped, on_progress, encoder)
-    heard: dict[File, str] = {}
+    tokens, pooled, rows = _encode_pictures(pictures, skipped, on_picture, encoder)
+    transcripts: dict[File | None, str] = {}
     if recordings and find_spec("soundfile") is None:
         skipped.append(f"all {len(recordings)} recordings: {NEEDS_SOUNDFILE}")
         recordings = []
-    for i, file in enumerate(recordings):
-        heard[file] = _heard(file, skipped)
-        on_progress(len(pictures) + i + 1)
+    for file in reported(recordings, total, progress, done=len(pictures)):
+        transcripts[file] = _transcript(file, skipped)
     warn_of_skipped(skipped)
     return References(
         tokens,
         pooled,
-        torch.tensor([rows.get(s.image_ref, -1) if s.image_ref else -1 for s in items]),
-        [heard.get(s.audio, "") if s.audio else "" for s in items],
+        torch.tensor([rows.get(item.image_ref, -1) for item in items]),
+        [transcripts.get(item.audio, "") for item in items],
         skipped,
         key,
     )
 
 
-def _encoded(
-    pictures: list[File], skipped: list[str], on_progress, encoder: Encoder
-) -> tuple[Tensor, Tensor, dict]:
-    """Tokens and pooled vectors of the readable pictures, and which row is whose."""
-    from ..conditioning.image import INPUT_PX, image_encoder
-    from ..conditioning.resampler import NUM_TOKENS
-
+def _encode_pictures(
+    pictures: list[File], skipped: list[str], progress: OnProgress, encoder: Encoder
+) -> tuple[Tensor, Tensor, dict[File | None, int]]:
+    """Tokens and pooled vectors of the readable pictures, and the row of each file."""
     tokens = [torch.zeros(0, NUM_TOKENS, encoder.width).half()]
     pooled = [torch.zeros(0, encoder.width)]
-    rows: dict[File, int] = {}
+    rows: dict[File | None, int] = {}
     waiting: list[Tensor] = []
 
     def encode() -> None:
@@ -142,10 +140,9 @@ def _encoded(
         tokens.append(new_tokens.half())
         pooled.append(new_pooled)
 
-    results = read_all(
-        [Item(file.path, span=file.span) for file in pictures], resolution=INPUT_PX, channels=4
-    )
-    for i, (file, result) in enumerate(zip(pictures, results, strict=True)):
+    items = [Item(file.path, span=file.span) for file in pictures]
+    results = read_all(items, resolution=INPUT_PX, channels=4, progress=progress)
+    for file, result in zip(pictures, results, strict=True):
         if isinstance(result, str):
             skipped.append(result)
         else:
@@ -153,19 +150,16 @@ def _encoded(
             waiting.append(torch.from_numpy(result[0]))
             if len(waiting) == BATCH:
                 encode()
-        on_progress(i + 1)
     if waiting:
         encode()
     return torch.cat(tokens), torch.cat(pooled), rows
 
 
-def _heard(file: File, skipped: list[str]) -> str:
-    """The words in a recording; "" where there are none, which `skipped` then says."""
-    from ..conditioning.audio import transcribe
-
+def _transcript(file: File, skipped: list[str]) -> str:
+    """The words in a recording; "" if there are none, with the reason in `skipped`."""
     try:
         clip = read_sound(file.path, content=io.BytesIO(file.content()) if file.span else None)
-    except (ValueError, OSError) as error:  # which name the file
+    except (ValueError, OSError) as error:  # its message names the file
         skipped.append(str(error))
         return ""
     try:
@@ -176,32 +170,10 @@ def _heard(file: File, skipped: list[str]) -> str:
 
 
 def _key_of(items: Sequence[Item], encoder: Encoder) -> str:
-    from ..conditioning.audio import speech_recognizer_hash
-    from ..conditioning.image import image_encoder_hash
-
-    readers = [image_encoder_hash(), speech_recognizer_hash(), encoder.identity]
-    digest = hashlib.sha256(" ".join(readers).encode())
-    stamps: dict[Path, str] = {}
+    encoders = [image_encoder_hash(), speech_recognizer_hash(), encoder.identity]
+    digest, stamp = hashlib.sha256(" ".join(encoders).encode()), memoized(stamp_of)
     for item in items:
-        for source in (item.image_ref, item.audio):
-            if source is None:
-                digest.update(b"\n")
-                continue
-            file = source.span.shard if source.span else source.path
-            if file not in stamps:
-                exists = file.is_file()
-                stamps[file] = f"{file.stat().st_size} {file.stat().st_mtime_ns}" if exists else ""
-            digest.update(f"{source} {stamps[file]}\n".encode(errors="surrogateescape"))
+        for file in (item.image_ref, item.audio):
+            line = f"{file} {stamp(file.on_disk())}\n" if file else "\n"
+            digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _kept(path: Path, key: str) -> References | None:
-    """What `path` holds of these very files by these very encoders, or None."""
-    if not path.is_file():
-        return None
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        if metadata["key"] != key:
-            return None
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return References(**state, **json.loads(metadata["facts"]), key=key)

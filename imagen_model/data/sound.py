@@ -13,10 +13,10 @@ NEEDS_SOUNDFILE = "reading sound needs soundfile: pip install 'imagen-gan[audio]
 
 
 def read_sound(path: Path, *, content: io.BytesIO | None = None) -> Clip:
-    """The first MAX_SEC of a file and a little more, as (waveform [C, L], sample rate).
+    """The first MAX_SEC + 1 seconds of a file as (waveform [C, L], sample rate).
 
-    With `content` given, the path only names it. ValueError with one line where soundfile is
-    missing or can't read the file.
+    If `content` is given, the path only names it. ValueError with one line if soundfile is missing
+    or can't read the file.
     """
     try:
         import soundfile
@@ -27,8 +27,8 @@ def read_sound(path: Path, *, content: io.BytesIO | None = None) -> Clip:
     try:
         with soundfile.SoundFile(content or path) as file:
             rate = file.samplerate
-            wanted = round((MAX_SEC + 1) * rate)  # over MAX_SEC, so that the encoder says so
-            samples = file.read(wanted, dtype="float32", always_2d=True)  # [L, C]
+            num_samples = round((MAX_SEC + 1) * rate)  # over MAX_SEC, so that audio.mono warns
+            samples = file.read(num_samples, dtype="float32", always_2d=True)  # [L, C]
     except soundfile.LibsndfileError as error:
         raise ValueError(f"{path} can't be read as sound: {error.error_string}") from None
     return torch.from_numpy(samples).t(), rate

@@ -1,13 +1,12 @@
-"""Pictures that are decoded as batches ask for them, for sets that memory does not hold.
+"""Data sets larger than memory: pictures are decoded when a batch needs them.
 
-A folder's files and a shard's members are alike here: each item knows where its bytes are, so any
-picture can be read at any time. That is why shards are indexed (webdataset.py) and not read end to
-end through a shuffle buffer: the order of training, resuming in the middle of it and captions are
-exactly those of a set in memory, and shuffling is perfect. The price is random access, which disks
-of this decade don't mind.
+Each item knows where its bytes are, in a file or in a shard, so pictures can be read in any order.
+Shards are therefore indexed (webdataset.py) and not read through a shuffle buffer: shuffling is
+perfect, and order, resuming and captions are exactly those of a data set in memory. The cost is
+random access, which is cheap on SSDs.
 
-Before training all pictures are read once: that finds the unreadable ones, the channels that are
-needed, and the fingerprints (statistics.py). The result is kept beside the run, for `--resume`.
+All pictures are read once before training to find the unreadable ones, the channels that are
+needed, and the fingerprints (statistics.py). The run caches this survey for `--resume`.
 """
 
 from __future__ import annotations
@@ -16,33 +15,30 @@ import hashlib
 import json
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
 from ..progress import OnProgress
-from ..storage.files import write_atomically
-from .dataset import PictureDataset, fewest_channels, load_pictures
-from .image_reader import premultiplied, read_all, read_item, refuse_or_tell
-from .item import Item, styles_of
+from ..storage.files import read_cache, write_atomically
+from .dataset import PictureDataset, fewest_channels, hash_of_hashes, load_pictures
+from .image_reader import check_skipped, premultiplied, read_all, read_item
+from .item import Item, stamp_of, styles_of
 from .statistics import FingerprintCollector, Fingerprints
 
 SURVEY = "survey.safetensors"
-
-
 CHANNEL_COUNTS = (4, 3, 1)
 
 
 def memory_for_pictures() -> int:
-    """Bytes that pictures may take: half of the machine's memory."""
+    """Bytes that pictures may take: half of the machine's memory, 4 GiB if that is unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError, OSError):  # Windows does not say
+    except (AttributeError, ValueError, OSError):  # Windows
         return 4 << 30
 
 
@@ -54,44 +50,39 @@ def open_pictures(
     cache: Path | None = None,
     progress: OnProgress | None = None,
 ) -> PictureDataset:
-    """The pictures in memory where they fit, else streamed; unreadable ones are skipped, listed.
+    """The pictures in memory if they fit, else streamed; unreadable ones are skipped and listed.
 
-    `cache` is a folder in which an earlier run may have kept its survey.
+    `cache` is a folder that may hold the survey of an earlier run.
     """
     size = len(items) * channels * resolution**2
     options = {"resolution": resolution, "channels": channels, "progress": progress}
     if size <= memory_for_pictures():
         return load_pictures(items, **options)  # type: ignore[arg-type]
-    survey = Survey.kept(cache / SURVEY, items, resolution, channels) if cache else None
-    survey = survey or Survey.made(items, **options)  # type: ignore[arg-type]
-    refuse_or_tell(survey.skipped, int(survey.readable.sum()))
+    survey = Survey.cached(cache / SURVEY, items, resolution, channels) if cache else None
+    survey = survey or Survey.of(items, **options)  # type: ignore[arg-type]
+    check_skipped(survey.skipped, int(survey.readable.sum()))
     return StreamedDataset(items, survey, resolution=resolution, channels=channels)
 
 
 class Survey:
-    """What one reading of all items has found, in columns."""
+    """What reading all items once has found, in columns."""
 
     def __init__(self, key: str, columns: dict[str, np.ndarray], skipped: list[str]) -> None:
         self.key, self.columns, self.skipped = key, columns, skipped
-        self.readable = columns["readable"]  # bool [items]; other columns have a row for those
-        self.channels, self.needed = columns["channels"].tolist()  # as read; that carry something
+        self.readable = columns["readable"]  # bool [items]; other columns have rows for these alone
+        self.channels, self.needed = columns["channels"].tolist()  # as read; fewest_channels
 
     @staticmethod
     def key_of(items: list[Item], resolution: int) -> str:
-        """Names the files as they are now, and the size at which they are read."""
-        digest = hashlib.sha256(f"{resolution}".encode())
-        stamps: dict[Path, str] = {}
+        """Hash of the resolution and of the files with their size and modification time."""
+        digest, stamp = hashlib.sha256(f"{resolution}".encode()), cache(stamp_of)
         for item in items:
-            file = item.span.shard if item.span else item.path
-            if file not in stamps:
-                exists = file.is_file()
-                stamps[file] = f"{file.stat().st_size} {file.stat().st_mtime_ns}" if exists else ""
-            stamp = f"{item.path} {item.span} {stamps[file]}\n"
-            digest.update(stamp.encode(errors="surrogateescape"))
+            where = stamp(item.file().on_disk())
+            digest.update(f"{item.path} {item.span} {where}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     @classmethod
-    def made(
+    def of(
         cls,
         items: list[Item],
         *,
@@ -116,8 +107,7 @@ class Survey:
             needed = max(needed, fewest_channels(torch.from_numpy(picture)[None]))
         columns = {"readable": readable, "sides": np.array(sides, np.int32)}
         if sides:
-            seen = collector.fingerprints()
-            columns |= {"hashes": seen.hashes, "miniatures": seen.miniatures}
+            columns |= vars(collector.fingerprints())
             columns["digests"] = np.array(digests, np.uint8)
         columns["channels"] = np.array([channels, needed], np.int32)
         return cls(key, columns, skipped)
@@ -127,19 +117,15 @@ class Survey:
         write_atomically(path, lambda new: save_file(self.columns, new, metadata=facts))
 
     @classmethod
-    def kept(cls, path: Path, items: list[Item], resolution: int, channels: int) -> Survey | None:
-        """The survey that `path` holds of these very items, if it tells of so many channels."""
-        if not path.is_file():
-            return None
+    def cached(cls, path: Path, items: list[Item], resolution: int, channels: int) -> Survey | None:
+        """The survey in `path` if it is of these items and covers `channels`, else None."""
         key = cls.key_of(items, resolution)
-        with safe_open(path, "numpy") as file:
-            facts = file.metadata()
-            if facts["key"] != key:
-                return None
-            columns = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        survey = cls(key, columns, json.loads(facts["skipped"]))
-        tells = survey.needed <= channels <= survey.channels or channels == survey.channels
-        return survey if tells else None
+        found = read_cache(path, key, framework="numpy")
+        if found is None:
+            return None
+        survey = cls(key, found[0], json.loads(found[1]["skipped"]))
+        covers = survey.needed <= channels <= survey.channels or channels == survey.channels
+        return survey if covers else None
 
 
 def _digest(picture: np.ndarray) -> list[int]:
@@ -147,19 +133,19 @@ def _digest(picture: np.ndarray) -> list[int]:
 
 
 class StreamedDataset:
-    """A PictureDataset over files that are decoded when a batch asks for them."""
+    """A PictureDataset whose files are decoded when a batch needs them."""
 
     def __init__(
         self, items: list[Item], survey: Survey, *, resolution: int, channels: int
     ) -> None:
-        self.items = [s for s, ok in zip(items, survey.readable, strict=True) if ok]
-        self._files = self.items  # stay, where `items` are replaced by unlabelled ones
+        self.items = [item for item, ok in zip(items, survey.readable, strict=True) if ok]
+        self._files = self.items  # `items` may be replaced by unlabelled ones
         self.survey, self.skipped = survey, survey.skipped
         self.sides = torch.from_numpy(survey.columns["sides"])
         self.channels = channels
         self._read = partial(read_item, resolution=resolution, channels=channels)
         self._pool = ThreadPoolExecutor()
-        self._coming: tuple[list[int], list[Future]] = [], []
+        self._next: tuple[list[int], list[Future]] = [], []
 
     def __len__(self) -> int:
         return len(self.items)
@@ -169,18 +155,16 @@ class StreamedDataset:
         return styles_of(self.items)
 
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """float [n, C, H, W] in [-1, 1] on `device`."""
         self.prefetch(index)
-        pictures = [future.result() for future in self._coming[1]]
+        pictures = [future.result() for future in self._next[1]]
         return torch.from_numpy(np.stack(pictures)).to(device).float() / 127.5 - 1
 
     def prefetch(self, index: Tensor) -> None:
-        """Begin to decode items `index`, which the next batch will ask for."""
         wanted = index.tolist()
-        if wanted != self._coming[0]:
-            for future in self._coming[1]:
+        if wanted != self._next[0]:
+            for future in self._next[1]:
                 future.cancel()
-            self._coming = wanted, [self._pool.submit(self._decoded, i) for i in wanted]
+            self._next = wanted, [self._pool.submit(self._decoded, i) for i in wanted]
 
     def _decoded(self, i: int) -> np.ndarray:
         array, _ = self._read(self._files[i])
@@ -190,22 +174,16 @@ class StreamedDataset:
         self.channels = min(self.channels, self.survey.needed)
         return self
 
-    def _miniatures(self) -> np.ndarray:
-        return self.survey.columns["miniatures"][:, : self.channels * 64]
-
     def miniatures(self) -> Tensor:
-        """float [N, C * 64] every picture at 8 x 8, in [0, 1]."""
-        return torch.from_numpy(self._miniatures()).float() / 255
+        return torch.from_numpy(self.fingerprints().miniatures).float() / 255
 
     def save(self, folder: Path) -> None:
-        """Keep the survey, for `cache`."""
         self.survey.save(folder / SURVEY)
 
     def fingerprints(self) -> Fingerprints:
-        return Fingerprints(self.survey.columns["hashes"], self._miniatures())
+        columns = self.survey.columns
+        return Fingerprints(columns["hashes"], columns["miniatures"][:, : self.channels * 64])
 
     def content_hash(self) -> str:
-        """That of an InMemoryDataset of the same pictures."""
         column = self.survey.columns["digests"][:, CHANNEL_COUNTS.index(self.channels)]
-        hashes = sorted(row.tobytes().hex() for row in column)
-        return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+        return hash_of_hashes(row.tobytes().hex() for row in column)

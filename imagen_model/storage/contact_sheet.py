@@ -1,4 +1,4 @@
-"""A batch of pictures as one: a plain grid, or a contact sheet with gaps and captions."""
+"""Lay a batch of pictures out as one picture: a grid, or a contact sheet with captions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABEL_PX = 18  # height of a caption on a contact sheet
 
 
 def picture_grid(pictures: Tensor, *, columns: int, blank: float = -1.0) -> Tensor:
-    """[N, C, H, W] -> one picture [C, rows * H, columns * W], `blank` where there are too few."""
+    """[N, C, H, W] -> one picture [C, rows * H, columns * W]; missing cells are `blank`."""
     n, c, h, w = pictures.shape
     rows = -(-n // columns)
     sheet = pictures.new_full((rows * columns, c, h, w), blank)
@@ -28,12 +28,11 @@ def picture_grid(pictures: Tensor, *, columns: int, blank: float = -1.0) -> Tens
 def contact_sheet(
     pictures: Tensor, *, columns: int, scale: int = 1, gap: int = 0, captions: Sequence[str] = ()
 ) -> Tensor:
-    """[N, C, H, W] in [-1, 1] -> one picture [C, rows, columns] on white, captions below.
+    """[N, C, H, W] in [-1, 1] -> one picture [C, height, width] on white, captions below.
 
-    RGBA stands on nothing: between the pictures it is transparent. Pixels are enlarged `scale`
-    times; `gap` pixels of the sheet stand between pictures. A caption that is too long is cut at
-    its picture's width. ValueError for more captions than pictures, and for a sheet of more than
-    images.MAX_WRITTEN_PX.
+    RGBA sheets are transparent between the pictures. Each pixel is enlarged `scale` times; `gap` is
+    the distance between pictures in pixels of the sheet. Captions are cut at their picture's width.
+    ValueError for more captions than pictures, and for a sheet of more than images.MAX_WRITTEN_PX.
     """
     n, c = pictures.shape[:2]
     if len(captions) > n:
@@ -48,11 +47,11 @@ def contact_sheet(
     if captions:
         labels = [*captions, *[""] * (n - len(captions))]
         strips = torch.stack([_label(text, cells.shape[3]) for text in labels])
-        strips = strips[:, None].expand(-1, c, -1, -1).to(cells).clone()
+        strips = strips[:, None].repeat(1, c, 1, 1).to(cells)
         if c == 4:
             strips[:, 3] = 1.0  # an opaque label
         cells = torch.cat([cells, strips], dim=2)
-    paper = -1.0 if c == 4 else 1.0  # premultiplied: nothing
+    paper = -1.0 if c == 4 else 1.0  # premultiplied: transparent
     sheet = picture_grid(F.pad(cells, (0, gap, 0, gap), value=paper), columns=columns, blank=paper)
     return sheet[:, : sheet.shape[1] - gap, : sheet.shape[2] - gap]
 
@@ -61,6 +60,6 @@ def _label(text: str, width: int) -> Tensor:
     """[LABEL_PX, width] in [-1, 1]: dark text on white."""
     image = Image.new("L", (width, LABEL_PX), 255)
     font = ImageFont.load_default(LABEL_PX * 0.7)
-    shown = text[:width]  # a character is a pixel wide, or more
-    ImageDraw.Draw(image).text((2, LABEL_PX / 2), shown, fill=0, font=font, anchor="lm")
+    text = text[:width]  # a character is at least one pixel wide
+    ImageDraw.Draw(image).text((2, LABEL_PX / 2), text, fill=0, font=font, anchor="lm")
     return torch.from_numpy(np.array(image)).float() / 127.5 - 1

@@ -1,4 +1,4 @@
-"""Files: hashes, atomic writes, and text that a file can hold."""
+"""Files: hashes, atomic writes, safetensors, and text that a file can hold."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import uuid
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -28,7 +29,7 @@ def sha256_of(path: Path) -> str:
 
 @lru_cache(maxsize=16)
 def checked_sha256(path: Path) -> str:
-    """sha256 of a bundled file; ValueError where it differs from the .sha256 file beside it."""
+    """sha256 of a bundled file; ValueError if it differs from the .sha256 file beside it."""
     expected = Path(f"{path}.sha256")
     if not path.is_file() or not expected.is_file():
         raise ValueError(f"bundled file {path} is missing; reinstall the package")
@@ -41,7 +42,7 @@ def checked_sha256(path: Path) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write` with a temporary path beside `path`, then put it in place in one step."""
+    """Call `write` with a temporary path beside `path`, then replace `path` in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{path.suffix}")
     try:
@@ -67,14 +68,14 @@ def write_json(path: Path, content: object) -> None:
 
 
 def storable(text: str) -> str:
-    """Half of a surrogate pair, which JSON can carry and a file cannot, becomes a question mark."""
+    """Replace lone surrogates, which JSON can carry and a file cannot, by question marks."""
     return text.encode(errors="replace").decode()
 
 
 def save_tensors(
     tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
 ) -> None:
-    """safetensors' save_file; OSError in words where the disk is full or may not be written."""
+    """safetensors' save_file; OSError with a readable message if the file can't be written."""
     try:
         escaped = {
             key: value.encode(errors="backslashreplace").decode()
@@ -83,3 +84,22 @@ def save_tensors(
         save_file(tensors, path, metadata=escaped or None)
     except SafetensorError as error:
         raise OSError(f"cannot write {path.parent}: {error}") from None
+
+
+def read_tensors(path: Path, framework: str = "pt") -> tuple[dict[str, Any], dict[str, str]]:
+    """The tensors of a safetensors file, and its metadata."""
+    with safe_open(path, framework) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, file.metadata() or {}
+
+
+def read_cache(
+    path: Path, key: str, *, name: str = "key", framework: str = "pt"
+) -> tuple[dict[str, Any], dict[str, str]] | None:
+    """`read_tensors`, or None if there is no file or its metadata has another `key`."""
+    if not path.is_file():
+        return None
+    with safe_open(path, framework) as file:
+        if file.metadata()[name] != key:
+            return None
+    return read_tensors(path, framework)

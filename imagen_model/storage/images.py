@@ -1,4 +1,4 @@
-"""Between tensors and image files: straight alpha, PIL images, PNG files.
+"""Tensors to PIL images and PNG files, and pictures of any shape to a model's.
 
 Pictures are NCHW in [-1, 1]; four channels are premultiplied RGBA.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,12 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from .credentials import Signer
 from .files import write_atomically
 from .provenance import png_info
-
-if TYPE_CHECKING:
-    from .credentials import Signer
-
 
 # What is opened, whatever a file is called. Nothing else is: Pillow would let Ghostscript run
 # PostScript.
@@ -45,7 +41,7 @@ def check_written_size(width: int, height: int, remedy: str) -> None:
 def straight(pictures: Tensor) -> tuple[Tensor, Tensor | None]:
     """[N, C, H, W] in [-1, 1] -> colour [N, 1 or 3, H, W] and alpha [N, 1, H, W] in [0, 1].
 
-    Premultiplied colour is divided by alpha; where alpha is under 1/255 it is 0.
+    Premultiplied colour is divided by alpha; it is 0 where alpha is under 1/255.
     """
     unit = (pictures.clamp(-1, 1) + 1) / 2
     if pictures.shape[1] != 4:
@@ -57,16 +53,15 @@ def straight(pictures: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def to_image(picture: Tensor) -> Image.Image:
-    """[C, H, W] in [-1, 1] -> a PIL image, L, RGB or RGBA with straight alpha."""
+    """[C, H, W] in [-1, 1] -> a PIL image: L, RGB, or RGBA with straight alpha."""
     colour, alpha = straight(picture[None].float().cpu())
-    parts = [colour] if alpha is None else [colour, alpha]
-    unit = torch.cat(parts, dim=1)[0].permute(1, 2, 0)
-    array = np.asarray((unit * 255).round().to(torch.uint8))
+    unit = colour if alpha is None else torch.cat([colour, alpha], dim=1)
+    array = (unit[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
     return Image.fromarray(array.squeeze(-1) if array.shape[-1] == 1 else array)
 
 
 def to_deep_image(picture: Tensor) -> Image.Image:
-    """[1, H, W] in [-1, 1] -> a grey PIL image of 16 bits."""
+    """[1, H, W] in [-1, 1] -> a 16-bit grey PIL image."""
     unit = (picture[0].float().cpu().clamp(-1, 1) + 1) / 2
     return Image.fromarray((unit * 65535).round().numpy().astype(np.uint16))
 
@@ -81,17 +76,16 @@ def save_png(
     deep: bool = False,
     signer: Signer | None = None,
 ) -> None:
-    """Write [C, H, W] atomically, with where it comes from (provenance.py), signed by `signer`.
+    """Write [C, H, W] atomically with its provenance (provenance.py), signed by `signer`.
 
-    `deep` keeps 16 bits of a grey picture; one with colour has 8 in any case. ValueError where
-    `scale` makes it larger than MAX_WRITTEN_PX.
+    `deep` writes a grey picture with 16 bits; colour always has 8.
+    ValueError if `scale` makes it larger than MAX_WRITTEN_PX.
     """
     height, width = picture.shape[-2:]
     check_written_size(width * scale, height * scale, "lower the scale, or give fewer pictures")
     image = to_deep_image(picture) if deep and len(picture) == 1 else to_image(picture)
     if scale > 1:
-        size = (image.width * scale, image.height * scale)
-        image = image.resize(size, Image.Resampling.NEAREST)
+        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=png_info(facts, graph))
     png = buffer.getvalue()
@@ -103,25 +97,21 @@ def save_png(
 def as_model_pictures(pictures: Tensor, *, resolution: int, channels: int) -> Tensor:
     """[N, 1, 3 or 4, H, W] in [-1, 1] -> the model's channels and resolution.
 
-    Four channels are premultiplied RGBA; a picture without alpha counts as opaque, and alpha that
-    the model does not have is composited over white.
+    A picture without alpha counts as opaque. If the model has no alpha, RGBA is composited over
+    white.
     """
     if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4):
         raise ValueError(f"pictures have shape {tuple(pictures.shape)}; expected [N, 1|3|4, H, W]")
     x = pictures.float()
-    if channels == 4:
-        if x.shape[1] == 1:
-            x = x.expand(-1, 3, -1, -1)
-        if x.shape[1] == 3:
-            x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-    else:
-        if x.shape[1] == 4:
-            x = x[:, :3] + (1 - x[:, 3:])  # over white, see features.as_rgb
-        if channels == 1 and x.shape[1] == 3:
-            luma = x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R 601
-            x = (x * luma).sum(dim=1, keepdim=True)
-        elif channels == 3 and x.shape[1] == 1:
-            x = x.expand(-1, 3, -1, -1)
+    if x.shape[1] == 4 and channels != 4:
+        x = x[:, :3] + (1 - x[:, 3:])  # over white, as efficientnet.as_rgb
+    if x.shape[1] == 1 and channels != 1:
+        x = x.expand(-1, 3, -1, -1)
+    if x.shape[1] == 3 and channels == 1:
+        luma = x.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)  # ITU-R 601
+        x = (x * luma).sum(dim=1, keepdim=True)
+    if x.shape[1] == 3 and channels == 4:
+        x = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
     if x.shape[2:] != (resolution, resolution):
         x = F.interpolate(x, size=(resolution, resolution), mode="bilinear", antialias=True)
     return x

@@ -1,7 +1,7 @@
-"""Where a saved picture comes from: facts in the file itself, as JSON in PNG's text field "imagen".
+"""Provenance of a saved picture: facts as JSON in the PNG text field "imagen".
 
-ComfyUI keeps its graph in a field of its own, "prompt", beside it. Whoever doesn't want either in a
-file removes both by saving the picture again with any other program.
+ComfyUI keeps its graph in the field "prompt". Saving the picture again with any other program
+removes both.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ SUFFIXES = {".png"}
 
 
 def model_facts(name: str, card: dict) -> dict[str, Any]:
-    """What every picture says of its model: name, sha256 of the tensors, the code's version; and
-    the adapter and the model's notice, where there are such."""
+    """The facts about its model in every picture: name, sha256 of the tensors, the code's version,
+    and the adapter and the model's notice if there are any."""
     facts = {"model": name, "sha256": card.get("sha256"), "code_version": __version__}
     if "adapter" in card:
         facts["adapter"] = {key: card["adapter"][key] for key in ("sha256", "strength")}
@@ -43,29 +43,23 @@ def png_info(facts: dict | None, graph: dict | None = None) -> PngInfo:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What a PNG says of itself, with its Content Credentials where it has any; ValueError for one
-    that says nothing."""
+    """The record in a PNG, with its Content Credentials if any; ValueError if it has neither."""
     try:
         with Image.open(path, formats=("PNG",)) as image:
-            image.load()  # text may stand behind the pixels
+            image.load()  # text may follow the pixels
             texts = getattr(image, "text", {})
             is_signed = any(name == CHUNK for name, *_ in getattr(image, "private_chunks", ()))
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise ValueError(f"{path} is no picture that can be read ({error})") from error
+        raise ValueError(f"{path} is not a readable picture ({error})") from error
     try:
         found = {key: json.loads(texts[key]) for key in (KEY, GRAPH_KEY) if key in texts}
     except ValueError as error:
         raise ValueError(f"{path} has a damaged record of how it was made ({error})") from error
     if is_signed:
-        found["credentials"] = _credentials_of(path)
+        try:
+            found["credentials"] = read_credentials(path)
+        except ValueError as error:  # the facts beside them can be read anyway
+            found["credentials"] = {"state": "unread", "problems": [str(error)]}
     if not found:
         raise ValueError(f"{path} does not say how it was made")
     return found
-
-
-def _credentials_of(path: Path) -> dict[str, Any]:
-    """What the credentials say, or why that cannot be told: the facts beside them still can."""
-    try:
-        return read_credentials(path)
-    except ValueError as error:
-        return {"state": "unread", "problems": [str(error)]}

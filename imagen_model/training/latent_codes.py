@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..data.captions import CaptionSampler, Draw
+from ..data.captions import CaptionSampler, SampledCaptions
 from ..data.dataset import PictureDataset
 
 NUM_CODES = 16  # at most; the first numbers of z choose styles (conditioning/condition.py)
@@ -47,7 +47,7 @@ class LatentCodes:
         self.deviation = (squares / count - self.mean.square()).clamp(min=1e-2).sqrt()
         self.mean[-1], self.deviation[-1] = 0.0, 1.0
 
-    def write(self, z: Tensor, index: Tensor, draw: Draw) -> Tensor:
+    def write(self, z: Tensor, index: Tensor, draw: SampledCaptions) -> Tensor:
         """z [n, z_dim] (on the CPU) for samples `index`, with their codes where they are open."""
         code = (self.codes[index] - self.mean[draw.text]) / self.deviation[draw.text]
         coded = torch.cat([z[:, : -code.shape[1]], code.clamp(-LIMIT, LIMIT)], dim=1)

@@ -19,7 +19,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ..checkpoint import save_checkpoint
-from ..data.captions import CaptionSampler, Draw
+from ..data.captions import CaptionSampler, SampledCaptions
 from ..data.dataset import PictureDataset
 from ..networks.efficientnet import lite0_hash
 from ..networks.generator import Generator
@@ -152,7 +152,7 @@ class Trainer:
         index, own = self.order.next(t.batch), self.context.local_slice(t.batch)
         real = self.dataset.batch(index[own], self.device)
         self.dataset.prefetch(self.order.peek(t.batch)[own])
-        words = self.captions.draw(index, self.rng)
+        words = self.captions.sample(index, self.rng)
         z, condition = self._latents(index, words)[own], words.condition[own]
         generating = self.ema.module if self.discriminator_only else self.networks
         log = self.train_step(
@@ -178,7 +178,7 @@ class Trainer:
             torch.cuda.synchronize()
         return num_steps * self.training.batch / (time.monotonic() - start)
 
-    def _latents(self, index: Tensor, words: Draw) -> Tensor:
+    def _latents(self, index: Tensor, words: SampledCaptions) -> Tensor:
         """z [N, z_dim]: noise, with the picture's code where the caption leaves it open."""
         z = torch.randn(len(index), self.model.generator.z_dim, generator=self.rng)
         return (self.codes.write(z, index, words) if self.codes else z).to(self.device)

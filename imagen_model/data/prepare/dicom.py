@@ -1,20 +1,20 @@
-"""DICOM studies -> a folder of grey 8-bit pictures that `imagen train` takes, without patients.
+"""DICOM studies -> a folder of anonymous grey 8-bit pictures for `imagen train`.
 
-Nothing of a file is kept but its pixels and two coded words, modality and body part, and those only
-where they stand in the tables below: sites write names into any free text. Pictures are numbered,
-because paths carry names too. What is burned into the pixels can't be seen here, so files that
-declare burned-in annotation, and colour captures of screens, are left out.
+A file gives its pixels and two coded words, modality and body part, and these only if the tables
+below have them: free text may hold names. Paths may hold names too, so pictures are numbered. Text
+in the pixels can't be detected here, so files that declare burned-in annotation, and colour screen
+captures, are skipped.
 
-Stored values become units by the modality LUT, units become grey by a window: the one that was
-asked for, the file's own, or percentiles (DICOM PS3.3 C.11.1 and C.11.2). Decoding is pydicom's.
+The modality LUT turns stored values into units, and a window turns units into grey: the given one,
+the file's own, or percentiles (DICOM PS3.3 C.11.1 and C.11.2). pydicom decodes.
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
 import struct
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...progress import OnProgress
+from ...progress import OnProgress, reported
 from ...storage.provenance import NOT_FOR_DIAGNOSIS
 from ..image_reader import fit_picture
 from ..item import Item
-from .output import prepare_empty, write_manifest, write_metadata
+from .output import new_folder, write_manifest, write_metadata
 
 KINDS = {
     "CR": "X-ray", "CT": "CT scan", "DX": "X-ray", "MG": "mammogram", "MR": "MRI scan",
@@ -46,11 +46,11 @@ SPELLED = {
     "CSPINE": "cervical spine", "HEADNECK": "head and neck", "LSPINE": "lumbar spine",
     "SSPINE": "sacral spine", "TSPINE": "thoracic spine", "WHOLEBODY": "whole body",
 }  # fmt: skip
-NO_PICTURES = {"SEG", "RTDOSE"}  # pixel data that is no picture of anybody
+NO_PICTURES = {"SEG", "RTDOSE"}  # modalities whose pixel data is not a picture
 NAMED_DICOM = {".dcm", ".dicom", ".ima"}
 PERCENTILES = 0.5, 99.5
-LONGEST_REASON = 200  # characters: pydicom lists every decoder that it might have used
-# What pydicom and its decoders stumble over in damaged or foreign files.
+LONGEST_REASON = 200  # characters: pydicom lists every decoder that it tried
+# What pydicom and its decoders raise for damaged or foreign files.
 DAMAGE = (
     OSError, ValueError, RuntimeError, ArithmeticError, AttributeError, LookupError, TypeError,
     EOFError, struct.error,
@@ -65,49 +65,41 @@ def build_dicom(
     window: tuple[float, float] | None = None,
     progress: OnProgress | None = None,
 ) -> tuple[dict, list[str]]:
-    """Write `out`/train; returns the manifest and a line for each file that was left out.
+    """Write `out`/train; returns the manifest and a line for each skipped file.
 
-    `window` (centre, width, in the modality's units) goes before the files' own.
+    `window` (centre, width, in the modality's units) overrides the files' own.
     """
     try:
-        import pydicom  # noqa: F401 - named here, so that its absence is one line
+        import pydicom  # noqa: F401 - the first import, so a missing pydicom is reported here
     except ImportError:
         raise ValueError("DICOM needs pydicom; pip install 'imagen-gan[medical]'") from None
-    # it logs what files hold, and a traceback for each that it can't decode; we name those
+    # it logs the content of files, and tracebacks for unreadable ones, which are in `skipped`
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
-    if window is not None and not window[1] >= 1:
+    if window is not None and not window[1] >= 1:  # also NaN
         raise ValueError(f"--window has the width {window[1]:g}; expected 1 or more")
     files = list(_dicom_files(sources))
     if not files:
         raise ValueError(f"no DICOM files in {', '.join(map(str, sources))}")
-    prepare_empty(out)
-    try:
+    with new_folder(out):
         items, skipped = _write_pictures(files, out / "train", resolution, window, progress)
         if not items:
             raise ValueError(f"no picture in {len(files)} DICOM files; the first: {skipped[0]}")
         write_metadata(out / "train", items)
-    except BaseException:
-        shutil.rmtree(out)
-        raise
-    manifest = {  # no source: paths carry names
+    manifest = {  # without the source, because paths may hold names
         "resolution": resolution,
         "channels": 1,
-        "notice": NOT_FOR_DIAGNOSIS,  # goes with every model and picture that come of it
+        "notice": NOT_FOR_DIAGNOSIS,  # passed on to every model and picture
         "pictures": len(items),
         "files": len(files),
         "skipped": len(skipped),
-        "captions": {text: sum(s.text == text for s in items) for text in _texts(items)},
+        "captions": dict(sorted(Counter(item.text for item in items).items())),
     }
     write_manifest(out, manifest)
     return manifest, skipped
 
 
-def _texts(items: list[Item]) -> list[str]:
-    return sorted({s.text for s in items})
-
-
 def _dicom_files(sources: list[Path]) -> Iterator[Path]:
-    """Every file that is named, and what looks like DICOM in every folder that is named."""
+    """The given files, and what looks like DICOM in the given folders."""
     from pydicom.misc import is_dicom
 
     for source in sources:
@@ -131,7 +123,7 @@ def _write_pictures(
     folder.mkdir()
     items: list[Item] = []
     skipped = []
-    for i, file in enumerate(files):
+    for file in reported(files, len(files), progress):
         try:
             for grey, words in read_frames(file, window=window):
                 path = folder / f"{len(items):07d}.png"
@@ -141,17 +133,15 @@ def _write_pictures(
                 items.append(Item(path, text=" of the ".join(words), keywords=tuple(words)))
         except ValueError as error:
             skipped.append(f"{file}: {error}")
-        if progress is not None:
-            progress(i + 1, len(files))
     return items, skipped
 
 
 def read_frames(
     file: Path, *, window: tuple[float, float] | None = None
 ) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """The frames of a file, uint8 [H, W], each with the words that may be said of it.
+    """The frames of a file, uint8 [H, W], each with its words (`_words`).
 
-    Raises ValueError for what is no grey picture or can't be decoded, perhaps after some frames.
+    ValueError if it is not a grey picture or can't be decoded, perhaps after some frames.
     """
     import pydicom
     from pydicom.errors import BytesLengthException, InvalidDicomError
@@ -159,7 +149,7 @@ def read_frames(
     from pydicom.pixels.utils import get_nr_frames
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a file strays from the standard helps nobody here
+        warnings.simplefilter("ignore")  # about deviations from the standard
         try:
             data = pydicom.dcmread(file, force=True)
             _refuse_other_than_grey(data)
@@ -179,11 +169,11 @@ def _refuse_other_than_grey(data: Any) -> None:
     if colours not in ("MONOCHROME1", "MONOCHROME2"):
         raise ValueError(f"is a colour picture ({colours}); expected grey")
     if str(data.get("BurnedInAnnotation", "")).upper() == "YES":
-        raise ValueError("says that text is burned into the picture, which may name the patient")
+        raise ValueError("declares burned-in text, which may name the patient")
 
 
 def _words(data: Any) -> list[str]:
-    """The kind of picture and the part of the body, as far as they are in the tables."""
+    """The kind of picture and the body part, if the tables have them."""
     kind = KINDS.get(str(data.get("Modality", "")).strip().upper())
     part = str(data.get("BodyPartExamined", "")).upper().replace(" ", "").replace("_", "")
     words = [kind] if kind else []
@@ -193,8 +183,8 @@ def _words(data: Any) -> list[str]:
 
 
 def _facts_of_frame(data: Any, number: int) -> Any:
-    """What turns a frame's values to grey. Enhanced files keep that in functional groups: a frame's
-    own, then those that all share."""
+    """The attributes that turn a frame's values into grey. Enhanced files have them in functional
+    groups: shared ones, which the frame's own override."""
     from pydicom import Dataset
 
     facts = Dataset()
@@ -216,25 +206,25 @@ def _facts_of_frame(data: Any, number: int) -> Any:
 
 
 def _grey(stored: np.ndarray, facts: Any, window: tuple[float, float] | None) -> np.ndarray:
-    """Stored values [H, W] -> uint8 [H, W], dark is low."""
+    """Stored values [H, W] -> uint8 [H, W], 0 is black."""
     from pydicom.pixels import apply_modality_lut
 
     values = np.asarray(apply_modality_lut(stored, facts), np.float64)
     if window is None and "WindowCenter" not in facts and "VOILUTSequence" in facts:
         light = _looked_up(values, facts.VOILUTSequence[0])
     else:
-        light = _windowed(values, facts, window, seen=~_is_padding(stored, facts))
+        light = _windowed(values, facts, window, is_content=~_is_padding(stored, facts))
     light = np.clip(light, 0, 1)
     if facts.get("PhotometricInterpretation") == "MONOCHROME1":
         light = 1 - light
     return (light * 255 + 0.5).astype(np.uint8)
 
 
-def _looked_up(values: np.ndarray, item: Any) -> np.ndarray:
-    """Units -> light by a file's own table (PS3.3 C.11.2.1.1). pydicom's apply_voi counts the
-    entries of an 8-bit table in eight bits, too."""
-    length, first, bits = item.LUTDescriptor
-    table = item.LUTData
+def _looked_up(values: np.ndarray, lut: Any) -> np.ndarray:
+    """Units -> light by a file's own table (PS3.3 C.11.2.1.1). pydicom's apply_voi fails here: it
+    counts the entries of an 8-bit table in eight bits."""
+    length, first, bits = lut.LUTDescriptor
+    table = lut.LUTData
     if isinstance(table, bytes):
         table = np.frombuffer(table, np.uint8 if len(table) == length else "<u2")
     row = np.clip(values - first, 0, (length or 2**16) - 1).astype(np.int64)
@@ -242,9 +232,10 @@ def _looked_up(values: np.ndarray, item: Any) -> np.ndarray:
 
 
 def _windowed(
-    values: np.ndarray, facts: Any, window: tuple[float, float] | None, *, seen: np.ndarray
+    values: np.ndarray, facts: Any, window: tuple[float, float] | None, *, is_content: np.ndarray
 ) -> np.ndarray:
-    """Units -> light, 0 to 1 inside the window (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
+    """Units -> light, 0 to 1 inside the window (PS3.3 C.11.2.1.2 and C.11.2.1.3). Percentiles are
+    those of `is_content`."""
     kind = "LINEAR"
     if window is not None:
         centre, width = window
@@ -252,7 +243,7 @@ def _windowed(
         centre, width = _first(facts.WindowCenter), _first(facts.WindowWidth)
         kind = facts.get("VOILUTFunction", kind)
     else:
-        low, high = np.percentile(values[seen] if seen.any() else values, PERCENTILES)
+        low, high = np.percentile(values[is_content] if is_content.any() else values, PERCENTILES)
         return (values - low) / max(high - low, 1e-9)
     if kind == "SIGMOID":
         return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -50, 50)))
@@ -262,7 +253,7 @@ def _windowed(
 
 
 def _is_padding(stored: np.ndarray, facts: Any) -> np.ndarray:
-    """The corners of a round scan, which say nothing of its contrast."""
+    """bool [H, W]: the padding around a round scan, which must not affect the contrast."""
     if "PixelPaddingValue" not in facts:
         return np.zeros(stored.shape, bool)
     ends = facts.PixelPaddingValue, facts.get("PixelPaddingRangeLimit", facts.PixelPaddingValue)
@@ -270,5 +261,5 @@ def _is_padding(stored: np.ndarray, facts: Any) -> np.ndarray:
 
 
 def _first(value: Any) -> float:
-    """Of several windows a viewer shows the first."""
+    """The value itself, or the first of several: viewers show the first window."""
     return float(value[0] if isinstance(value, Sequence) else value)

@@ -1,8 +1,8 @@
-"""The four-style emoji set: one concept drawn by four artists, so that composition is measurable.
+"""The four-style emoji set: each concept in four styles, so that composition can be measured.
 
-Pictures come from npm packages that carry their licences; nothing is downloaded but by the npm
-client. A (concept, style) pair is held out by a rule on names alone, so every build of any version
-holds out the same ones, and a skin-tone variant follows its base.
+Pictures come from npm packages with their licences, and only the npm client downloads them. A rule
+on names alone decides which (concept, style) pairs are held out, so they are the same in every
+build; a skin-tone variant follows its base.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from pathlib import Path
 
 from PIL import Image
 
-from ...progress import OnProgress
+from ...progress import OnProgress, reported
 from ...storage.files import sha256_of
 from ...storage.images import open_image
 from ..image_reader import fit_picture
 from ..item import Item
-from .output import prepare_empty, write_manifest, write_metadata
+from .output import new_folder, write_manifest, write_metadata
 
 
 @dataclass(frozen=True)
 class Source:
-    """One style: where its pictures are, and on what terms."""
+    """The pictures of one style, with their licence."""
 
     package: str
     version: str
@@ -62,25 +62,25 @@ STYLES = {
     ),
 }  # fmt: skip
 NAMES = Source("emojibase-data", "17.0.0", "en", ".json", "MIT", "emojibase by Miles Johnson")
-SKIN_WEIGHT = 0.5  # all skin tones of one emoji together, against 1 for the emoji itself
+SKIN_WEIGHT = 0.5  # of all skin tones of an emoji together; the emoji itself has 1
 
 
 def hexcode_of(name: str) -> str:
-    """A file's or emojibase's code as the rules use it: upper case, without FE0F."""
+    """The code of a file or of emojibase in upper case and without FE0F."""
     return "-".join(part for part in name.upper().split("-") if part != "FE0F")
 
 
 def is_held_out(base: str, style: str) -> bool:
-    """The 5 % of (concept, style) pairs that are never trained on."""
+    """Whether a (concept, style) pair is in the 5 % that are never trained on."""
     return hashlib.sha1(f"{base}/{style}".encode()).digest()[0] < 13
 
 
 @dataclass(frozen=True)
 class Concept:
-    """One emoji: its name, its other words, and the emoji that it is a skin tone of."""
+    """One emoji with its name and keywords."""
 
     hexcode: str
-    base: str
+    base: str  # hexcode without skin tone
     text: str
     keywords: tuple[str, ...]
     weight: float
@@ -95,14 +95,13 @@ def read_concepts(data: list[dict]) -> dict[str, Concept]:
         concepts[base] = Concept(base, base, entry["label"], keywords, 1.0)
         skins = entry.get("skins", [])
         for skin in skins:
-            code = hexcode_of(skin["hexcode"])
-            weight = SKIN_WEIGHT / len(skins)
+            code, weight = hexcode_of(skin["hexcode"]), SKIN_WEIGHT / len(skins)
             concepts[code] = Concept(code, base, skin["label"], keywords, weight)
     return concepts
 
 
 def fetch_packages(destination: Path) -> Path:
-    """Let npm unpack the sources; returns their node_modules. ValueError where npm can't."""
+    """Install the sources with npm; returns their node_modules. ValueError if npm fails."""
     npm = shutil.which("npm")
     if npm is None:
         raise ValueError(
@@ -120,7 +119,7 @@ def fetch_packages(destination: Path) -> Path:
 
 
 def open_picture(path: Path, resolution: int) -> Image.Image:
-    """A source picture as RGBA; SVG is drawn at twice the resolution and scaled like the others."""
+    """A source picture as RGBA; SVG is rendered at twice `resolution`."""
     if path.suffix != ".svg":
         with open_image(path) as image:
             return image.convert("RGBA")
@@ -139,16 +138,11 @@ def build_emoji(
 ) -> dict:
     """Build `out`/{train,test} at `resolution` pixels; returns the manifest.
 
-    `source` is a node_modules folder with the packages unpacked; without it npm fetches them.
+    `source` is a node_modules folder with the unpacked packages; without it npm downloads them.
     """
-    prepare_empty(out)
-    try:
-        with tempfile.TemporaryDirectory() as scratch:
-            modules = Path(source) if source else fetch_packages(Path(scratch))
-            return _build(modules, out, resolution, progress)
-    except BaseException:
-        shutil.rmtree(out)
-        raise
+    with new_folder(out), tempfile.TemporaryDirectory() as scratch:
+        modules = Path(source) if source else fetch_packages(Path(scratch))
+        return _build(modules, out, resolution, progress)
 
 
 def _build(modules: Path, out: Path, resolution: int, progress: OnProgress | None) -> dict:
@@ -164,36 +158,31 @@ def _build(modules: Path, out: Path, resolution: int, progress: OnProgress | Non
         files = {hexcode_of(path.stem): path for path in folder.glob(f"*{source.suffix}")}
         jobs += [(style, code, files[code]) for code in sorted(files.keys() & concepts.keys())]
     by_split: dict[str, list[Item]] = {"train": [], "test": []}
-    for i, (style, code, path) in enumerate(jobs):
+    for style, code, path in reported(jobs, len(jobs), progress):
         concept = concepts[code]
         split = "test" if is_held_out(concept.base, style) else "train"
         target = out / split / style / f"{code}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
         picture = open_picture(path, resolution)
-        array = fit_picture(picture, resolution=resolution, channels=4)
-        Image.fromarray(array).save(target)
+        Image.fromarray(fit_picture(picture, resolution=resolution, channels=4)).save(target)
         by_split[split].append(
             Item(target, concept.text, concept.keywords, style, code, concept.base, concept.weight)
         )
-        if progress is not None:
-            progress(i + 1, len(jobs))
-    for split, rows in by_split.items():
-        write_metadata(out / split, rows)
+    for split, items in by_split.items():
+        write_metadata(out / split, items)
     manifest = {
         "name": "emoji, four styles",
         "resolution": resolution,
         "channels": 4,
-        "pictures": {split: len(rows) for split, rows in by_split.items()},
-        "styles": {split: dict(Counter(s.style for s in rows)) for split, rows in by_split.items()},
-        "held_out_bases": sum(s.hexcode == s.base for s in by_split["test"]),
+        "pictures": {split: len(items) for split, items in by_split.items()},
+        "styles": {
+            split: dict(Counter(item.style for item in items)) for split, items in by_split.items()
+        },
+        "held_out_bases": sum(item.hexcode == item.base for item in by_split["test"]),
         "sha256": {split: sha256_of(out / split / "metadata.jsonl") for split in by_split},
         "sources": {
-            style: {
-                "package": source.spec,
-                "licence": source.licence,
-                "attribution": source.attribution,
-            }
-            for style, source in {**STYLES, "names": NAMES}.items()
+            name: {"package": s.spec, "licence": s.licence, "attribution": s.attribution}
+            for name, s in {**STYLES, "names": NAMES}.items()
         },
     }
     write_manifest(out, manifest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ...progress import OnProgress
+from ...progress import OnProgress, reported
 from ..folder import read_items, read_notice
 from ..image_reader import premultiplied, read_item
 from ..statistics import (
@@ -20,7 +19,7 @@ from ..statistics import (
     describe_sizes,
     near_duplicates,
 )
-from .output import copied_references, prepare_empty, write_manifest, write_metadata
+from .output import copied_references, new_folder, write_manifest, write_metadata
 
 
 def build_folder(
@@ -31,23 +30,19 @@ def build_folder(
     channels: int = 4,
     progress: OnProgress | None = None,
 ) -> dict:
-    """Copy a user's folder into the imagefolder convention, scaled; returns the manifest."""
+    """Scale a user's folder into the imagefolder convention; returns the manifest."""
     items = read_items(source)
-    prepare_empty(out)
-    try:
+    with new_folder(out):
         train = out / "train"
         train.mkdir()
         kept, kept_files, skipped, sides = [], [], [], []
         collector = FingerprintCollector()
-        for i, item in enumerate(items):
+        for i, item in enumerate(reported(items, len(items), progress)):
             try:
                 array, side = read_item(item, resolution=resolution, channels=channels)
             except ValueError as error:
                 skipped.append(str(error))
                 continue
-            finally:
-                if progress is not None:
-                    progress(i + 1, len(items))
             path = train / f"{i:07d}.png"
             Image.fromarray(array.squeeze()).save(path)
             kept.append(
@@ -59,21 +54,18 @@ def build_folder(
         if not kept:
             raise ValueError(f"no readable picture in {source}; the first: {skipped[0]}")
         write_metadata(train, kept)
-    except BaseException:
-        shutil.rmtree(out)
-        raise
     duplicates = near_duplicates(collector.fingerprints())
     manifest = {
         "source": str(source),
         "resolution": resolution,
         "channels": channels,
         "pictures": len(kept),
-        "captioned": sum(bool(s.text) for s in kept),
-        "captions": describe_captions([s.text for s in kept]),
+        "captioned": sum(bool(item.text) for item in kept),
+        "captions": describe_captions([item.text for item in kept]),
         "source_sizes": describe_sizes(torch.tensor(sides)),
         "near_duplicates": describe_duplicates(duplicates, kept_files),
         "skipped": skipped,
-        "styles": dict(Counter(s.style for s in kept if s.style)),
+        "styles": dict(Counter(item.style for item in kept if item.style)),
         **({"notice": notice} if (notice := read_notice(source)) else {}),
     }
     write_manifest(out, manifest)

@@ -1,10 +1,10 @@
 """The official Open Images V6 files with Localized Narratives -> WebDataset shards.
 
-Nothing is downloaded. A folder is read that holds what the two projects publish, under the names
-that they publish it by: class descriptions, image-level labels, narratives, voice recordings and
-pictures. An item has jpg, json (text, keywords) and, where an annotator's voice is there, ogg.
-Labels and narratives go through a temporary SQLite file, so memory does not grow with their number,
-and a stopped run goes on after its last complete shard when the command is given again.
+Nothing is downloaded. The source folder holds the files of the two projects under their published
+names: class descriptions, image-level labels, narratives, voice recordings and pictures. An item
+has jpg, json (text, keywords) and, if there is a voice recording, ogg. Labels and narratives go
+through a temporary SQLite file, so memory does not grow with their number. If the command is
+repeated, a stopped run continues after its last complete shard.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageOps
 
-from ...progress import OnProgress, ProgressFor
+from ...progress import OnProgress, ProgressFor, reported
 from ...storage.files import write_json
 from ..image_reader import DAMAGE, read_item
 from ..item import Item
@@ -37,8 +37,8 @@ EXPECTED = (
     f"{CLASSES}, {LABELS} or {NARRATIVES}, a folder images (or train, validation, test) "
     "and, where wanted, a folder voice-recordings"
 )
-MIN_CONFIDENCE = 0.5  # people's labels are 0 or 1, the machine's lie between
-MOST_LABELS = 5  # that make a caption where nobody has narrated
+MIN_CONFIDENCE = 0.5  # of a label: 0 or 1 from people, in between from a model
+MOST_LABELS = 5  # in the caption of a picture without a narrative
 JPEG_QUALITY = 92
 INDEX, PROGRESS = "index.sqlite", "progress.json"
 
@@ -51,7 +51,7 @@ CREATE TABLE narratives (id TEXT, annotator INTEGER, caption TEXT, voice TEXT);
 
 @dataclass(frozen=True)
 class Files:
-    """Where the official files are."""
+    """The paths of the official files."""
 
     classes: Path
     labels: list[Path]
@@ -61,7 +61,7 @@ class Files:
 
     @classmethod
     def found(cls, source: Path) -> Files:
-        """ValueError that names what is missing and what is expected."""
+        """Those in `source`; ValueError names what is missing and what is expected."""
         if not source.is_dir():
             raise ValueError(f"no folder {source}; expected one with {EXPECTED}")
         files = cls(
@@ -89,14 +89,14 @@ def build_open_images(
     shard_mb: int = 256,
     progress: ProgressFor | None = None,
 ) -> dict:
-    """Write shards into `out`, going on where an earlier call stopped; returns the manifest.
+    """Write shards into `out`, or continue an earlier call; returns the manifest.
 
-    With `resolution` pictures whose smaller side is longer are scaled down to it.
+    With `resolution`, pictures whose smaller side is longer are scaled down to it.
     """
     files = Files.found(source)
     if not (out / PROGRESS).is_file():
         prepare_empty(out)
-    state = _saved_state(out) or _State()
+    state = _State.read(out)
     index = _index(files, out, progress)
     try:
         _drop_unfinished(out, state.shards)
@@ -112,23 +112,24 @@ def build_open_images(
     return manifest
 
 
+@dataclass
 class _State:
-    """How far the shards are that are complete."""
+    """Progress and counts up to the last complete shard."""
 
-    def __init__(self, **values: Any) -> None:
-        self.shards = 0
-        self.after = ""  # the last picture that has been written
-        self.pictures = self.narrated = self.spoken = 0
-        self.skipped: list[str] = []
-        vars(self).update(values)
+    shards: int = 0
+    after: str = ""  # the last picture that was written
+    pictures: int = 0
+    narrated: int = 0
+    spoken: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, out: Path) -> _State:
+        path = out / PROGRESS
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else cls()
 
     def save(self, out: Path) -> None:
         write_json(out / PROGRESS, vars(self))
-
-
-def _saved_state(out: Path) -> _State | None:
-    path = out / PROGRESS
-    return _State(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def _drop_unfinished(out: Path, shards: int) -> None:
@@ -146,7 +147,7 @@ def _index(files: Files, out: Path, progress: ProgressFor | None) -> Any:
     if not path.is_file():
         unfinished = path.with_suffix(".unfinished")
         unfinished.unlink(missing_ok=True)
-        _State().save(out)  # from here on the same command goes on
+        _State().save(out)  # from here on a repeated command continues
         index = sqlite3.connect(unfinished)
         try:
             index.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + TABLES)
@@ -190,7 +191,7 @@ def _pictures(folders: list[Path]) -> Iterator[tuple[str, str]]:
 
 
 def _class_names(path: Path) -> Iterator[tuple[str, str]]:
-    """(label, its name in lower case) of the class descriptions."""
+    """(label, name in lower case) from the class descriptions."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         for number, row in enumerate(csv.reader(file), start=1):
             if len(row) != 2:
@@ -202,7 +203,7 @@ def _class_names(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _labels(path: Path, names: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """(picture, name) of the labels that somebody or something is sure of."""
+    """(picture, name) of the labels with at least MIN_CONFIDENCE."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         wanted = ("ImageID", "LabelName", "Confidence")
@@ -223,19 +224,15 @@ def _labels(path: Path, names: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def _narratives(path: Path) -> Iterator[tuple[str, int, str, str]]:
-    """(picture, annotator, caption, recording) of a file of Localized Narratives."""
+    """(picture, annotator, caption, recording) from a file of Localized Narratives."""
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-                yield (
-                    str(row["image_id"]),
-                    int(row["annotator_id"]),
-                    str(row["caption"]).strip(),
-                    str(row.get("voice_recording") or ""),
-                )
+                caption, voice = str(row["caption"]).strip(), str(row.get("voice_recording") or "")
+                yield str(row["image_id"]), int(row["annotator_id"]), caption, voice
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"{path} line {number}: expected a JSON object with image_id, annotator_id and "
@@ -257,7 +254,7 @@ def _write_shards(
 ) -> None:
     (total,) = index.execute("SELECT COUNT(*) FROM images").fetchone()
     (done,) = index.execute("SELECT COUNT(*) FROM images WHERE id <= ?", [state.after]).fetchone()
-    show = progress("packing") if progress else None
+    on_progress = progress("packing") if progress else None
 
     def closed() -> None:
         state.shards += 1
@@ -267,7 +264,7 @@ def _write_shards(
         return
     rows = index.execute("SELECT id, path FROM images WHERE id > ? ORDER BY id", [state.after])
     with shard_writer(out, shard_mb=shard_mb, start_shard=state.shards, closed=closed) as writer:
-        for picture, path in rows:
+        for picture, path in reported(rows, total, on_progress, done=done):
             try:
                 data = _jpeg(Path(path), resolution)
             except ValueError as error:
@@ -281,13 +278,10 @@ def _write_shards(
                 state.narrated += "annotator_id" in facts
                 state.spoken += "ogg" in item
             state.after = picture
-            done += 1
-            if show is not None:
-                show(done, total)
 
 
 def _jpeg(path: Path, resolution: int | None) -> bytes:
-    """The file, or a smaller picture; ValueError where it can't be read."""
+    """The file's bytes, or a smaller JPEG; ValueError if it can't be read."""
     read_item(Item(path), resolution=32, channels=1)
     if resolution is not None:
         with Image.open(path, formats=("JPEG",)) as image:
@@ -298,8 +292,8 @@ def _jpeg(path: Path, resolution: int | None) -> bytes:
                 except DAMAGE as error:
                     raise ValueError(f"{path}: not a readable picture ({error})") from None
                 ratio = resolution / min(upright.size)
-                size = [max(resolution, round(side * ratio)) for side in upright.size]
-                smaller = upright.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+                width, height = (max(resolution, round(side * ratio)) for side in upright.size)
+                smaller = upright.resize((width, height), Image.Resampling.LANCZOS)
                 buffer = io.BytesIO()
                 smaller.save(buffer, "JPEG", quality=JPEG_QUALITY)
                 return buffer.getvalue()
@@ -307,7 +301,7 @@ def _jpeg(path: Path, resolution: int | None) -> bytes:
 
 
 def _item(index: sqlite3.Connection, files: Files, picture: str) -> dict[str, Any]:
-    """{"facts": what .json holds, "ogg": the recording where there is one}."""
+    """{"facts": for .json, "ogg": the recording if there is one}."""
     labels = index.execute("SELECT DISTINCT name FROM labels WHERE id = ?", [picture])
     names = [name for (name,) in labels]
     facts: dict[str, Any] = {"text": ", ".join(names[:MOST_LABELS]), "keywords": names}
@@ -315,28 +309,23 @@ def _item(index: sqlite3.Connection, files: Files, picture: str) -> dict[str, An
     narratives = index.execute(query, [picture]).fetchall()
     item: dict[str, Any] = {"facts": facts}
     if narratives:
-        # the first narrative whose recording is there, else the first
+        # the first narrative with a recording, else the first
         voices = [_recording(files.voices, voice) for _, _, voice in narratives]
         chosen = next((i for i, voice in enumerate(voices) if voice), 0)
-        annotator, caption, _ = narratives[chosen]
+        annotator, caption, _ = narratives.pop(chosen)
         facts |= {"text": caption, "annotator_id": annotator}
-        others = [text for i, (_, text, _) in enumerate(narratives) if i != chosen]
-        if others:
-            facts["other_texts"] = others
-        voice = voices[chosen]
-        if voice:
+        if narratives:
+            facts["other_texts"] = [text for _, text, _ in narratives]
+        if voice := voices[chosen]:
             item["ogg"] = voice.read_bytes()
     return item
 
 
 def _recording(folders: list[Path], name: str) -> Path | None:
-    """A recording by the path that the narratives give it, or by its file name alone."""
+    """A recording by its file name alone, or by its path in the narratives."""
     if not name:
         return None
-    base = name.rsplit("/", 1)[-1]
-    for folder in folders:
-        for path in (folder / base, folder.joinpath(*name.split("/"))):
-            inside = folder.resolve() in path.resolve().parents
-            if inside and path.is_file():
-                return path
-    return None
+    parts = name.split("/")
+    paths = ((folder, folder.joinpath(*p)) for folder in folders for p in (parts[-1:], parts))
+    inside = (path for folder, path in paths if folder.resolve() in path.resolve().parents)
+    return next((path for path in inside if path.is_file()), None)

@@ -1,25 +1,22 @@
-"""`imagen data shards`: a folder that `imagen train` reads -> WebDataset tar files.
-
-The webdataset library writes them.
-"""
+"""`imagen data shards`: a folder that `imagen train` reads -> WebDataset tar files, written by the
+webdataset library."""
 
 from __future__ import annotations
 
 import io
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ...progress import OnProgress
+from ...progress import OnProgress, reported
 from ...storage.images import open_image
 from ..folder import read_items, read_notice
 from ..image_reader import read_item
 from ..item import Item
 from ..webdataset import shards_in
-from .output import packed_references, prepare_empty, write_manifest
+from .output import new_folder, packed_references, write_manifest
 
 WRITTEN_AS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}  # others become PNG
 SHARD_NAME = "shard-%06d.tar"
@@ -29,7 +26,7 @@ SHARD_NAME = "shard-%06d.tar"
 def shard_writer(
     out: Path, *, shard_mb: int, start_shard: int = 0, closed: Callable[[], object] | None = None
 ) -> Iterator[Any]:
-    """A webdataset.ShardWriter of byte strings into `out`; `closed` is called after each shard."""
+    """A webdataset.ShardWriter of bytes into `out`; `closed` is called after each shard."""
     try:
         from webdataset import ShardWriter
     except ImportError:
@@ -37,7 +34,7 @@ def shard_writer(
     files: list[BinaryIO] = []
 
     def opened(name: str) -> BinaryIO:
-        files.append(open(name, "wb"))  # noqa: SIM115 - closed when the shard is finished
+        files.append(open(name, "wb"))  # noqa: SIM115 - `finished` closes it
         return files[-1]
 
     def finished(name: str) -> None:
@@ -61,7 +58,7 @@ def shard_writer(
     try:
         yield writer
     except BaseException:
-        closed = None  # the shard that is open may end in half a member
+        closed = None  # the open shard may be incomplete
         raise
     finally:
         writer.close()
@@ -72,15 +69,14 @@ def build_shards(
 ) -> dict:
     """Pack a folder that `imagen train` reads into shards; returns the manifest.
 
-    PNG and JPEG files go in byte by byte, others as PNG.
+    PNG and JPEG files are copied byte by byte, others become PNG.
     """
     items = read_items(source)
-    prepare_empty(out)
     skipped: list[str] = []
     pictures = 0
-    try:
+    with new_folder(out):
         with shard_writer(out, shard_mb=shard_mb) as writer:
-            for i, item in enumerate(items):
+            for i, item in enumerate(reported(items, len(items), progress)):
                 try:
                     extension, data = _packed(item)
                 except ValueError as error:
@@ -90,17 +86,12 @@ def build_shards(
                     files = dict(packed_references(item, skipped).values())
                     writer.write({"__key__": f"{i:09d}", **files, extension: data, "json": facts})
                     pictures += 1
-                if progress is not None:
-                    progress(i + 1, len(items))
         if not pictures:
             raise ValueError(f"no readable picture in {source}; the first: {skipped[0]}")
-    except BaseException:
-        shutil.rmtree(out)
-        raise
     manifest = {
         "source": str(source),
         "pictures": pictures,
-        "captioned": sum(bool(s.text) for s in items),
+        "captioned": sum(bool(item.text) for item in items),
         "shards": len(shards_in(out)),
         "skipped": skipped,
         **({"notice": notice} if (notice := read_notice(source)) else {}),
@@ -110,14 +101,12 @@ def build_shards(
 
 
 def _packed(item: Item) -> tuple[str, bytes]:
-    """The extension and bytes of a picture that can be read; ValueError for another."""
+    """The extension and bytes of a picture; ValueError if it is unreadable."""
     read_item(item, resolution=32, channels=1)
-    file = item.file()
     extension = WRITTEN_AS.get(item.path.suffix.lower())
     if extension:
-        data = file.read_bytes() if isinstance(file, Path) else file.getvalue()
-        return extension, data
-    with open_image(file) as image:
+        return extension, item.file().content()
+    with open_image(item.file().opened()) as image:
         buffer = io.BytesIO()
         image.convert("RGBA").save(buffer, "PNG")
     return "png", buffer.getvalue()
