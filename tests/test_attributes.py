@@ -11,7 +11,7 @@ from imagen_model.inference.directions import (
     FIRST_SEED,
     KNOWN,
     attribute_directions,
-    measured,
+    measure_attributes,
 )
 from imagen_model.inference.directions import PICTURES as MEASURED
 from imagen_model.networks.networks import Networks
@@ -22,7 +22,7 @@ PICTURES = 16
 
 def numbers_of(picture: torch.Tensor) -> dict[str, float]:
     """The attributes of one picture [C, H, W] with values in [0, 1]."""
-    (row,) = measured(picture[None] * 2 - 1)
+    (row,) = measure_attributes(picture[None] * 2 - 1)
     return dict(zip(KNOWN[len(picture)], row.tolist(), strict=True))
 
 
@@ -61,7 +61,7 @@ def test_a_named_direction_moves_what_it_names_over_twice_as_far_as_others(bundl
     condition, seeds = bundled.encode_text(""), range(PICTURES)
     w = bundled.into_w(condition, bundled.latent(seeds))
     way = bundled.direction(name)
-    rows = [measured(bundled.draw(condition, im.moved(w, way, far))) for far in STRENGTHS]
+    rows = [measure_attributes(bundled.draw(condition, im.moved(w, way, far))) for far in STRENGTHS]
     spread = rows[STRENGTHS.index(0.0)].std(dim=0)
     means = torch.stack(rows).mean(dim=1) / spread  # [strengths, attributes]
     this = ATTRIBUTES.index(name)
@@ -75,8 +75,9 @@ def test_a_named_direction_moves_what_it_names_over_twice_as_far_as_others(bundl
 def test_a_small_step_along_a_named_direction_changes_its_attribute_alone(bundled):
     condition = bundled.encode_text("")
     w = bundled.into_w(condition, bundled.latent(range(FIRST_SEED, FIRST_SEED + MEASURED)))
+    size = bundled.direction("size")
     back, there = (
-        measured(bundled.draw(condition, im.moved(w, bundled.direction("size"), far))).mean(dim=0)
+        measure_attributes(bundled.draw(condition, im.moved(w, size, far))).mean(dim=0)
         for far in (-0.02, 0.02)
     )
     change = dict(zip(ATTRIBUTES, (there - back).tolist(), strict=True))

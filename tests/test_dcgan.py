@@ -57,7 +57,7 @@ def test_a_model_samples_and_scores_like_any_other(networks, tmp_path):
     assert scores.realism.shape == (2,) and scores.realism_map.shape == (2, 64, 64)
     with pytest.raises(ValueError, match="trained without text"):
         model.sample("an apple")
-    with pytest.raises(ValueError, match="a dcgan model draws with 'none' only"):
+    with pytest.raises(ValueError, match="a dcgan model generates with 'none' only"):
         model.sample("", tile="both")
 
 

@@ -140,10 +140,10 @@ def test_edges_that_join_are_drawn_like_any_other_place(tile, shift, size):
 def test_windows_cover_every_pixel_once(height, width, tile):
     covered = torch.zeros(SCALE * height, SCALE * width)
     for window in windows_of(height, width, 19, tile):
-        seen = torch.empty(height, width)[window.seen]
-        made = seen.repeat_interleave(SCALE, dim=0).repeat_interleave(SCALE, dim=1)
-        assert made[window.kept].shape == covered[window.written].shape
-        covered[window.written] += 1
+        source = torch.empty(height, width)[window.input]
+        output = source.repeat_interleave(SCALE, dim=0).repeat_interleave(SCALE, dim=1)
+        assert output[window.valid].shape == covered[window.target].shape
+        covered[window.target] += 1
     assert (covered == 1).all()
 
 

@@ -1,9 +1,8 @@
-"""Sound -> frames: a walk through latents in w that the sound pushes.
+"""Sound -> frames: a walk through latents in w that a sound drives.
 
-As in audio-reactive StyleGAN films, the early blocks (layout), the middle ones (parts) and the late
-ones (colour and detail) each follow a source of their own. A push goes along the walk itself,
-towards the latents that come next, so every frame stays among points that the generator knows.
-Frames are generated a batch at a time.
+As in audio-reactive StyleGAN videos, the early blocks (layout), the middle blocks (parts) and the
+late blocks (colour and detail) each follow their own source. A push moves along the walk, towards
+the next latents, so every frame is an interpolation of the given latents.
 """
 
 from __future__ import annotations
@@ -20,19 +19,20 @@ from ..condition import Condition, combined
 from ..networks.networks import Networks
 from ..progress import OnPictures
 from .latent import Latent
-from .sampling import BATCH, draw, fitted, into_w, settled
+from .sampling import BATCH, batches, draw, fitted, into_w, settled
 from .sound_analysis import SOURCES, Sound
 
-STYLE_SHARE = 0.2  # of the way between two latents, in which one style gives way to the next
+STYLE_SHARE = 0.2  # of the way between two latents, over which one style fades into the next
+BANDS = ("coarse", "middle", "fine")  # of blocks
 
 
 @dataclass(frozen=True)
 class Reactions:
-    """How a walk answers its sound. Pushes are in steps from one latent to the next.
+    """How a walk reacts to its sound. Pushes are in steps from one latent to the next.
 
-    A push by melody goes to the latents that the sounding pitch classes stand for instead, all the
-    way from 1 on. Attack and release: seconds in which a push grows and dies; smoothing: seconds
-    over which it is averaged.
+    A push by melody goes to the latents of the sounding pitch classes instead, completely from 1
+    on. Attack and release: the time constants in seconds with which a push grows and falls;
+    smoothing: the seconds over which it is averaged.
     """
 
     coarse: float = 0.7
@@ -47,17 +47,18 @@ class Reactions:
     loop: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("coarse_from", "middle_from", "fine_from"):
-            if getattr(self, name) not in SOURCES:
+        for name in BANDS:
+            source = getattr(self, f"{name}_from")
+            if source not in SOURCES:
                 known = ", ".join(SOURCES)
-                raise ValueError(f"{name} is {getattr(self, name)!r}; expected one of {known}")
-        limits = {"coarse": 8, "middle": 8, "fine": 8, "attack": 10, "release": 10, "smoothing": 10}
+                raise ValueError(f"{name}_from is {source!r}; expected one of {known}")
+        limits = {**dict.fromkeys(BANDS, 8), "attack": 10, "release": 10, "smoothing": 10}
         for name, top in limits.items():
             if not 0 <= getattr(self, name) <= top:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 to {top}")
 
 
-# -- from what is heard to latents ----------------------------------------------------------------
+# -- from levels to latents -----------------------------------------------------------------------
 
 
 def followed(x: np.ndarray, frame_rate: float, *, attack: float, release: float) -> np.ndarray:
@@ -71,7 +72,7 @@ def followed(x: np.ndarray, frame_rate: float, *, attack: float, release: float)
 
 
 def smoothed(x: np.ndarray, sigma: float) -> np.ndarray:
-    """x [T, ...] under a Gaussian of `sigma` frames, which shifts nothing in time."""
+    """x [T, ...] convolved with a centred Gaussian of `sigma` frames."""
     reach = min(int(3 * sigma), len(x) - 1)
     if reach < 1:
         return x
@@ -82,7 +83,7 @@ def smoothed(x: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def places(sound: Sound, num_latents: int, *, loop: bool) -> np.ndarray:
-    """[T] where the walk would be in silence: 0 is the first latent, 1 the second, ..."""
+    """[T] positions of the walk without pushes: 0 is the first latent, 1 the second, ..."""
     frames = np.arange(len(sound))
     if loop:
         return frames * (num_latents / len(sound))
@@ -90,7 +91,7 @@ def places(sound: Sound, num_latents: int, *, loop: bool) -> np.ndarray:
 
 
 def shares(place: np.ndarray, num_latents: int) -> np.ndarray:
-    """[T] -> [T, N] how much of each latent; after the last comes the first again."""
+    """Positions [T] -> weights [T, N] of the latents; the first follows the last."""
     begin = np.floor(place).astype(int)
     part = (place - begin).astype(np.float32)
     rows = np.arange(len(place))
@@ -101,23 +102,20 @@ def shares(place: np.ndarray, num_latents: int) -> np.ndarray:
 
 
 def mixtures(sound: Sound, num_latents: int, reactions: Reactions) -> np.ndarray:
-    """[T, 3, N] how much of each latent the coarse, middle and fine blocks get in each frame."""
-    place = places(sound, num_latents, loop=reactions.loop)
-    pitches = np.arange(12) * num_latents // 12  # the latent that a pitch class stands for
+    """[T, 3, N] weights of the latents for the coarse, middle and fine blocks of each frame."""
+    place, rate = places(sound, num_latents, loop=reactions.loop), sound.frame_rate
+    attack, release, smoothing = reactions.attack, reactions.release, reactions.smoothing
+    pitches = np.arange(12) * num_latents // 12  # each pitch class's latent
     melody = np.zeros((len(sound), num_latents), np.float32)
     np.add.at(melody.T, pitches, sound.melody.T)
     bands = []
-    for name in ("coarse", "middle", "fine"):
+    for name in BANDS:
         gain, source = getattr(reactions, name), getattr(reactions, f"{name}_from")
         level = sound.levels["loudness" if source == "melody" else source]
-        push = gain * smoothed(
-            followed(level, sound.frame_rate, attack=reactions.attack, release=reactions.release),
-            reactions.smoothing * sound.frame_rate,
-        )
+        envelope = followed(level, rate, attack=attack, release=release)
+        push = gain * smoothed(envelope, smoothing * rate)
         if source == "melody":
-            target = smoothed(
-                melody, max(reactions.release / 2, reactions.smoothing) * sound.frame_rate
-            )
+            target = smoothed(melody, max(release / 2, smoothing) * rate)
             share = push.clip(max=1)[:, None]
             bands.append((1 - share) * shares(place, num_latents) + share * target)
         else:
@@ -135,14 +133,14 @@ def audio_walk(
     truncation_psi: float = 1.0,
     progress: OnPictures | None = None,
 ) -> Iterator[Tensor]:
-    """The frames of a film to `sound`: batches of pictures [n, C, H, W] in [-1, 1], on the CPU.
+    """The frames of a video to `sound`: batches of pictures [n, C, H, W] in [-1, 1], on the CPU.
 
-    Two latents or more, visited in order. One condition serves all, or one each: then the walk goes
-    from condition to condition, too. `progress` is called after each batch and may raise to cancel.
-    ValueError for one latent, and for conditions or latents of another model.
+    The walk visits two latents or more in order. One condition serves all latents, or one each:
+    then the walk interpolates the conditions too. `progress` is called after each batch and may
+    raise to cancel. ValueError for one latent, and for conditions or latents of another model.
     """
     reactions = reactions or Reactions()
-    one_wish = len(condition) == 1
+    is_single = len(condition) == 1
     condition, latent = fitted(networks, condition, latent)
     if len(latent) < 2:
         raise ValueError("a walk needs 2 latents or more; raise the batch size")
@@ -152,24 +150,23 @@ def audio_walk(
     place = places(sound, len(latent), loop=reactions.loop)
     num_blocks = points.shape[1]
     band = torch.arange(num_blocks) * 3 // num_blocks  # of each block
-    for begin in range(0, len(sound), BATCH):
-        rows = slice(begin, begin + BATCH)
+    for rows in batches(len(sound), BATCH):
         w = torch.einsum("tbn,nbd->tbd", mixture[rows][:, band], points)
-        wishes = _conditions_at(condition, place[rows], one_wish=one_wish)
-        pictures = draw(networks, wishes, Latent("w", w, (0,) * len(w)), batch_size=BATCH)
+        conditions = _conditions_at(condition, place[rows], is_single=is_single)
+        pictures = draw(networks, conditions, Latent("w", w, (0,) * len(w)), batch_size=BATCH)
         if progress is not None:
-            progress(min(begin + BATCH, len(sound)), len(sound), pictures)
+            progress(rows.stop, len(sound), pictures)
         yield pictures
 
 
-def _conditions_at(condition: Condition, place: np.ndarray, *, one_wish: bool) -> Condition:
-    """The condition at each place [t] of the walk. A style, unlike the rest, is not blended for
-    long: half-way between two there is no style."""
+def _conditions_at(condition: Condition, place: np.ndarray, *, is_single: bool) -> Condition:
+    """The condition at each position [t] of the walk. Styles fade within STYLE_SHARE only, because
+    a mixture of two is no style."""
     n = len(condition)
     begin = torch.from_numpy(np.floor(place)).long()
     part = torch.from_numpy(place).float() - begin
     a, b = condition[begin % n], condition[(begin + 1) % n]
-    if not one_wish:
+    if not is_single:
         a_to_b = [combined(a[i : i + 1], b[i : i + 1], float(part[i])) for i in range(len(part))]
         a = Condition.cat(a_to_b)
     turn = ((part - 0.5) / STYLE_SHARE + 0.5).clamp(0, 1)[:, None]

@@ -1,9 +1,9 @@
-"""Directions in w: by number (SeFa, 2007.06600) and by the name of what they change.
+"""Directions in w: by number (SeFa, 2007.06600) and by the name of an attribute.
 
-SeFa's are closed-form, from the modulation weights alone. The named ones are measured: a few
-numbers are measured on pictures (lightness, size, ...). Their gradients in w, averaged over
-pictures that the model generates, are the rows of a matrix J; column k of its pseudo-inverse raises
-number k and leaves the others as they are, to first order. Nothing is trained.
+SeFa's are closed-form, from the modulation weights alone. A named direction comes from attributes
+that are computed on pictures (lightness, size, ...): their gradients in w, averaged over generated
+pictures, are the rows of a matrix J. Column k of its pseudo-inverse raises attribute k and leaves
+the others as they are, to first order. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ from .latent import random_latent
 from .sampling import settled, to_w
 
 PICTURES, BATCH = 64, 8
-FIRST_SEED = 1 << 42  # of the pictures that are measured: not what people type
+FIRST_SEED = 1 << 42  # of the measured pictures; too large to be typed by a user
 LUMA = (0.299, 0.587, 0.114)
 ATTRIBUTES = ("lightness", "warmth", "green", "detail", "size")
 KNOWN = {1: ("lightness", "detail"), 3: ATTRIBUTES[:4], 4: ATTRIBUTES}  # by channels
 
 
-def measured(pictures: Tensor) -> Tensor:
-    """[N, K] the attributes that pictures [N, C, H, W] in [-1, 1] have, in the order of KNOWN[C].
+def measure_attributes(pictures: Tensor) -> Tensor:
+    """[N, K] attributes of pictures [N, C, H, W] in [-1, 1], in the order of KNOWN[C].
 
-    lightness: luma; warmth: red over blue; green: over the mean of red and blue; each of what is
-    drawn, not of what is transparent. detail: mean step from pixel to pixel, over white. size: the
-    share of the picture that is drawn.
+    lightness: luma; warmth: red minus blue; green: green minus the mean of red and blue; each over
+    opaque pixels. detail: mean difference of neighbouring pixels, over white. size: mean alpha.
     """
     channels = pictures.shape[1]
     unit = (pictures + 1) / 2
@@ -62,12 +61,11 @@ def attribute_directions(
 
     Takes seconds on a CPU. `progress` may raise to cancel. ValueError for a model without w.
     """
-    if not isinstance(networks.generator, Generator):
-        raise ValueError("this model has no w space, and so no directions in it")
-    names = KNOWN[networks.generator.config.channels]
+    config = _with_w(networks).config
+    names = KNOWN[config.channels]
     # Autograd refuses tensors made in inference mode, in which ComfyUI loads and runs everything.
     with torch.inference_mode(False), torch.enable_grad(), full_precision():
-        total = torch.zeros(len(names), networks.generator.config.dim)
+        total = torch.zeros(len(names), config.dim)
         networks = copy.deepcopy(networks).requires_grad_(False)
         for begin in range(0, PICTURES, BATCH):
             total += _gradients(networks, range(FIRST_SEED + begin, FIRST_SEED + begin + BATCH))
@@ -78,7 +76,7 @@ def attribute_directions(
 
 
 def _gradients(networks: Networks, seeds: range) -> Tensor:
-    """[K, dim] of each attribute, summed over the pictures of these seeds, whatever they show."""
+    """[K, dim] of each attribute, summed over unconditional pictures of these seeds."""
     latent = random_latent(seeds, networks.generator.config.z_dim)
     condition = Condition.null(len(seeds), networks.conditioning.config)
     condition = settled(networks, condition, latent, slice(None))
@@ -86,23 +84,27 @@ def _gradients(networks: Networks, seeds: range) -> Tensor:
         w = to_w(networks, latent.values.to(networks.device), condition)
         tokens, mask, _ = networks.conditioning(condition)
     step = torch.zeros_like(w[:1, :1]).requires_grad_()  # one for all pictures and blocks
-    numbers = measured(networks.generator.synthesis(w + step, tokens, mask)).sum(dim=0)
-    rows = [torch.autograd.grad(number, step, retain_graph=True)[0] for number in numbers]
+    sums = measure_attributes(networks.generator.synthesis(w + step, tokens, mask)).sum(dim=0)
+    rows = [torch.autograd.grad(value, step, retain_graph=True)[0] for value in sums]
     return torch.cat(rows).squeeze(1).cpu()
 
 
-def directions(networks: Networks) -> Tensor:
-    """[dim, dim] unit rows in w, those that change the modulation of the blocks most first.
-
-    They are the right singular vectors of all modulation weights, stacked. Their sign is fixed:
-    the largest number is positive. ValueError for a model without modulation.
-    """
+def _with_w(networks: Networks) -> Generator:
     if not isinstance(networks.generator, Generator):
         raise ValueError("this model has no w space, and so no directions in it")
-    parameters = networks.generator.named_parameters()
+    return networks.generator
+
+
+def directions(networks: Networks) -> Tensor:
+    """[dim, dim] unit rows in w, sorted by how much they change the blocks' modulation.
+
+    They are the right singular vectors of all modulation weights, stacked, signed so that the
+    largest component is positive. ValueError for a model without modulation.
+    """
+    parameters = _with_w(networks).named_parameters()
     stacked = torch.cat([p for name, p in parameters if name.endswith("modulation.weight")])
     weights = stacked.detach().double().cpu()
-    # right singular vectors are eigenvectors of W^T W, which is small; eigh gives them ascending
+    # right singular vectors are eigenvectors of W^T W, which is small; eigh sorts them ascending
     rows = torch.linalg.eigh(weights.t() @ weights).eigenvectors.t().flip(0)
     peak = rows.gather(1, rows.abs().argmax(dim=1, keepdim=True))
     return (rows * peak.sign()).float()

@@ -1,7 +1,6 @@
-"""Latents changed on purpose: style mixing, walks, steps along directions.
+"""Edits of latents: style mixing (StyleGAN, 1812.04948), walks, steps along directions.
 
-Style mixing is StyleGAN's (1812.04948). All of it is arithmetic on the latents' own device; no
-picture is generated here.
+All of it is arithmetic on the latents' own device; no picture is generated here.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from .latent import Latent
 
 CURVES = ("slerp", "linear")
 MAX_FRAMES = 4096
-MIN_ANGLE = 1e-4  # radians between two points, under which a great circle is a straight line
+MIN_ANGLE = 1e-4  # radians between two points; below it slerp interpolates linearly
 
 
 def mixed(coarse: Latent, fine: Latent, *, from_block: int) -> Latent:
     """Blocks below `from_block` from `coarse`, the others from `fine`; both in w.
 
-    One of them may hold a single latent, which then serves all of the other's. Seeds, and with
-    them styles that are left open, are the coarse ones'. ValueError for z, for blocks that do not
-    exist and for counts that do not fit.
+    A single latent on one side serves all of the other's. Seeds, which choose open styles, are
+    those of `coarse`. ValueError for z, for blocks that do not exist and for counts that do not
+    fit.
     """
     if coarse.space != "w" or fine.space != "w":
         raise ValueError("style mixing needs latents in w; expected both to come from into_w")
     if coarse.values.shape[1:] != fine.values.shape[1:]:
-        raise ValueError("the two latents are of different models; draw both with the same one")
+        raise ValueError("the two latents are of different models; sample both with the same one")
     num_blocks = coarse.values.shape[1]
     if not 0 <= from_block <= num_blocks:
         raise ValueError(f"from_block is {from_block}; expected 0 to {num_blocks}")
@@ -44,10 +43,10 @@ def mixed(coarse: Latent, fine: Latent, *, from_block: int) -> Latent:
 
 
 def walk(latent: Latent, frames: int, *, loop: bool = False, curve: str = "slerp") -> Latent:
-    """`frames` latents on the way through all latents of a batch, in their order.
+    """`frames` latents that interpolate through all latents of a batch, in order.
 
-    A loop returns to the first (which is not repeated at the end). curve: "slerp" keeps z's length,
-    so that pictures half-way are as crisp as the others; "linear" goes straight, as w always does.
+    A loop returns to the first, without repeating it at the end. curve: "slerp" keeps z's length,
+    so that pictures half-way are as crisp as the others; "linear" is always used for w.
     """
     if curve not in CURVES:
         raise ValueError(f"curve is {curve!r}; expected one of {', '.join(CURVES)}")
@@ -67,7 +66,7 @@ def walk(latent: Latent, frames: int, *, loop: bool = False, curve: str = "slerp
 
 
 def slerp(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """Along the great circle from a to b [N, D]; lengths are interpolated as well. share [N, 1]."""
+    """Along the great circle from a to b [N, D], lengths interpolated linearly. share [N, 1]."""
     length = torch.lerp(a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True), share)
     a, b = F.normalize(a, dim=1), F.normalize(b, dim=1)
     angle = (a * b).sum(dim=1, keepdim=True).clamp(-1, 1).arccos()
@@ -83,17 +82,15 @@ def moved(latent: Latent, direction: Tensor, strength: float) -> Latent:
 
 
 def moved_along(latent: Latent, ways: Sequence[tuple[Tensor, float]]) -> Latent:
-    """w latents after steps along directions [dim], `strength` times w's own spread, in all blocks.
-
-    The spread is the root mean square of w's numbers before, so that one strength suits every model
-    and the order of the steps does not matter.
-    """
+    """w latents after steps along directions [dim], in all blocks; a step of strength 1 is as long
+    as the root mean square of w before all steps, so that strengths suit every model and the order
+    of the steps does not matter."""
     if latent.space != "w":
         raise ValueError("a direction moves latents in w; expected them to come from into_w")
     values = latent.values
     spread = values.square().mean(dim=(1, 2), keepdim=True).sqrt()
     for direction, strength in ways:
         if direction.shape != values.shape[2:]:
-            raise ValueError("the direction is of another model; expected the one of the latents")
+            raise ValueError("the direction is of another model; expected that of the latents")
         values = values + strength * spread * direction.to(values) * direction.numel() ** 0.5
     return Latent("w", values, latent.seeds)

@@ -1,9 +1,9 @@
 """Pictures -> latents: the w, one for each block, whose picture is nearest.
 
-StyleGAN2's projector (1912.04958) in the per-block space of Image2StyleGAN (1904.03189). It differs
-by what it minimises, which is what training/pairs.py does: lite0 features and a low-resolution L1;
-and by a weak pull towards the condition's average, so that the result can still be edited. Nothing
-is random: the same picture gives the same latent, whatever else is in the batch.
+StyleGAN2's projector (1912.04958) in the per-block space of Image2StyleGAN (1904.03189). The loss
+differs: it is training's matching loss (lite0 features and a low-resolution L1), with a weak pull
+towards the condition's average, so that the result can still be edited. Nothing is random: the same
+picture gives the same latent, whatever else is in the batch.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from ..networks.precision import full_precision
 from ..progress import OnPictures
 from ..storage.images import as_model_pictures
 from .latent import Latent, random_latent
-from .sampling import average_w, expand, settled, to_w
+from .sampling import average_w, batches, expand, settled, to_w
 
 STEPS = 100
 MAX_STEPS = 10_000
-CANDIDATES = 8  # seeds 0, 1, ... of which the nearest is where the search starts
-START_PSI = 0.5  # candidates are drawn half-way to the average
-LEARNING_RATE = 0.2  # how far a step goes, in units of w's own spread
+CANDIDATES = 8  # seeds 0, 1, ...; the search starts at the nearest
+START_PSI = 0.5  # truncation of the candidates
+LEARNING_RATE = 0.2  # in units of w's own spread
 PULL = 0.01  # weight of the squared distance to the average, in the same units
 PREVIEW_EVERY = 5  # steps
-BATCH = 16  # pictures at once: a step on a CPU takes less than a second, and can be cancelled
+BATCH = 16  # pictures; a step on a CPU then takes under a second, so it can be cancelled
 
 
 def invert(
@@ -44,19 +44,19 @@ def invert(
     batch_size: int = BATCH,
     progress: OnPictures | None = None,
 ) -> Latent:
-    """w latents of pictures [N, C, H, W] in [-1, 1] of any size, N searched for at once.
+    """w latents of pictures [N, C, H, W] in [-1, 1] of any size, `batch_size` at once.
 
     One condition serves all, or one each. Where it leaves the style open, the latent's seed is one
-    that chooses the nearest style. `progress` is called after each step, with the newest pictures
-    every few of them, and while a start is looked for; it may raise to cancel.
+    that chooses the nearest style. `progress` is called for each candidate of the start and after
+    each step, every few of them with the newest pictures; it may raise to cancel.
     """
     if not 1 <= steps <= MAX_STEPS:
         raise ValueError(f"steps is {steps}; expected 1 to {MAX_STEPS}")
     config = networks.generator.config
     found: list[Tensor] = []
     seeds: list[int] = []
-    # Autograd refuses tensors made in inference mode, in which ComfyUI loads and runs everything:
-    # what it touches is copied outside of it.
+    # Autograd refuses tensors made in inference mode, in which ComfyUI loads and runs everything,
+    # so that all inputs are copied outside of it.
     with torch.inference_mode(False), torch.enable_grad(), full_precision():
         networks, lite0 = copy.deepcopy((networks, lite0))
         networks.requires_grad_(False)
@@ -67,14 +67,13 @@ def invert(
         condition = condition[torch.arange(len(target), device=condition.pooled.device)]
         total = -(-len(target) // batch_size) * steps
 
-        def still_starting() -> None:
+        def check_cancelled() -> None:
             if progress is not None:
                 progress(len(found) * steps, total, None)
 
-        for begin in range(0, len(target), batch_size):
-            rows = slice(begin, begin + batch_size)
+        for rows in batches(len(target), batch_size):
             part = target[rows].to(networks.device)
-            search = Search(networks, lite0, part, condition[rows], still_starting)
+            search = Search(networks, lite0, part, condition[rows], check_cancelled)
             for step in range(steps):
                 generated = search.step(1 - step / steps)
                 if progress is not None:
@@ -86,7 +85,7 @@ def invert(
 
 
 class Search:
-    """The way of one batch from the nearest candidates to the pictures."""
+    """Optimises one batch, from the nearest candidates towards the pictures."""
 
     def __init__(
         self,
@@ -110,25 +109,26 @@ class Search:
 
     @property
     def w(self) -> Tensor:
-        """[N, num_blocks, dim] where the search is."""
+        """[N, num_blocks, dim] the current point."""
         return self.start + self.spread * self.offset
 
     def step(self, left: float) -> Tensor:
-        """One step of Adam, shorter as the share of steps that is left falls; the pictures drawn
-        before it."""
+        """One step of Adam; returns the pictures before it. `left`, the share of steps that are
+        left, scales the learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE * left
         w = self.w
         generated = self.synthesis(w, self.tokens, self.mask)
         away = ((w - self.average) / self.spread).square().mean()
         # both are means over the batch; times N, a picture's gradient is its own
-        loss = len(w) * (self.unlikeness(generated) + PULL * away)
+        loss = len(w) * (self.distance(generated) + PULL * away)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         return generated.detach()
 
-    def unlikeness(self, generated: Tensor) -> Tensor:
+    def distance(self, generated: Tensor) -> Tensor:
+        """Of generated pictures from the target: L1 and, with lite0, features."""
         loss = L1_WEIGHT * low_resolution_l1(self.target, generated)
         if self.lite0 is None:
             return loss
@@ -136,7 +136,7 @@ class Search:
         return loss + feature_matching(self.real_levels, levels, self.real_pooled, pooled)
 
     def features(self, pictures: Tensor) -> tuple[list[Tensor], Tensor]:
-        """lite0's levels and pooled features; empty where the model has no lite0."""
+        """lite0's levels and pooled features; empty without lite0."""
         if self.lite0 is None:
             return [], pictures.new_zeros(len(pictures), 0)
         levels = self.lite0(as_rgb(pictures))
@@ -146,9 +146,9 @@ class Search:
 def nearest_candidate(
     networks: Networks, target: Tensor, condition: Condition, check: Callable[[], object]
 ) -> tuple[Tensor, list[int]]:
-    """w [N, num_blocks, dim] and seeds of the candidates that draw the most similar pictures.
+    """w [N, num_blocks, dim] and seeds of the candidates whose pictures are nearest in L1.
 
-    `check` is called before each candidate, and may raise to stop.
+    `check` is called before each candidate and may raise to stop.
     """
     config, n = networks.generator.config, len(target)
     nearest = target.new_full((n,), torch.inf)

@@ -1,8 +1,7 @@
-"""The latent: points in z or w, and the noise that a seed gives.
+"""Latents: points in z or w, and the noise of a seed.
 
-Noise comes from the counter-based Philox bit stream (whose raw output numpy keeps stable across
-versions) by Box-Muller, on the CPU, so that a seed means the same picture on every machine. The
-loop over seeds here is the only loop over samples there is.
+Noise is the counter-based Philox bit stream (whose raw output numpy keeps stable across versions)
+through Box-Muller, on the CPU, so that a seed gives the same picture on every machine.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ import torch
 from torch import Tensor
 
 SEED_RANGE = 1 << 64
-MAX_PICTURES = 65536  # in one call; more is a slip of the keyboard
+MAX_PICTURES = 65536  # in one call; more is taken for a typing error
 
 
 @dataclass(frozen=True)
 class Latent:
-    """N points of the latent space, and the seeds that they came from.
+    """N points of the latent space, and their seeds.
 
-    space "z": values [N, z_dim], truncation applies. space "w": values [N, num_blocks, dim], used
-    as they are; where the condition leaves the style open, the seeds still choose it.
+    space "z": values [N, z_dim], truncation applies. space "w": values [N, num_blocks, dim],
+    truncation does not apply. Where a condition leaves the style open, z or the seed chooses it.
     """
 
     space: Literal["z", "w"]
@@ -52,7 +51,7 @@ def noise(seed: int, count: int) -> np.ndarray:
 
 
 def random_latent(seeds: Sequence[int], z_dim: int) -> Latent:
-    """One z a seed: row i depends on seeds[i] alone."""
+    """One z per seed: row i depends on seeds[i] alone."""
     if not 1 <= len(seeds) <= MAX_PICTURES:
         raise ValueError(f"asked for {len(seeds)} pictures; expected 1 to {MAX_PICTURES}")
     seeds = tuple(int(seed) % SEED_RANGE for seed in seeds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from einops import repeat
 from torch import Tensor
@@ -14,24 +16,28 @@ from ..progress import OnPictures
 from .latent import Latent, random_latent
 
 MAX_TRUNCATION = 2.0
-AVERAGE_DRAWS = 128  # z draws behind w_avg
+AVERAGE_SAMPLES = 128  # of z, for w_avg
 BATCH = 64
 
 
+def batches(count: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of up to `size` rows that cover `count` rows."""
+    return (slice(begin, min(begin + size, count)) for begin in range(0, count, size))
+
+
 def average_w(networks: Networks, condition: Condition) -> Tensor:
-    """w_avg [N, dim]: the mean of w over fixed draws of z, for each condition."""
-    z = random_latent(range(AVERAGE_DRAWS), networks.generator.config.z_dim).values
-    z = z.to(condition.pooled)
+    """w_avg [N, dim]: the mean of w over a fixed sample of z, for each condition."""
+    z = random_latent(range(AVERAGE_SAMPLES), networks.generator.config.z_dim).values
+    z = z.to(condition.pooled).repeat(len(condition), 1)
     _, _, pooled = networks.conditioning(condition)
-    pooled = pooled.repeat_interleave(AVERAGE_DRAWS, dim=0)
-    w = networks.generator.mapping(z.repeat(len(condition), 1), pooled)
-    return w.unflatten(0, (len(condition), AVERAGE_DRAWS)).mean(dim=1)
+    w = networks.generator.mapping(z, pooled.repeat_interleave(AVERAGE_SAMPLES, dim=0))
+    return w.unflatten(0, (len(condition), AVERAGE_SAMPLES)).mean(dim=1)
 
 
 def to_w(
     networks: Networks, z: Tensor, condition: Condition, *, truncation_psi: float = 1.0
 ) -> Tensor:
-    """z [N, z_dim] or w [N, num_blocks, dim] -> w, drawn towards w_avg by truncation_psi.
+    """z [N, z_dim] or w [N, num_blocks, dim] -> w, truncated by truncation_psi.
 
     w' = w_avg + psi (w - w_avg): 1 leaves w, 0 gives the condition's average picture.
     """
@@ -57,13 +63,13 @@ def expand(networks: Networks, condition: Condition, n: int) -> Condition:
     ValueError for other counts, and for conditions of another model.
     """
     config = networks.conditioning.config
-    for what, got, wanted in (
+    for what, got, expected in (
         ("styles", condition.style.shape[1], len(config.styles)),
-        ("numbers a token", condition.pooled.shape[1], config.dim),
+        ("numbers per token", condition.pooled.shape[1], config.dim),
     ):
-        if got != wanted:
+        if got != expected:
             raise ValueError(
-                f"the condition is of another model (it has {got} {what}, this model {wanted}); "
+                f"the condition is of another model (it has {got} {what}, this model {expected}); "
                 "encode it with this model"
             )
     if len(condition) == n:
@@ -74,26 +80,27 @@ def expand(networks: Networks, condition: Condition, n: int) -> Condition:
 
 
 def fitted(networks: Networks, condition: Condition, latent: Latent) -> tuple[Condition, Latent]:
-    """As many conditions as latents: where one side has one row, it serves all of the other's.
+    """As many conditions as latents: a side with one row is repeated for all of the other's.
 
     ValueError for counts that do not fit, and for conditions or latents of another model.
     """
     config = networks.generator.config
-    wanted = (config.z_dim,) if latent.space == "z" else (config.num_blocks, config.dim)
-    if tuple(latent.values.shape[1:]) != wanted:
+    expected = (config.z_dim,) if latent.space == "z" else (config.num_blocks, config.dim)
+    shape = tuple(latent.values.shape[1:])
+    if shape != expected:
         raise ValueError(
-            f"latents of shape {tuple(latent.values.shape[1:])} do not fit this model, whose are "
-            f"{wanted}; draw them with this model"
+            f"latents of shape {shape} do not fit this model, whose are {expected}; sample them "
+            "with this model"
         )
     if len(latent) == 1:
         n = len(condition)
-        latent = Latent(latent.space, latent.values.expand(n, *wanted), latent.seeds * n)
+        latent = Latent(latent.space, latent.values.expand(n, *shape), latent.seeds * n)
     return expand(networks, condition, len(latent)), latent
 
 
 def settled(networks: Networks, condition: Condition, latent: Latent, rows: slice) -> Condition:
-    """Conditions of `rows` on the model's device; where the style is open z chooses it, in w the z
-    of the seed."""
+    """`condition`, which is of `rows` of the latent, on the model's device with its style chosen:
+    an open style is chosen by z, or in w by the z of the seed."""
     condition = condition.to(device=networks.device, dtype=torch.float32)
     if latent.space == "z":
         z = latent.values[rows]
@@ -122,13 +129,10 @@ def draw(
     check_tile(tile)
     check_truncation(truncation_psi)
     condition, latent = fitted(networks, condition, latent)
-    values = latent.values
-    device = networks.device
     pictures = []
     with full_precision():
-        for begin in range(0, len(values), batch_size):
-            rows = slice(begin, begin + batch_size)
-            point = values[rows].to(device=device, dtype=torch.float32)
+        for rows in batches(len(latent), batch_size):
+            point = latent.values[rows].to(device=networks.device, dtype=torch.float32)
             cond = settled(networks, condition[rows], latent, rows)
             if latent.space == "z":
                 point = to_w(networks, point, cond, truncation_psi=truncation_psi)
@@ -136,7 +140,7 @@ def draw(
             generated = networks.generator.synthesis(point, tokens, mask, tile=tile)
             pictures.append(generated.float().cpu().contiguous())
             if progress is not None:
-                progress(min(begin + batch_size, len(values)), len(values), pictures[-1])
+                progress(rows.stop, len(latent), pictures[-1])
     return torch.cat(pictures)
 
 
@@ -149,21 +153,19 @@ def into_w(
     truncation_psi: float = 1.0,
     progress: OnPictures | None = None,
 ) -> Latent:
-    """z latents with their conditions -> w latents, drawn towards the condition's average picture.
+    """Latents in z or w with their conditions -> w latents, truncated as in `to_w`.
 
-    One condition serves all latents, or one each. Latents that are in w already are drawn towards
-    the average by the same factor. `progress` is called after each batch, and may raise to cancel.
-    ValueError for a truncation_psi outside 0...2.
+    One condition serves all latents, or one each. `progress` is called after each batch, and may
+    raise to cancel. ValueError for a truncation_psi outside 0...2.
     """
     check_truncation(truncation_psi)
     condition, latent = fitted(networks, condition, latent)
-    device, parts = networks.device, []
+    parts = []
     with full_precision():
-        for begin in range(0, len(latent), BATCH):
-            rows = slice(begin, begin + BATCH)
-            point = latent.values[rows].to(device=device, dtype=torch.float32)
+        for rows in batches(len(latent), BATCH):
+            point = latent.values[rows].to(device=networks.device, dtype=torch.float32)
             cond = settled(networks, condition[rows], latent, rows)
             parts.append(to_w(networks, point, cond, truncation_psi=truncation_psi).cpu())
             if progress is not None:
-                progress(begin + len(point), len(latent), None)
+                progress(rows.stop, len(latent), None)
     return Latent("w", torch.cat(parts), latent.seeds)

@@ -1,4 +1,4 @@
-"""Scores by the discriminator: how real a picture looks, where, and how well it fits a prompt."""
+"""Discriminator scores of pictures: realism, its map, and the match with a prompt."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ..networks.networks import Networks
 from ..networks.precision import full_precision
 from ..progress import OnPictures
 from ..storage.images import as_model_pictures
-from .sampling import BATCH, expand
+from .sampling import BATCH, batches, expand
 
 
 @dataclass(frozen=True)
 class Scores:
     """Logits of N pictures: higher is better.
 
-    Realism is zero half-way between what the model's real and generated pictures got in training.
+    Realism is zero half-way between the means of real and generated pictures in training.
     """
 
     realism: Tensor  # [N]
     match: Tensor | None  # [N] with a condition
-    realism_map: Tensor  # [N, R, R] realism of each place
+    realism_map: Tensor  # [N, R, R]
 
     @property
     def total(self) -> Tensor:
-        """[N] what ranking goes by."""
+        """[N] the sum, by which pictures are ranked."""
         return self.realism if self.match is None else self.realism + self.match
 
     @property
@@ -49,7 +49,7 @@ def score(
     batch_size: int = BATCH,
     progress: OnPictures | None = None,
 ) -> Scores:
-    """Judge pictures [N, C, H, W] in [-1, 1] of any size; one condition serves all, or one each.
+    """Score pictures [N, C, H, W] in [-1, 1] of any size; one condition serves all, or one each.
 
     `midpoint` is the realism logit that counts as zero.
     """
@@ -58,42 +58,30 @@ def score(
     x = as_model_pictures(pictures, resolution=config.resolution, channels=config.channels)
     if condition is not None:
         condition = expand(networks, condition, len(x))
-    device = networks.device
     realism, match, maps = [], [], []
     with full_precision():
-        for begin in range(0, len(x), batch_size):
-            rows = slice(begin, begin + batch_size)
-            part = x[rows].to(device)
+        for rows in batches(len(x), batch_size):
+            part = x[rows].to(networks.device)
             levels = lite0(as_rgb(part)) if lite0 is not None else None
             output = discriminator(part, levels)
             realism.append(output.realism().cpu())
             maps.append(output.realism_map(config.resolution).cpu())
             if condition is not None:
-                cond = condition[rows].to(device=device, dtype=torch.float32)
+                cond = condition[rows].to(device=networks.device, dtype=torch.float32)
                 embedded = discriminator.embed_condition(cond.pooled, cond.style)
                 match.append(output.match(embedded).mean(dim=1).cpu())
             if progress is not None:
-                progress(min(begin + batch_size, len(x)), len(x), None)
-    return Scores(
-        torch.cat(realism) - midpoint,
-        torch.cat(match) if match else None,
-        torch.cat(maps) - midpoint,
-    )
+                progress(rows.stop, len(x), None)
+    matches = torch.cat(match) if match else None
+    return Scores(torch.cat(realism) - midpoint, matches, torch.cat(maps) - midpoint)
 
 
-GENERATED_COLOUR, NEUTRAL_COLOUR, REAL_COLOUR = (
-    (0.70, 0.09, 0.17),
-    (0.97, 0.97, 0.97),
-    (0.13, 0.40, 0.67),
-)
+COLOURS = ((0.70, 0.09, 0.17), (0.97, 0.97, 0.97), (0.13, 0.40, 0.67))  # red, white, blue
 
 
 def map_colours(realism_map: Tensor) -> Tensor:
-    """[N, H, W] logits -> [N, 3, H, W] in [-1, 1]: red looks drawn, white undecided, blue real."""
-    generated, neutral, real = (
-        realism_map.new_tensor(c).view(1, 3, 1, 1)
-        for c in (GENERATED_COLOUR, NEUTRAL_COLOUR, REAL_COLOUR)
-    )
+    """[N, H, W] logits -> [N, 3, H, W] in [-1, 1]: red is generated, white undecided, blue real."""
+    generated, neutral, real = (realism_map.new_tensor(c).view(1, 3, 1, 1) for c in COLOURS)
     certainty = torch.tanh(realism_map)[:, None]  # [-1, 1]
     end = torch.where(certainty > 0, real, generated)
     return torch.lerp(neutral.expand_as(end), end, certainty.abs()) * 2 - 1

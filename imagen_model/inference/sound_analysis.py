@@ -1,7 +1,7 @@
-"""Sound -> one set of numbers a frame: onsets, loudness, frequency bands, pitch classes.
+"""Sound -> one set of numbers per frame: onsets, loudness, frequency bands, pitch classes.
 
-Described by librosa (extra `audio`), which is imported when it is first needed. Nothing is random,
-and a block of sound is transformed at a time, so memory does not grow with its length.
+librosa (extra `audio`) computes them; it is imported when it is first needed. Nothing is random.
+The sound is transformed block by block, so memory does not grow with its length.
 """
 
 from __future__ import annotations
@@ -21,47 +21,43 @@ SOURCES = ("onsets", "loudness", "bass", "mids", "treble", "melody")
 FRAME_RATES = (1.0, 120.0)
 MAX_FRAMES = 16_384  # eleven minutes at 24 frames a second
 RATES_HZ = (2_000, 768_000)
-SILENCE = 1e-4  # the loudest sample of what counts as silence, 80 dB under full scale
+SILENCE = 1e-4  # peak amplitude below which a sound counts as silent, 80 dB under full scale
 WINDOW_SEC = 0.09
 NUM_MELS = 64
 BASS_HZ, TREBLE_HZ, TOP_HZ = 250.0, 2000.0, 11_025.0
-FULL = 98  # the percentile of a source that counts as all of it
-BLOCK_SEC = 20.0  # of sound transformed at a time
+FULL = 98  # the percentile of a source's values that becomes 1
+BLOCK_SEC = 20.0
 
 
 @dataclass(frozen=True)
 class Sound:
-    """What is heard while each of T frames is shown, all of it from 0 to 1."""
+    """Levels from 0 to 1 for each of T frames."""
 
     frame_rate: float
     levels: dict[str, np.ndarray]  # source (without melody) -> [T]
-    melody: np.ndarray  # [T, 12] how much of each pitch class; rows sum to one
+    melody: np.ndarray  # [T, 12] share of each pitch class; rows sum to one
 
     def __len__(self) -> int:
         return len(self.melody)
 
 
 def analyze_audio(
-    waveform: Tensor,
-    rate: int,
-    *,
-    frame_rate: float = 24.0,
-    progress: OnProgress | None = None,
+    waveform: Tensor, rate: int, *, frame_rate: float = 24.0, progress: OnProgress | None = None
 ) -> Sound:
-    """A waveform [C, L] at `rate` Hz, described for each frame of a film as long as it.
+    """Levels of a waveform [C, L] at `rate` Hz for each frame of a video of the same length.
 
-    Silence is heard as nothing, with a warning. `progress` is called with (done, total) now and
-    then and may raise to cancel. ValueError with one line for a sound that is
-    empty, holds NaN or needs over MAX_FRAMES frames, and where librosa is missing.
+    A silent sound gives zeros and a warning. `progress` is called with (done, total) now and then
+    and may raise to cancel. ValueError with one line for a sound that is empty, holds NaN or needs
+    over MAX_FRAMES frames, and where librosa is missing.
     """
     sound, frames = _checked(waveform, rate, frame_rate)
     librosa = _librosa()
     if float(np.abs(sound).max()) < SILENCE:
         logger.warning("the sound is silent; nothing but time moves the walk")
-        nothing = {name: np.zeros(frames, np.float32) for name in SOURCES[:-1]}
-        return Sound(frame_rate, nothing, np.full((frames, 12), 1 / 12, np.float32))
+        zeros = {name: np.zeros(frames, np.float32) for name in SOURCES[:-1]}
+        return Sound(frame_rate, zeros, np.full((frames, 12), 1 / 12, np.float32))
     size = 2 ** round(math.log2(WINDOW_SEC * rate))
-    hop = max(1, min(size // 4, int(rate / frame_rate)))  # each frame hears one window or more
+    hop = max(1, min(size // 4, int(rate / frame_rate)))  # each frame has one window or more
     mel, chroma, loudness = _spectra(librosa, sound, rate, size, hop, progress)
     onsets = librosa.onset.onset_strength(
         S=librosa.power_to_db(mel), sr=rate, hop_length=hop, n_fft=size
@@ -72,17 +68,17 @@ def analyze_audio(
         "mids": (hz >= BASS_HZ) & (hz < TREBLE_HZ),
         "treble": hz >= TREBLE_HZ,
     }
-    heard = {"onsets": onsets, "loudness": loudness}
-    heard |= {name: np.sqrt(mel[rows].sum(axis=0)) for name, rows in bands.items()}
+    sources = {"onsets": onsets, "loudness": loudness}
+    sources |= {name: np.sqrt(mel[rows].sum(axis=0)) for name, rows in bands.items()}
     frame = (np.arange(mel.shape[1]) * hop * frame_rate / rate).astype(int).clip(max=frames - 1)
-    levels = {name: _levelled(_while_shown(x, frame, frames)) for name, x in heard.items()}
-    melody = np.stack([_while_shown(row, frame, frames) for row in chroma], axis=1) ** 2
+    levels = {name: _normalized(_frame_max(x, frame, frames)) for name, x in sources.items()}
+    melody = np.stack([_frame_max(row, frame, frames) for row in chroma], axis=1) ** 2
     melody = (melody + 1e-12) / (melody + 1e-12).sum(axis=1, keepdims=True)
     return Sound(frame_rate, levels, melody.astype(np.float32))
 
 
 def _checked(waveform: Tensor, rate: int, frame_rate: float) -> tuple[np.ndarray, int]:
-    """The sound [L] with its channels averaged, and how many frames it takes."""
+    """The sound [L] with its channels averaged, and its number of frames."""
     if not FRAME_RATES[0] <= frame_rate <= FRAME_RATES[1]:
         low, high = FRAME_RATES
         raise ValueError(f"the frame rate is {frame_rate}; expected {low:g} to {high:g}")
@@ -121,17 +117,10 @@ def _top_hz(rate: int) -> float:
 
 
 def _spectra(
-    librosa: Any,
-    sound: np.ndarray,
-    rate: int,
-    size: int,
-    hop: int,
-    progress: OnProgress | None,
+    librosa: Any, sound: np.ndarray, rate: int, size: int, hop: int, progress: OnProgress | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """mel power [NUM_MELS, H], chroma [12, H] and loudness [H] of windows `hop` samples apart.
-
-    The first window's middle is the first sample. The sound is transformed a block at a time.
-    """
+    """mel power [NUM_MELS, H], chroma [12, H] and loudness [H] of windows `hop` samples apart; the
+    first window is centred on the first sample."""
     to_mel = librosa.filters.mel(sr=rate, n_fft=size, n_mels=NUM_MELS, fmax=_top_hz(rate))
     to_chroma = librosa.filters.chroma(sr=rate, n_fft=size)
     padded = np.pad(sound, size // 2)
@@ -149,13 +138,13 @@ def _spectra(
     return np.concatenate(mel, 1), np.concatenate(chroma, 1), np.concatenate(loudness)
 
 
-def _while_shown(x: np.ndarray, frame: np.ndarray, frames: int) -> np.ndarray:
-    """[H] -> [T] the most of x while a frame is shown. Window h belongs to frame[h]."""
+def _frame_max(x: np.ndarray, frame: np.ndarray, frames: int) -> np.ndarray:
+    """[H] -> [T] the maximum of x in each frame. Window h belongs to frame[h]."""
     most = np.zeros(frames, np.float32)
     np.maximum.at(most, frame, x.astype(np.float32))
     return most
 
 
-def _levelled(x: np.ndarray) -> np.ndarray:
-    """Scaled so that the FULL-th percentile is 1, and cut there."""
+def _normalized(x: np.ndarray) -> np.ndarray:
+    """Scaled so that the FULL-th percentile is 1, and clipped there."""
     return (x / max(float(np.percentile(x, FULL)), float(x.max()) / 3, 1e-9)).clip(0, 1)

@@ -1,9 +1,9 @@
-"""Four times the pixels: a small convolutional network for what the generator draws.
+"""Four times the pixels a side: a small convolutional upscaler for generated pictures.
 
-Residual blocks without normalisation (EDSR, 1707.02921) at the low resolution, PixelShuffle
-(1609.05158) up, added to a bilinear enlargement. It was trained against a discriminator
-(tools/train_upscaler.py), so it decides on an edge where an average would blur. Any size, any
-number of channels; pictures are NCHW in [-1, 1], four channels are premultiplied RGBA.
+Residual blocks without normalisation (EDSR, 1707.02921) at the low resolution and PixelShuffle
+(1609.05158) give a residual that is added to a bilinear enlargement. It was trained against a
+discriminator (tools/train_upscaler.py), which keeps edges sharp. Pictures are NCHW in [-1, 1] of
+any size; four channels are premultiplied RGBA.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from ..storage.int8 import dequantized
 
 SCALE = 4
 UPSCALER_FILE = WEIGHTS_DIR / "upscaler" / "emoji-x4.safetensors"
-MAX_SIDE = 1024  # pixels of what goes in
-BATCH_PIXELS = 64 * 64  # of small pictures that go in together
-WINDOW_PX = 128  # a side of what is seen at once of a large picture
+MAX_SIDE = 1024  # pixels of the input
+BATCH_PIXELS = 64 * 64  # of small pictures that are batched together
+WINDOW_PX = 128  # a side; larger pictures are split into windows
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ResidualBlock(nn.Module):
 
 
 class Upscaler(nn.Module):
-    """[N, C, H, W] -> [N, C, 4 H, 4 W]; at first the bilinear enlargement and nothing else."""
+    """[N, C, H, W] -> [N, C, 4 H, 4 W]; initially the bilinear enlargement alone."""
 
     def __init__(self, config: UpscalerConfig) -> None:
         super().__init__()
@@ -82,12 +82,12 @@ class Upscaler(nn.Module):
 
     @property
     def reach(self) -> int:
-        """How many pixels of what goes in are between one and the farthest that it depends on."""
+        """Radius of the receptive field, in input pixels."""
         return 2 * self.config.num_blocks + 3  # stem, blocks and the first `up`; the rest: under 1
 
 
 def load_upscaler(path: Path = UPSCALER_FILE) -> Upscaler:
-    """Read and verify a file that tools/train_upscaler.py wrote; ValueError where it is missing."""
+    """Read and verify a file by tools/train_upscaler.py; ValueError where it is missing."""
     if not path.is_file():
         raise ValueError(
             f"the upscaler's weights {path} are missing; reinstall the package, or enlarge with "
@@ -104,7 +104,7 @@ def load_upscaler(path: Path = UPSCALER_FILE) -> Upscaler:
 
 @lru_cache(maxsize=2)
 def bundled_upscaler(device: torch.device) -> Upscaler:
-    """The bundled one, loaded once a process and device."""
+    """The bundled upscaler, loaded once per process and device."""
     return load_upscaler().to(device)
 
 
@@ -120,10 +120,10 @@ def upscale(
     """Pictures [N, C, H, W] in [-1, 1] with C of 1, 3 or 4 -> [N, C, 4 H, 4 W] in [-1, 1], fp32 on
     the CPU.
 
-    `network` is the bundled one unless given, and then already on `device`. `tile` says which edges
-    join, and stay seamless: "none", "x" left and right, "both" also top and bottom. `progress`
-    counts batches, or windows of large pictures, and may raise to cancel. ValueError for other
-    shapes and tiles, for sides over MAX_SIDE, and where the weights are missing.
+    `network` (default: the bundled one) must be on `device`. `tile` says which edges stay seamless:
+    "none", "x" left and right, "both" also top and bottom. `progress` counts batches, or windows of
+    large pictures, and may raise to cancel. ValueError for other shapes and tiles, for sides over
+    MAX_SIDE, and where the weights are missing.
     """
     if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4) or not pictures.numel():
         raise ValueError(f"pictures have shape {tuple(pictures.shape)}; expected [N, 1|3|4, H, W]")
@@ -140,9 +140,8 @@ def upscale(
     with full_precision():
         for part, large in zip(parts, result.split(len(parts[0])), strict=True):
             for i, window in enumerate(windows, start=1):
-                seen = part[window.seen].to(device)
-                made = in_channels(network(as_rgba(seen)).clamp(-1, 1), channels)
-                large[window.written] = made[window.kept].cpu()
+                rgba = network(as_rgba(part[window.input].to(device))).clamp(-1, 1)
+                large[window.target] = in_channels(rgba, channels)[window.valid].cpu()
                 done += 1
                 if progress is not None:
                     whole = large if i == len(windows) else None
@@ -153,14 +152,14 @@ def upscale(
 class Window(NamedTuple):
     """A part of pictures [..., H, W], as indices."""
 
-    seen: tuple  # what goes in
-    kept: tuple  # of what then comes out
-    written: tuple  # where that is in the whole result
+    input: tuple  # into the input
+    valid: tuple  # into the window's output: without its margin
+    target: tuple  # into the whole output
 
 
 def windows_of(height: int, width: int, reach: int, tile: str = "none") -> Iterator[Window]:
-    """Windows that cover a picture and see `reach` pixels beyond, on the other side where edges
-    join: together as if it were whole, or among its like."""
+    """Windows that cover a picture, each with a margin of `reach` pixels, so that the result is
+    that of the whole picture. Where edges join, the margin wraps around."""
     side = max(height, width)
     if height * width > WINDOW_PX**2:
         side = WINDOW_PX - 2 * reach
@@ -168,14 +167,14 @@ def windows_of(height: int, width: int, reach: int, tile: str = "none") -> Itera
         for left in range(0, width, side):
             rows = _span(top, side, height, reach, joins=tile == "both")
             columns = _span(left, side, width, reach, joins=tile != "none")
-            seen = (..., rows[0][:, None], columns[0])
-            yield Window(seen, (..., rows[1], columns[1]), (..., rows[2], columns[2]))
+            source = (..., rows[0][:, None], columns[0])
+            yield Window(source, (..., rows[1], columns[1]), (..., rows[2], columns[2]))
 
 
 def _span(
     begin: int, side: int, length: int, reach: int, *, joins: bool
 ) -> tuple[Tensor, slice, slice]:
-    """seen, kept and written of a Window along one axis, whose ends may join."""
+    """input, valid and target of a Window along one axis, whose ends may join."""
     end = min(begin + side, length)
     low, high = begin - reach, end + reach
     if not joins:
@@ -196,7 +195,7 @@ def as_rgba(pictures: Tensor) -> Tensor:
 
 
 def in_channels(rgba: Tensor, channels: int) -> Tensor:
-    """What became of a picture with so many channels; RGBA stays premultiplied."""
+    """An RGBA result with the picture's own number of channels; RGBA stays premultiplied."""
     if channels == 4:
         alpha = rgba[:, 3:]
         return torch.cat([torch.minimum(rgba[:, :3], alpha), alpha], dim=1)

@@ -1,4 +1,4 @@
-"""The learned part of a condition: what stands for the null condition, and for each style."""
+"""The learned part of a condition: embeddings of the null condition and of each style."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..config import ConditioningConfig
 
 
 class ConditionEmbedding(nn.Module):
-    """The learned part: what stands for null, and for each style."""
+    """A learned null vector and a learned vector per style."""
 
     def __init__(self, config: ConditioningConfig) -> None:
         super().__init__()
@@ -23,9 +23,9 @@ class ConditionEmbedding(nn.Module):
     def forward(self, condition: Condition) -> tuple[Tensor, Tensor, Tensor]:
         """tokens [N, 2 + T, D], mask [N, 2 + T], pooled [N, D] as the generator takes them.
 
-        The pooled vector, with the style, is the first token and the style alone the second, so
-        every row has something to look at. Without any styles the second is the first again: what
-        a model that knows no words looks at is one vector (training/start.py needs it).
+        The first token is the pooled vector plus the style and the second the style alone, so no
+        row is empty. A model without styles repeats the first token, so that an unconditional
+        model attends to a single vector (training/transfer.py needs it).
         """
         null = ~condition.mask.any(dim=1, keepdim=True)  # [N, 1]
         style = condition.style @ self.style_embed

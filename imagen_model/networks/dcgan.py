@@ -1,12 +1,11 @@
-"""The reference article's own two networks, repaired so that they run: preset `dcgan`.
+"""Preset `dcgan`: the two networks of the reference article, corrected so that they run.
 
-They are kin to DCGAN (1511.06434). The generator takes a noise *image* down to two pixels a side
-and up again; as printed it stops one transposed convolution short of a picture, and both networks
-expect one channel where the data has three. Here the last layer is added and the channels are the
-picture's; everything else is as the article has it. The discriminator's sigmoid is part of the
-loss (losses.py), so that it returns logits like every other judge here.
+They resemble DCGAN (1511.06434). The generator reduces a noise *image* to two pixels a side and
+enlarges it again. As printed, it lacks the last transposed convolution, and both networks expect
+one channel where the data has three. Here the layer is added and the channels are the picture's.
+The discriminator's sigmoid is part of the loss (training/losses.py), so it returns logits.
 
-The interface is that of generator.py and discriminator.py: w is z itself, and nothing conditions.
+The interface is that of generator.py and discriminator.py: w is z, and the condition is ignored.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def deconv(c_in: int, c_out: int) -> nn.ConvTranspose2d:
 
 
 class Unchanged(nn.Module):
-    """The mapping network of a generator that has none: w is z."""
+    """The identity as mapping network: w is z."""
 
     def forward(self, z: Tensor, cond_pooled: Tensor) -> Tensor:
         return z
@@ -55,9 +54,9 @@ class DcganGenerator(nn.Module):
         return self.synthesis(z[:, None], tokens, mask)
 
     def synthesis(self, w: Tensor, tokens: Tensor, mask: Tensor, *, tile: str = "none") -> Tensor:
-        """w [N, 1, side * side]; ValueError for seamless pictures, which it can't draw."""
+        """w [N, 1, side * side]; ValueError for seamless pictures."""
         if tile != "none":
-            raise ValueError(f"tile is {tile!r}; a dcgan model draws with 'none' only")
+            raise ValueError(f"tile is {tile!r}; a dcgan model generates with 'none' only")
         side = self.config.resolution
         return self.layers(w.reshape(len(w), 1, side, side))
 
@@ -79,5 +78,5 @@ class DcganDiscriminator(nn.Module):
         return DiscriminatorOutput((logits,), logits.new_zeros(len(pictures), 1, 1))
 
     def embed_condition(self, pooled: Tensor, style: Tensor) -> Tensor:
-        """[N, 1, 1] zeros: every condition fits every picture alike."""
+        """[N, 1, 1] zeros: no condition changes the logits."""
         return pooled.new_zeros(len(pooled), 1, 1)

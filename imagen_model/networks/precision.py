@@ -16,13 +16,12 @@ ATTENTION = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBack
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """fp32 means fp32: TF32 off, so that a GPU generates what a CPU generates."""
+    """TF32 is off, so that a GPU generates what a CPU generates."""
     matmul = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     try:
-        with torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled, benchmark=False, allow_tf32=False
-        ):
+        enabled = torch.backends.cudnn.enabled
+        with torch.backends.cudnn.flags(enabled=enabled, benchmark=False, allow_tf32=False):
             yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = matmul
@@ -30,8 +29,8 @@ def full_precision() -> Iterator[None]:
 
 @contextlib.contextmanager
 def autocast(device: torch.device) -> Iterator[None]:
-    """bf16 on a GPU; attention without cuDNN's kernel, which is planned anew for every length of
-    the captions. On a CPU nothing changes."""
+    """bf16 on a GPU, with attention kernels other than cuDNN's, which makes a new plan for every
+    caption length. On a CPU nothing changes."""
     if device.type == "cuda":
         with torch.autocast("cuda", dtype=torch.bfloat16), sdpa_kernel(ATTENTION):
             yield
@@ -40,11 +39,12 @@ def autocast(device: torch.device) -> Iterator[None]:
 
 
 def channels_last(module: M) -> M:
-    """Convolutions in the layout that CPUs and tensor cores like; in place, returns the module."""
+    """Convolutions in the layout that is fast on CPUs and tensor cores; in place, returns the
+    module."""
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def fast_layout(device: torch.device) -> torch.memory_format:
-    """Of the pictures that depthwise convolutions see: a CPU likes channels last, for which cuDNN
-    takes a kernel a few channels."""
+    """The faster layout of pictures for depthwise convolutions: with channels last, cuDNN launches
+    one kernel per few channels."""
     return torch.channels_last if device.type == "cpu" else torch.contiguous_format
