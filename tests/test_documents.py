@@ -79,6 +79,17 @@ def test_links_to_headings_lead_somewhere(document):
             assert name in anchors((document.parent / path) if path else document), link
 
 
+def test_the_architecture_names_files_that_exist():
+    """Paths are given from the root or a package; a bare name stands beside its folder's."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    folders = [path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    files = [*ROOT.glob("*.*"), *(path for folder in folders for path in folder.rglob("*.*"))]
+    paths = [f"/{path.relative_to(ROOT).as_posix()}" for path in files]
+    names = set(re.findall(r"`([\w/.-]+\.(?:py|js|json|md))`", text))
+    assert len(names) > 40
+    assert not sorted(name for name in names if not any(p.endswith(f"/{name}") for p in paths))
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
 

@@ -789,7 +789,7 @@ def test_without_captions_z_says_which_picture_is_to_be_matched(prepared):
 
 @pytest.mark.slow
 def test_pretrained_pictures_differ_though_nothing_is_said(prepared):
-    """The game alone, without the codes in z, ends in one picture (docs/experiments.md)."""
+    """The game alone, without the codes in z, ends in one picture (docs/log/experiments.md)."""
     t = prepared(stage="pretrain", kimg=3.2, batch=16)
     t.run()
     last = json.loads((t.out / "stats.jsonl").read_text().splitlines()[-1])

@@ -2,8 +2,8 @@
 
 Compiled are the generator's blocks, one by one: they are alike, so the first one's code serves all.
 On a GPU also the convolutions: its tail, the discriminator's trunk and lite0; on a CPU they are
-faster as they are (docs/experiments.md). The discriminator's heads stay as they are: the cache of
-spectral norm, which step.py opens and closes, must stay outside the compiled code.
+faster as they are (docs/log/experiments.md). The discriminator's heads stay as they are: the cache
+of spectral norm, which step.py opens and closes, must stay outside the compiled code.
 What is differentiated twice (exact penalties, a look ahead) stays as well: torch cannot compile it.
 Weights keep their names and places, so checkpoints do not know of any of this.
 """

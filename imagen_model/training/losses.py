@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # s of the finite differences, in units of a picture's [-1, 1]. White noise of 0.01, which papers
-# use, is felt by frozen features far beyond their slope: see docs/experiments.md.
+# use, is felt by frozen features far beyond their slope: see docs/log/experiments.md.
 PROBE_STEP = 0.0001
 
 
@@ -103,7 +103,7 @@ def info_nce(matches: Tensor) -> Tensor:
 
 CONTRAST_WEIGHT = 0.1  # at 0.5, with features centred, its gradient drowned the others
 CONTRAST_TEMPERATURE = 0.1
-COMMON_WEIGHT = 500.0  # at 2000 feature matching suffers (docs/experiments.md)
+COMMON_WEIGHT = 500.0  # at 2000 feature matching suffers (docs/log/experiments.md)
 
 
 def feature_contrast(real_pooled: Tensor, generated_pooled: Tensor) -> Tensor:
