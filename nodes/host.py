@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # imported when they are used
 
 logger = logging.getLogger(__name__)
 
+RESERVED = re.compile("con|prn|aux|nul|(com|lpt)[0-9¹²³]", re.IGNORECASE)  # device names of Windows
 FOLDER = "imagen"  # models/imagen
 
 
@@ -190,8 +191,12 @@ def picture_folder(name: str) -> Path:
 
 
 def is_file_name(name: str) -> bool:
-    """Whether every system allows the name: letters, digits, spaces, -, _ and dots."""
-    return bool(re.fullmatch(r"\w[\w .-]*", name)) and len(name.encode(errors="replace")) <= 100
+    """Whether every system allows the name: letters, digits, spaces, -, _ and dots, with a
+    letter, digit, - or _ at the end, and no device of Windows."""
+    stem = name.split(".")[0].strip()
+    if RESERVED.fullmatch(stem) or not re.fullmatch(r"\w([\w .-]*[\w-])?", name):
+        return False
+    return len(name.encode(errors="replace")) <= 100
 
 
 def training_run(name: str) -> tuple[Path, Path]:

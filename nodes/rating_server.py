@@ -101,6 +101,8 @@ def add_routes() -> None:
             result = await asyncio.to_thread(work, await request.json())
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             return web.json_response({"error": {"message": str(error)}}, status=400)
+        except OSError as error:  # locked, read-only or a full disk
+            return web.json_response({"error": {"message": str(error)}}, status=503)
         return web.json_response(result)
 
     @server.routes.post("/imagen/rate")

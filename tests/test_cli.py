@@ -284,6 +284,14 @@ def test_a_stopped_training_ends_well_and_prints_how_to_go_on(
     assert main(["info", str(run / "latest.safetensors")]) == 0
 
 
+def test_a_log_file_gets_no_line_for_every_step(imagen, emoji_folder, tmp_path):
+    command = ("train", emoji_folder, "--out", tmp_path / "run", "--batch", 4, "--kimg", 0.2)
+    code, _, err = imagen(*command)
+    assert code == 0
+    seconds = im.load(tmp_path / "run" / "latest.safetensors").card["seconds"]
+    assert 1 <= err.count("img/s") <= 3 + seconds / 10  # of 50 steps
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of the size of files are POSIX's")
 def test_a_full_disk_ends_training_with_one_line_and_the_last_checkpoint(
     imagen, emoji_folder, tmp_path

@@ -269,6 +269,44 @@ def test_wrong_columns_are_one_line(tmp_path, capsys, name, text, words):
     assert line.startswith("error: ") and name in line and words in line
 
 
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ('{"file_name": "a.png", "text": ["a", "b"]}', "text is ['a', 'b']; expected text"),
+        ('{"file_name": "a.png", "text": {"en": "key"}}', "text is {'en': 'key'}; expected text"),
+        ('{"file_name": "a.png", "text": 0.5}', "text is 0.5; expected text"),
+        ('{"file_name": "a.png", "text": true}', "text is True; expected text"),
+        ('{"file_name": "a.png", "text": "k", "style": ["x"]}', "style is ['x']; expected text"),
+    ],
+)
+def test_what_is_no_caption_is_one_line(tmp_path, capsys, row, line):
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
+    (tmp_path / "metadata.jsonl").write_text(row + "\n", encoding="utf-8")
+    assert plan(tmp_path, tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "metadata.jsonl line 1" in error and line in error and "Traceback" not in error
+
+
+def test_missing_values_are_no_captions_and_whole_numbers_are(tmp_path):
+    rows = ['"text": NaN', '"text": null, "weight": null', '"text": 7', '"text": "nan"']
+    for i in range(len(rows)):
+        Image.new("RGB", (32, 32), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    lines = [f'{{"file_name": "{i}.png", {row}}}\n' for i, row in enumerate(rows)]
+    (tmp_path / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
+    items = read_items(tmp_path)
+    assert [item.text for item in items] == ["", "", "7", "nan"]
+    assert [item.weight for item in items] == [1.0] * 4
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_its_mark_is_one_line(tmp_path, capsys, encoding):
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
+    (tmp_path / "a.txt").write_bytes("a red key".encode(encoding))
+    assert plan(tmp_path, tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "a.txt is not UTF-8 text; save it as UTF-8" in error
+
+
 def test_keywords_may_be_a_list_or_a_line(tmp_path):
     pictures_in(tmp_path / "a", 2)
     text = 'file_name,text,keywords,weight\n0.png,an apple,"fruit, red",\n1.png,,,2\n'

@@ -153,6 +153,33 @@ def test_an_import_is_all_or_nothing_and_names_the_line(store, tmp_path, line, w
     assert store.count() == 0
 
 
+@pytest.mark.parametrize("prompt", ["a\u2028b", "a\x85b", "a\x0cb\x1ec"])
+def test_every_prompt_is_exported_and_imported(store, tmp_path, prompt):
+    store.add([Rating(picture(text=prompt))])
+    assert store.export_jsonl(tmp_path / "all.jsonl") == 1
+    with Store(tmp_path / "other.sqlite") as other:
+        assert other.import_jsonl(tmp_path / "all.jsonl") == 1
+        assert other.ratings()[0].picture.text == prompt
+
+
+def test_a_locked_store_says_so_and_not_that_it_is_none(store, monkeypatch):
+    monkeypatch.setattr(store_module, "BUSY_SEC", 0.1)
+    store._db.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(OSError, match=r"cannot write to the ratings in .*locked"):
+        Store(store.path)
+    store._db.execute("ROLLBACK")
+
+
+def test_a_full_disk_says_so_and_keeps_what_was_there(store):
+    store.add([Rating(picture(seed)) for seed in range(3)])
+    (pages,) = store._db.execute("PRAGMA page_count").fetchone()
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    large = [Rating(picture(seed, text="word " * 2000)) for seed in range(10, 20)]
+    with pytest.raises(OSError, match=r"cannot write to the ratings in .*full"):
+        store.add(large)
+    assert store.count() == 3
+
+
 def test_what_is_no_rating_is_refused():
     with pytest.raises(ValueError, match="two different pictures"):
         Rating(picture(1), other=picture(1))

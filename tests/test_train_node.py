@@ -152,6 +152,10 @@ def test_cancel_stops_within_two_seconds_and_keeps_the_model(server, pictures):
         ("nowhere", "m", r"no folder 'nowhere'; expected a full path, or a folder in .*input"),
         (FOLDER, "../m", r"name is '../m'; expected letters"),
         (FOLDER, "", r"name is ''; expected letters"),
+        (FOLDER, "con", r"name is 'con'; expected letters"),
+        (FOLDER, "NUL.v1", r"name is 'NUL.v1'; expected letters"),
+        (FOLDER, "my model.", r"name is 'my model.'; expected letters"),
+        (FOLDER, "x ", r"name is 'x '; expected letters"),
     ],
 )
 def test_a_wrong_folder_or_name_is_explained(server, pictures, folder, name, words):

@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 import imagen_model as im
 from imagen_model import config as model_config
 from imagen_model.condition import Condition
-from imagen_model.conditioning.minilm import text_encoder_hash
+from imagen_model.conditioning.minilm import text_encoder, text_encoder_hash
 from imagen_model.config import COND_DIM
-from imagen_model.data.captions import CaptionSampler
+from imagen_model.data.captions import CaptionSampler, EncodedTexts, encode_all
 from imagen_model.data.dataset import InMemoryDataset
 from imagen_model.data.item import Item
 from imagen_model.networks.efficientnet import lite0_hash
@@ -492,6 +492,28 @@ def test_a_half_written_state_is_not_resumed_from(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="disk full"):
             save_state(tmp_path, {"net": module(2.0)}, {}, {"cur_nimg": 2})
     assert saved_value(tmp_path) == 1.0
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "progress.json"])
+def test_a_damaged_state_is_named_with_what_goes_on_without_it(tmp_path, name):
+    save_state(tmp_path, {"net": module(1.0)}, {}, {"cur_nimg": 1})
+    file = tmp_path / "state" / name
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=rf"{name} is damaged .*--init .*latest.safetensors"):
+        load_state(saved_state(tmp_path), {"net": module(0.0)}, {})
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"{", bytes(100), bytes([8, 0, 0, 0, 0, 0, 0, 0]) + b"{}      "]
+)
+def test_a_damaged_cache_is_made_again(tmp_path, caplog, damage):
+    texts, encoder = ["a key", "a red apple"], text_encoder()
+    path = tmp_path / "texts.safetensors"
+    encode_all(texts, encoder).save(path, texts, encoder.identity)
+    assert EncodedTexts.cached(path, texts, encoder.identity) is not None
+    path.write_bytes(damage)
+    assert EncodedTexts.cached(path, texts, encoder.identity) is None
+    assert "texts.safetensors is damaged and will be made again" in caplog.text
 
 
 def test_the_optimisers_memory_is_restored(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 Commands = argparse._SubParsersAction  # argparse has no public name for it
 MAX_SKIPPED_LINES = 10
+LOG_INTERVAL_SEC = 10.0
 
 _open_bars: list = []  # a failure would otherwise leave them on the line of its message
 
@@ -128,6 +130,11 @@ def open_store(path: Path, *, create: bool = False) -> Store:
 # -- what is printed ------------------------------------------------------------------------------
 
 
+def bar_interval() -> float:
+    """Seconds between two states of a bar: in a log file every state is a line."""
+    return 0.1 if sys.stderr.isatty() else LOG_INTERVAL_SEC
+
+
 def progress_bar(label: str) -> Callable[[int, int], None]:
     """A progress callback (done, total) that shows a bar."""
     from tqdm import tqdm
@@ -137,7 +144,7 @@ def progress_bar(label: str) -> Callable[[int, int], None]:
     def show(done: int, total: int) -> None:
         nonlocal bar
         if bar is None:
-            bar = tqdm(desc=label, unit="", leave=False, total=total)
+            bar = tqdm(desc=label, unit="", leave=False, total=total, mininterval=bar_interval())
             _open_bars.append(bar)
         bar.update(done - bar.n)
         if done == total:

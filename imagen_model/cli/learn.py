@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import Commands, command, load_model, model_options, open_store
+from .common import Commands, bar_interval, command, load_model, model_options, open_store
 
 
 def add_command(commands: Commands) -> None:
@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> dict:
     with open_store(args.store) as store:
         ratings = store.ratings()
     model = load_model(args)
-    with tqdm(total=1000, bar_format="{percentage:3.0f}%|{bar}| {elapsed}", leave=False) as bar:
+    shape = "{percentage:3.0f}%|{bar}| {elapsed}"
+    with tqdm(total=1000, bar_format=shape, leave=False, mininterval=bar_interval()) as bar:
         adapter = learn(
             model,
             ratings,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..training.interrupt import STOPPING
 from ..training.options import TrainOptions
-from .common import Commands, command, number_above, pick_device, progress_bar
+from .common import Commands, bar_interval, command, number_above, pick_device, progress_bar
 
 if TYPE_CHECKING:
     from ..training.distributed import DistributedContext
@@ -123,7 +123,8 @@ def _run_with_bar(trainer: Trainer) -> bool:
 
     from ..training.plan import format_duration
 
-    with tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar}| {desc}") as bar:
+    shape = "{percentage:3.0f}%|{bar}| {desc}"
+    with tqdm(total=1.0, bar_format=shape, mininterval=bar_interval()) as bar:
 
         def show(progress: Progress) -> None:
             bar.n = min(progress.fraction, 1.0)

@@ -82,9 +82,12 @@ def _text_of(path: Path) -> str:
     data = path.read_bytes()
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return data.decode("utf-16" if utf16 else "utf-8-sig")
+        text = data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text; save it as UTF-8") from None
+        text = "\0"
+    if "\0" in text:  # as in UTF-16 without its mark
+        raise ValueError(f"{path} is not UTF-8 text; save it as UTF-8")
+    return text
 
 
 def _from_rows(root: Path, path: Path, rows: Iterable[tuple[int, dict]]) -> Iterator[Item]:

@@ -106,19 +106,29 @@ def styles_of(items: list[Item]) -> tuple[str, ...]:
     return tuple(sorted({item.style for item in items} - {""}))
 
 
+def _text(row: dict, name: str) -> str:
+    """A text of a row; whole numbers count as text, null and NaN as none. ValueError for others."""
+    value = row.get(name)
+    if value is None or value != value:  # pandas writes NaN for what is missing
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"{name} is {value!r}; expected text")
+    return storable(str(value))
+
+
 def item_of(path: Path, row: dict, span: Span | None = None) -> Item:
     """A picture with its row of metadata; TypeError or ValueError for bad values."""
     keywords = row.get("keywords") or ()
     if isinstance(keywords, str):
         keywords = [word.strip() for word in keywords.split(",") if word.strip()]
-    weight = float(row.get("weight", 1.0))
+    weight = 1.0 if row.get("weight") is None else float(row["weight"])
     if not 0 < weight < float("inf"):
         raise ValueError(f"weight is {weight}; expected more than 0")
     return Item(
         path,
-        text=storable(str(row.get("text") or "")),
+        text=_text(row, "text"),
         keywords=tuple(storable(str(word)) for word in keywords),
-        style=storable(str(row.get("style") or "")),
+        style=_text(row, "style"),
         hexcode=str(row.get("hexcode") or ""),
         base=str(row.get("base") or row.get("hexcode") or ""),
         weight=weight,

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+UNWRITABLE = ("locked", "readonly", "is full", "disk I/O", "unable to open")  # SQLite's words
 APPLICATION_ID = 0x494D4752  # "IMGR", in the file's header
 BUSY_SEC = 30.0  # how long one process waits for another
 # The statements that lead from version i to i + 1; a release appends, and never edits.
@@ -158,8 +159,9 @@ class Store:
             self._set_up()
         except sqlite3.DatabaseError as error:
             self._db.close()
+            self._check_writable(error)
             raise ValueError(f"{self.path} is not a store of ratings: {error}") from None
-        except ValueError:
+        except (ValueError, OSError):
             self._db.close()
             raise
 
@@ -237,7 +239,8 @@ class Store:
         All or none: ValueError names the first line that is no rating.
         """
         ratings = []
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        # not splitlines(): prompts may hold other characters at which it splits
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -288,14 +291,24 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """One transaction, which other processes wait for."""
-        self._db.execute("BEGIN IMMEDIATE")
+        """One transaction, which other processes wait for. OSError if it cannot be written."""
         try:
-            yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:  # a full disk ends it already
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            self._check_writable(error)
             raise
-        self._db.execute("COMMIT")
+
+    def _check_writable(self, error: sqlite3.DatabaseError) -> None:
+        """OSError if the disk or another process refused, and not the file's content."""
+        if any(words in str(error) for words in UNWRITABLE):
+            raise OSError(f"cannot write to the ratings in {self.path}: {error}") from None
 
     def _repeated(self, rating: Rating) -> str | None:
         """The id of the last word on this picture or pair, if it says the same."""

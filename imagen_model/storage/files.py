@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import uuid
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS_DIR = Path(__file__).parent.parent / "weights"
 
@@ -96,10 +99,15 @@ def read_tensors(path: Path, framework: str = "pt") -> tuple[dict[str, Any], dic
 def read_cache(
     path: Path, key: str, *, name: str = "key", framework: str = "pt"
 ) -> tuple[dict[str, Any], dict[str, str]] | None:
-    """`read_tensors`, or None if there is no file or its metadata has another `key`."""
+    """`read_tensors`, or None if there is no file, if its metadata has another `key`, or, with a
+    warning, if it is damaged."""
     if not path.is_file():
         return None
-    with safe_open(path, framework) as file:
-        if file.metadata()[name] != key:
-            return None
-    return read_tensors(path, framework)
+    try:
+        with safe_open(path, framework) as file:
+            if file.metadata()[name] != key:
+                return None
+        return read_tensors(path, framework)
+    except (SafetensorError, KeyError, TypeError) as error:
+        logger.warning("%s is damaged and will be made again (%s)", path, error)
+        return None

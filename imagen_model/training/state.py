@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -44,17 +45,35 @@ def saved_state(run: Path) -> Path | None:
 
 
 def load_state(folder: Path, modules: dict[str, nn.Module], optimizers: dict) -> dict:
-    """Restore in place; returns the progress that was saved."""
+    """Restore in place; returns the progress that was saved. ValueError names a damaged file."""
     for name, module in modules.items():
-        module.load_state_dict(load_file(folder / f"{name}.safetensors"))
+        module.load_state_dict(_tensors(folder / f"{name}.safetensors"))
     for name, optimizer in optimizers.items():
-        _restore(optimizer, load_file(folder / f"optimizer-{name}.safetensors"))
+        _restore(optimizer, _tensors(folder / f"optimizer-{name}.safetensors"))
     return read_progress(folder)
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"the saved state {path} is damaged ({error}); begin another run with the last model by "
+        f"--init {path.parent.parent / 'latest.safetensors'}"
+    )
 
 
 def read_progress(folder: Path) -> dict:
     """What `save_state` was given as `progress`."""
-    return json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+    path = folder / "progress.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(path, error) from None
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
