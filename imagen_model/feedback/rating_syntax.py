@@ -1,4 +1,4 @@
-"""Ratings as a person or a program writes them down for one batch of pictures.
+"""The syntax of ratings of one batch of pictures.
 
 +0 -3 2>5 *4        thumbs up for 0, down for 3; 2 better than 5; 4 the best of all
 {"up": [0], "down": [3], "pairs": [[2, 5]], "best": 4}        the same as JSON
@@ -20,10 +20,10 @@ KEYS = ("up", "down", "pairs", "best")
 def parse_ratings(clicks: str, pictures: Sequence[Picture]) -> list[Rating]:
     """The ratings that `clicks` gives to a batch; empty text gives none.
 
-    "best" is a pair with every other picture. ValueError for what cannot be read, and for pictures
-    that are not there.
+    "best" makes a pair with every other picture. ValueError for syntax errors and for pictures that
+    the batch lacks.
     """
-    said = _read(clicks)
+    parsed = _read(clicks)
 
     def picture(index: Any) -> Picture:
         if isinstance(index, bool) or not isinstance(index, int):
@@ -34,30 +34,29 @@ def parse_ratings(clicks: str, pictures: Sequence[Picture]) -> list[Rating]:
             )
         return pictures[index]
 
-    ratings = [Rating(picture(i), 1) for i in said["up"]]
-    ratings += [Rating(picture(i), -1) for i in said["down"]]
-    ratings += [Rating(picture(a), other=picture(b)) for a, b in said["pairs"]]
-    for best in said["best"]:
-        winner = picture(best)
+    ratings = [Rating(picture(i), 1) for i in parsed["up"]]
+    ratings += [Rating(picture(i), -1) for i in parsed["down"]]
+    ratings += [Rating(picture(a), other=picture(b)) for a, b in parsed["pairs"]]
+    for winner in map(picture, parsed["best"]):
         ratings += [Rating(winner, other=p) for p in pictures if p.id != winner.id]
     return ratings
 
 
 def _read(clicks: str) -> dict[str, list]:
     text = clicks.strip()
-    said: dict[str, list] = {key: [] for key in KEYS}
+    parsed: dict[str, list] = {key: [] for key in KEYS}
     if text.startswith(("{", "[", '"')):
-        return said | _from_json(text)
+        return parsed | _from_json(text)
     for word in text.replace(",", " ").split():
         match = WORD.fullmatch(word)
         if match is None:
             raise ValueError(f"rating {word!r}; expected +0 (up), -0 (down), 0>1 (better) or *0")
         sign, index, winner, loser = match.groups()
         if sign is None:
-            said["pairs"].append((int(winner), int(loser)))
+            parsed["pairs"].append((int(winner), int(loser)))
         else:
-            said[{"+": "up", "-": "down", "*": "best"}[sign]].append(int(index))
-    return said
+            parsed[{"+": "up", "-": "down", "*": "best"}[sign]].append(int(index))
+    return parsed
 
 
 def _from_json(text: str) -> dict[str, list]:
