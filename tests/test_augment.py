@@ -3,22 +3,22 @@
 import pytest
 import torch
 
-from imagen_model.training.augment import CUTOUT, AugmentDraw, downsampled, random_background
+from imagen_model.training.augment import CUTOUT, Augmentation, downsampled, random_background
 
 
-def drawn(n: int, p: float, seed: int = 0) -> AugmentDraw:
+def drawn(n: int, p: float, seed: int = 0) -> Augmentation:
     generator = torch.Generator().manual_seed(seed)
-    return AugmentDraw.sample(n, p, generator=generator, device=torch.device("cpu"))
+    return Augmentation.sample(n, p, generator=generator, device=torch.device("cpu"))
 
 
-def only(**changes) -> AugmentDraw:
+def only(**changes) -> Augmentation:
     """The neutral draw of one picture, but for `changes`."""
     neutral = {
         "color": torch.tensor([[0.0, 1.0, 1.0]]),
         "shift": torch.zeros(1, 2),
         "hole": torch.tensor([[0.5, 0.5, 0.0]]),
     }
-    return AugmentDraw(**neutral | {k: torch.tensor([v]) for k, v in changes.items()})
+    return Augmentation(**neutral | {k: torch.tensor([v]) for k, v in changes.items()})
 
 
 def pictures(n: int, channels: int, generator: torch.Generator) -> torch.Tensor:
@@ -52,7 +52,7 @@ def test_the_same_draw_does_the_same_to_real_and_fake(generator):
 def test_a_picture_does_not_see_its_neighbours(generator):
     x = pictures(3, 4, generator)
     draw = drawn(3, 1.0)
-    alone = AugmentDraw(draw.color[1:2], draw.shift[1:2], draw.hole[1:2])
+    alone = Augmentation(draw.color[1:2], draw.shift[1:2], draw.hole[1:2])
     torch.testing.assert_close(alone(x[1:2]), draw(x)[1:2])
 
 

@@ -27,16 +27,16 @@ from imagen_model.feedback.adapter import (
 )
 from imagen_model.feedback.learn import learn, report
 from imagen_model.feedback.prompts import PROMPTS
-from imagen_model.feedback.recipe import pictures_of, redrawn
+from imagen_model.feedback.recipe import pictures_of, regenerated
 from imagen_model.feedback.reward import (
     Reward,
     contradictions,
     enough_for,
+    extract_features,
     feature_extractor,
     fit_logistic,
     fit_reward,
     newton,
-    views,
 )
 from imagen_model.feedback.reward import _complaints as complaints_on
 from imagen_model.feedback.store import Picture, Rating
@@ -84,7 +84,7 @@ def rated(model: im.Model, count: int, taste=filled, *, keep: bool = True) -> li
 def own(tiny_model) -> Tensor:
     """Views of pictures that the tiny model draws."""
     drawn = tiny_model.sample(CAPTIONS, seeds=range(12))
-    return views(drawn, feature_extractor(tiny_model))
+    return extract_features(drawn, feature_extractor(tiny_model))
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_a_recipe_draws_its_picture_again(tiny_model):
         for texts in (["rocket", "key", ""], None):
             recipes = pictures_of(tiny_model, condition, latent, texts=texts, truncation=truncation)
             again = [Picture.from_dict(recipe.to_dict()) for recipe in recipes]
-            pictures = torch.stack(redrawn(tiny_model, again))
+            pictures = torch.stack(regenerated(tiny_model, again))
             torch.testing.assert_close(pictures, drawn, atol=1e-5, rtol=0)  # batches round
 
 
@@ -142,11 +142,11 @@ def test_kept_pixels_serve_where_the_recipe_can_not(tiny_model):
     condition, latent = tiny_model.encode_text("key"), tiny_model.latent([3])
     drawn = tiny_model.draw(condition, latent)
     (picture,) = pictures_of(tiny_model, condition, latent, drawn)
-    (kept,) = redrawn(tiny_model, [picture])
+    (kept,) = regenerated(tiny_model, [picture])
     assert (kept - drawn[0]).abs().max() < 1.01 / 255
     for other in ({"model": "another"}, {"adapter": {"sha256": "x", "strength": 1.0}}):
-        assert redrawn(tiny_model, [replace(picture, png=None, **other)]) == [None]
-        assert redrawn(tiny_model, [replace(picture, **other)])[0] is not None
+        assert regenerated(tiny_model, [replace(picture, png=None, **other)]) == [None]
+        assert regenerated(tiny_model, [replace(picture, **other)])[0] is not None
 
 
 def test_counts_that_do_not_fit_are_named(tiny_model):
@@ -188,7 +188,7 @@ def test_a_reward_of_few_ratings_knows_new_pictures(tiny_model, own):
     fit = fit_reward(tiny_model, rated(tiny_model, 24), own)
     assert (fit.thumbs, fit.pairs) == (12, 12) and fit.accuracy > 0.6
     new = tiny_model.sample(["sun", "dog", "tree"], seeds=range(900, 920))
-    liked = fit.reward(views(new, feature_extractor(tiny_model)))
+    liked = fit.reward(extract_features(new, feature_extractor(tiny_model)))
     assert torch.corrcoef(torch.stack([liked, filled(new)]))[0, 1] > 0.5
     torch.testing.assert_close(fit.reward(own).std(), torch.tensor(1.0))
 
@@ -236,7 +236,7 @@ def test_contradictions_are_counted_and_complained_about():
     ("accuracy", "train_accuracy", "words"),
     [
         (0.5, 0.9, "do not predict each other"),
-        (0.65, 1.0, "remembers more than it learns"),
+        (0.65, 1.0, "the reward overfits"),
         (0.9, 1.0, None),
     ],
 )
@@ -365,13 +365,15 @@ def test_tuning_starts_at_the_frozen_generator_and_raises_the_reward(
     tiny_model, reward, kind, monkeypatch
 ):
     monkeypatch.setattr(tune, "MAX_DIVERSITY_LOSS", 1.0)  # an untrained model has hardly any
-    pool = tune.draw_pool(tiny_model, lambda *_: None)
+    pool = tune.generate_pool(tiny_model, lambda *_: None)
     tuner = tune.Tuner(tiny_model, pool, reward, None, kind)
-    seen = tuner.extractor
+    extractor = tuner.extractor
     rows = torch.arange(8)
     with torch.no_grad():
-        drawn, _ = tuner.draw(rows)
-        torch.testing.assert_close(views(drawn, seen), pool.seen[rows], atol=1e-4, rtol=1e-4)
+        generated, _ = tuner.generate(rows)
+        torch.testing.assert_close(
+            extract_features(generated, extractor), pool.features[rows], atol=1e-4, rtol=1e-4
+        )
     course = tuner.run(lambda *_: None)
     assert course["after"]["reward"] > course["before"]["reward"] and course["steps"] > 0
     shift, lora = tuner.result()
@@ -385,7 +387,7 @@ def test_tuning_ends_where_diversity_falls_and_gives_back_the_frozen_generator(
 ):
     monkeypatch.setattr(tune, "MAX_DIVERSITY_LOSS", -9.0)  # whatever happens is a loss
     tuner = tune.Tuner(
-        tiny_model, tune.draw_pool(tiny_model, lambda *_: None), reward, None, "lora"
+        tiny_model, tune.generate_pool(tiny_model, lambda *_: None), reward, None, "lora"
     )
     course = tuner.run(lambda *_: None)
     shift, lora = tuner.result()
@@ -396,7 +398,7 @@ def test_tuning_ends_where_diversity_falls_and_gives_back_the_frozen_generator(
 def test_tuning_ends_where_held_out_ratings_disagree(tiny_model, reward, monkeypatch):
     monkeypatch.setattr(tune, "STEPS", {"shift": 60})
     opposite = Reward(reward.mean, reward.projection, -reward.theta)
-    pool = tune.draw_pool(tiny_model, lambda *_: None)
+    pool = tune.generate_pool(tiny_model, lambda *_: None)
     course = tune.Tuner(tiny_model, pool, reward, opposite, "shift").run(lambda *_: None)
     assert "stopped agreeing" in course["ended"] and course["steps"] < 60
 

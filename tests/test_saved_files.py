@@ -12,7 +12,7 @@ import torch
 import imagen_model as im
 from imagen_model.data.captions import CaptionSampler
 from imagen_model.feedback.adapter import apply_adapter, load_adapter
-from imagen_model.feedback.recipe import redrawn
+from imagen_model.feedback.recipe import regenerated
 from imagen_model.feedback.store import Store
 from imagen_model.training.options import TrainOptions
 from imagen_model.training.setup import CACHE, prepare
@@ -99,7 +99,7 @@ def test_a_store_of_ratings_has_its_ratings_and_their_pictures(model, tmp_path):
     ]
     kept = ratings[0].picture
     assert (kept.text, kept.style, kept.seed) == ("red apple", "noto", 5)
-    (picture,) = redrawn(model, [kept])
+    (picture,) = regenerated(model, [kept])
     assert picture is not None
     again = model.sample("red apple", seeds=[5], style="noto")[0]
     torch.testing.assert_close(picture, again, atol=1 / 127, rtol=0)

@@ -867,7 +867,7 @@ def test_preset_dcgan_is_the_article_s_loop(prepared):
     often = {**choices, "batch": 8, "snapshot": 0.016, "kimg": 0.008}
     prepared(**often).run()
     assert prepared(resume=True, kimg=0.016).training.snapshot_kimg == 0.016
-    with pytest.raises(ValueError, match="preset dcgan knows no captions"):
+    with pytest.raises(ValueError, match="preset dcgan takes no captions"):
         prepared(stage="text", **choices)
 
 

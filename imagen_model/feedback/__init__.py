@@ -1,1 +1,1 @@
-"""Learning what the user likes: ratings are kept, a reward is fitted, an adapter is made."""
+"""Learning from ratings: a store of ratings, a reward that is fitted to them, an adapter."""

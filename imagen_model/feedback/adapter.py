@@ -1,9 +1,10 @@
-"""A small file that changes a model and can be taken off again.
+"""Adapters: small files that change a model and can be removed again.
 
-It holds up to three things: a shift of w, one row a block; low-rank updates of the generator's
-linear layers (LoRA, 2106.09685); and the reward, by which the best of a few candidates is drawn.
-A shift of w is a change of the modulations' biases, so both kinds change a copy of the weights, and
-the base stays as it was, to the bit. The card says what it was learned from, and what an A/B found.
+An adapter holds the reward, which chooses the best of a few candidates, and optionally a shift of
+w, one row per block, and low-rank updates of the generator's linear layers (LoRA, 2106.09685). A
+shift of w is a change of the modulations' biases, so both change a copy of the weights, and the
+base stays as it was, to the bit. The card holds the adapter's origin and the result of its A/B
+test.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import copy
 import datetime
 import json
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ from ..progress import OnPictures
 from ..storage.files import save_tensors, write_atomically
 from ..storage.images import as_model_pictures
 from .recipe import model_hash
-from .reward import Reward, feature_extractor, views
+from .reward import Reward, extract_features, feature_extractor
 
 FORMAT = 1
 STRIDE = 0x9E3779B97F4A7C15  # between the seeds of one picture's candidates
@@ -58,14 +59,9 @@ class Adapter:
 
     def with_card(self, **facts: object) -> Adapter:
         """The same adapter, its card dated, hashed and extended by `facts`."""
-        card = {
-            **self.card,
-            **facts,
-            "candidates": self.candidates,
-            "date": datetime.date.today().isoformat(),
-            "sha256": tensors_sha256(self.tensors()),
-        }
-        return Adapter(card, self.reward, self.shift, self.lora, self.candidates)
+        date, sha256 = datetime.date.today().isoformat(), tensors_sha256(self.tensors())
+        known = {"candidates": self.candidates, "date": date, "sha256": sha256}
+        return replace(self, card={**self.card, **facts, **known})
 
     def save(self, path: Path) -> None:
         """Write atomically."""
@@ -77,7 +73,7 @@ class Adapter:
 
 
 def load_adapter(path: Path | str) -> Adapter:
-    """Read and verify; ValueError with one line says what is wrong."""
+    """Read and verify; ValueError with one line for a file that is no adapter, or damaged."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no adapter {path}")
@@ -108,7 +104,7 @@ def load_adapter(path: Path | str) -> Adapter:
 
 
 class AdaptedModel(Model):
-    """A model with an adapter on a copy of its weights; `base` is the model without."""
+    """A model with an adapter on a copy of its weights; `base` is the model without it."""
 
     def __init__(self, base: Model, adapter: Adapter, strength: float) -> None:
         networks = copy.deepcopy(base.networks)
@@ -121,17 +117,17 @@ class AdaptedModel(Model):
 
     @property
     def candidates(self) -> int:
-        """How many pictures are drawn for one; strength 0 draws one, strength 1 all."""
-        wanted = 1 + round(abs(self.strength) * (self.adapter.candidates - 1))
-        return min(wanted, MAX_CANDIDATES)
+        """How many pictures are generated to choose one: from 1 at strength 0 to all at 1."""
+        count = 1 + round(abs(self.strength) * (self.adapter.candidates - 1))
+        return min(count, MAX_CANDIDATES)
 
     def taste(self, pictures: Tensor, *, progress: OnPictures | None = None) -> Tensor:
-        """[N] how well the user would like pictures [N, C, H, W] of any size: standard deviations
-        over what the base draws on average."""
-        config = self.config.generator
-        size = {"resolution": config.resolution, "channels": config.channels}
-        pictures = as_model_pictures(pictures, **size)
-        return self.adapter.reward(views(pictures, feature_extractor(self), progress=progress))
+        """[N] the reward of pictures [N, C, H, W] of any size, in standard deviations over the mean
+        of the base's pictures."""
+        size, channels = self.resolution, self.config.generator.channels
+        pictures = as_model_pictures(pictures, resolution=size, channels=channels)
+        features = extract_features(pictures, feature_extractor(self), progress=progress)
+        return self.adapter.reward(features)
 
     def draw(
         self,
@@ -142,13 +138,12 @@ class AdaptedModel(Model):
         tile: str = "none",
         progress: OnPictures | None = None,
     ) -> Tensor:
-        """As Model.draw. Where a seed alone gives the latent, the best of `candidates` is drawn:
-        those of the seed and of others that follow from it."""
+        """As Model.draw. Where a seed alone gives the latent, the best of `candidates` pictures is
+        returned: those of the seed and of seeds derived from it."""
         condition, latent = fitted(self.networks, condition, latent)
+        options: dict = {"truncation": truncation, "tile": tile}
         if self.candidates == 1 or not self._of_seeds(latent):
-            return super().draw(
-                condition, latent, truncation=truncation, tile=tile, progress=progress
-            )
+            return super().draw(condition, latent, progress=progress, **options)
         generated: list[Tensor] = []
         total = self.candidates * len(latent)
 
@@ -157,52 +152,44 @@ class AdaptedModel(Model):
                 progress(len(generated) * len(latent) + done, total, pictures)
 
         for i in range(self.candidates):
-            seeds = [(seed + i * STRIDE) % SEED_RANGE for seed in latent.seeds]
-            generated.append(
-                super().draw(
-                    condition,
-                    self.latent(seeds),
-                    truncation=truncation,
-                    tile=tile,
-                    progress=on_progress,
-                )
-            )
+            candidate = self.latent([(seed + i * STRIDE) % SEED_RANGE for seed in latent.seeds])
+            generated.append(super().draw(condition, candidate, progress=on_progress, **options))
         stacked = torch.stack(generated)  # [candidates, N, C, H, W]
-        tastes = self.taste(stacked.flatten(0, 1), progress=lambda *_: on_progress(0, 0, None))
-        tastes = tastes.unflatten(0, stacked.shape[:2])
+        rewards = self.taste(stacked.flatten(0, 1), progress=lambda *_: on_progress(0, 0, None))
+        rewards = rewards.unflatten(0, stacked.shape[:2])
         if self.strength < 0:
-            tastes = -tastes
-        return stacked[tastes.argmax(dim=0), torch.arange(len(latent))]
+            rewards = -rewards
+        return stacked[rewards.argmax(dim=0), torch.arange(len(latent))]
 
     def _of_seeds(self, latent: Latent) -> bool:
-        if latent.space != "z":
-            return False
-        return torch.equal(latent.values.cpu().float(), self.latent(latent.seeds).values)
+        return latent.space == "z" and torch.equal(
+            latent.values.cpu().float(), self.latent(latent.seeds).values
+        )
 
 
 def taste_of(model: Model, pictures: Tensor, *, progress: OnPictures | None = None) -> Tensor:
-    """[N] AdaptedModel.taste; zeros for a model that has no adapter."""
+    """[N] AdaptedModel.taste; zeros for a model without an adapter."""
     if isinstance(model, AdaptedModel):
         return model.taste(pictures, progress=progress)
     return torch.zeros(len(pictures))
 
 
 def base_of(model: Model) -> Model:
-    """The model without its adapter: learning starts from there, with all ratings."""
+    """The model without its adapter, from which learning starts."""
     return model.base if isinstance(model, AdaptedModel) else model
 
 
 def apply_adapter(model: Model, adapter: Adapter, strength: float = 1.0) -> Model:
-    """The model with the adapter; the one given stays as it is. Strength 0 is the base itself.
+    """A model with the adapter in place of an earlier one; the base itself for strength 0.
 
-    An adapter replaces an earlier one. ValueError for an adapter of another model.
+    `model` stays as it is. ValueError for an adapter of another model.
     """
     base = base_of(model)
-    made_for = adapter.card["base"]
-    if made_for["sha256"] != model_hash(base):
+    own, trained_on = model_hash(base), adapter.card["base"]
+    if trained_on["sha256"] != own:
         raise ValueError(
-            f"this adapter was learned on {made_for['name']} ({made_for['sha256'][:12]}), and the "
-            f"model is {base.name} ({model_hash(base)[:12]}); learn again from the same ratings"
+            f"this adapter was learned on {trained_on['name']} ({trained_on['sha256'][:12]}), and "
+            f"the model is {base.name} ({own[:12]}); learn again from the same ratings"
         )
     return base if strength == 0 else AdaptedModel(base, adapter, strength)
 
@@ -214,16 +201,13 @@ def merge(networks: Networks, adapter: Adapter, strength: float) -> None:
     layers = linear_layers(generator)
     for name, (up, down) in adapter.lora.items():
         if name not in layers or layers[name].weight.shape != (len(up), down.shape[1]):
-            raise ValueError(f"the adapter has a layer {name} that the model has not")
+            raise ValueError(f"the adapter has a layer {name} that the model lacks")
         weight = layers[name].weight
         weight += strength * (up.to(weight) @ down.to(weight))
     if adapter.shift is None:
         return
-    config = generator.config
-    if not isinstance(generator, Generator) or adapter.shift.shape != (
-        len(generator.blocks),
-        config.dim,
-    ):
+    shape = (generator.config.num_blocks, generator.config.dim)
+    if not isinstance(generator, Generator) or adapter.shift.shape != shape:
         raise ValueError("the adapter's shift does not fit the model")
     for row, block in zip(adapter.shift, generator.blocks, strict=True):
         assert isinstance(block, ModulatedBlock)
@@ -232,7 +216,7 @@ def merge(networks: Networks, adapter: Adapter, strength: float) -> None:
 
 
 def linear_layers(generator: nn.Module) -> dict[str, nn.Linear]:
-    """Attention, MLP and modulation of every block: what LoRA updates."""
+    """The layers that LoRA updates: attention, MLP and modulation of every block."""
     return {
         name: layer
         for name, layer in generator.named_modules()
@@ -243,7 +227,7 @@ def linear_layers(generator: nn.Module) -> dict[str, nn.Linear]:
 def save_merged(path: Path, model: Model, adapter: Adapter, strength: float = 1.0) -> dict:
     """Write the model with the adapter's weights in it as a checkpoint; returns its card.
 
-    A checkpoint draws one picture a seed: best-of-N stays with the adapter.
+    A checkpoint generates one picture per seed; best-of-N needs the adapter.
     """
     adapted = apply_adapter(model, adapter, strength)
     card = {k: v for k, v in base_of(model).card.items() if k not in ("sha256", "date", "figures")}

@@ -1,11 +1,11 @@
-"""The generator moved towards a reward, near to where it was.
+"""Fine-tuning of a generator towards a reward, near its original weights.
 
-What moves is either a shift of w alone, or low-rank updates of the blocks' linear layers as well
-(LoRA, 2106.09685). The pictures come from the generator itself and are ranked by the reward: a
-picture shall be liked as much as the best that the frozen generator drew for its prompt, which
-bounds what the reward can be fooled into (after DrPO 2606.02521 and best-of-N). Two anchors hold:
-the discriminator must find the picture as real and as fitting as the frozen one, and lite0 must see
-nearly the same. It ends early when held-out ratings stop agreeing, or when diversity falls.
+Trained are a shift of w alone, or also low-rank updates of the blocks' linear layers (LoRA,
+2106.09685). The target of a picture's reward is the best reward among the frozen generator's
+pictures of the same prompt, which limits reward hacking (after DrPO 2606.02521 and best-of-N). Two
+terms keep the picture near the frozen generator's: the discriminator's realism and match must not
+fall, and lite0's features must stay similar. Training ends early when held-out ratings stop
+improving or when diversity falls.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..condition import Condition, settle_styles, style_weights
-from ..inference.sampling import BATCH
+from ..inference.sampling import BATCH, batches
 from ..model import Model
 from ..networks.generator import Generator
 from ..networks.networks import Networks
@@ -29,41 +29,40 @@ from .adapter import linear_layers
 from .prompts import PROMPTS
 from .reward import Reward, content, feature_extractor
 
-GROUP = 6  # pictures of one prompt and style, which are ranked among themselves
-POOL_SEED = 1 << 40  # the pool's first seed: not what people type
+GROUP = 6  # pictures of one prompt and style; the best one's reward is the target
+POOL_SEED = 1 << 40  # the pool's first seed; too large to be typed by a user
 RANK = 4
 STEPS = {"shift": 20, "lora": 120}
 BATCH_TUNE = 16
 SHIFT_LR, LORA_LR = 0.03, 1e-3
 REALISM_WEIGHT = 0.5
 DISTANCE_WEIGHT = 4.0
-CHECK_EVERY = 10  # steps between looks at the held-out part
+CHECK_EVERY = 10  # steps between evaluations on the held-out part
 HELD_GROUPS = 10
 MAX_DIVERSITY_LOSS = 0.05
-PATIENCE = 3  # looks without a better word from the held-out ratings
+PATIENCE = 3  # evaluations without improvement
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Pictures that the frozen generator drew, a group a prompt, and what the judges said."""
+    """Inputs of the frozen generator, a group per prompt, and features of its pictures."""
 
     z: Tensor  # [N, z_dim]
     condition: Condition  # [N], styles settled
-    seen: Tensor  # [N, F] see reward.Eye
+    features: Tensor  # [N, F] see reward.FeatureExtractor
     logits: Tensor  # [N] realism and match
 
     def goals(self, reward: Reward) -> Tensor:
         """[N] the reward of the best picture of each one's group."""
-        ranked = reward(self.seen).view(-1, GROUP)
-        return ranked.amax(dim=1).repeat_interleave(GROUP)
+        return reward(self.features).view(-1, GROUP).amax(dim=1).repeat_interleave(GROUP)
 
     def __len__(self) -> int:
         return len(self.z)
 
 
 def pool_condition(model: Model) -> Condition:
-    """One row a prompt: half of them leave the style open, the others take turns. A model without
-    text is asked for anything."""
+    """One row per prompt; half of them leave the style open, the others cycle through the styles.
+    A model without text gets null conditions."""
     texts = list(PROMPTS) if model.takes_words else [""] * len(PROMPTS)
     condition = model.encode_text(texts)
     style = condition.style.clone()
@@ -75,29 +74,28 @@ def pool_condition(model: Model) -> Condition:
 
 
 @torch.no_grad()
-def draw_pool(model: Model, progress: OnPictures) -> Pool:
-    """The same pool for the same model, every time."""
+def generate_pool(model: Model, progress: OnPictures) -> Pool:
+    """The pool of a model; deterministic."""
     prompts = pool_condition(model)
     condition = prompts[torch.arange(len(prompts)).repeat_interleave(GROUP)]
     z = model.latent(range(POOL_SEED, POOL_SEED + len(condition))).values
     condition = condition.with_style(settle_styles(condition.style, z))
-    extractor, seen, logits = feature_extractor(model), [], []
+    extractor, features, logits = feature_extractor(model), [], []
     with full_precision():
-        for begin in range(0, len(z), BATCH):
-            rows = slice(begin, begin + BATCH)
+        for rows in batches(len(z), BATCH):
             cond = condition[rows].to(device=model.device)
             generated = model.networks.generate(z[rows].to(model.device), cond)
             part, levels = extractor(generated)
-            seen.append(part.cpu())
+            features.append(part.cpu())
             logits.append(total_logits(model.networks, generated, levels, cond).cpu())
-            progress(min(begin + BATCH, len(z)), len(z), generated.cpu())
-    return Pool(z, condition, torch.cat(seen), torch.cat(logits))
+            progress(rows.stop, len(z), generated.cpu())
+    return Pool(z, condition, torch.cat(features), torch.cat(logits))
 
 
 def total_logits(
     networks: Networks, generated: Tensor, levels: list[Tensor], condition: Condition
 ) -> Tensor:
-    """[N] what the discriminator says: realism plus match with the condition."""
+    """[N] the discriminator's realism plus its match with the condition."""
     output = networks.discriminator(generated, levels)
     embedded = networks.discriminator.embed_condition(condition.pooled, condition.style)
     return output.realism() + output.match(embedded).mean(dim=1)
@@ -118,19 +116,16 @@ class LowRank(nn.Module):
 
 
 class Tuner:
-    """A copy of the networks whose only parameters are a shift and, for "lora", low-rank updates.
-
-    `judge` is a reward of held-out ratings, None where there are too few of them.
-    """
+    """A copy of the networks whose only trainable parameters are a shift and, for "lora", low-rank
+    updates. `judge` is a reward of held-out ratings, None where there are too few of them."""
 
     def __init__(
         self, model: Model, pool: Pool, reward: Reward, judge: Reward | None, kind: str
     ) -> None:
         assert kind in STEPS and isinstance(model.networks.generator, Generator)
         self.pool, self.reward, self.judge, self.kind = pool, reward, judge, kind
-        self.extractor = copy.deepcopy(
-            feature_extractor(model)
-        )  # a host may load in inference mode
+        # copies, because a host may load models in inference mode
+        self.extractor = copy.deepcopy(feature_extractor(model))
         self.networks = copy.deepcopy(model.networks).requires_grad_(False).eval()
         config = model.networks.generator.config
         self.shift = nn.Parameter(torch.zeros(config.num_blocks, config.dim, device=model.device))
@@ -145,8 +140,8 @@ class Tuner:
             groups.append({"params": low_rank, "lr": LORA_LR})
         self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
         self.goals = pool.goals(reward)
-        held = HELD_GROUPS * GROUP
-        self.held, self.used = torch.arange(len(pool))[:held], torch.arange(len(pool))[held:]
+        rows, held = torch.arange(len(pool)), HELD_GROUPS * GROUP
+        self.held, self.used = rows[:held], rows[held:]
 
     def result(self) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
         """(shift, lora) as an adapter holds them."""
@@ -157,32 +152,31 @@ class Tuner:
         return self.shift.detach().cpu().clone(), lora
 
     def run(self, progress: OnPictures) -> dict:
-        """Train, keep the best, and say how it went; `progress` may raise to cancel."""
+        """Train and keep the best state; returns a record of it. `progress` may raise to cancel."""
         steps, best, since = STEPS[self.kind], None, 0
-        start = self.look()
+        start = self.evaluate()
         ended = "all steps done"
         for step in range(1, steps + 1):
             generated = self.step()
             progress(step, steps, generated)
             if step % CHECK_EVERY and step != steps:
                 continue
-            now = self.look()
+            now = self.evaluate()
             if now["diversity"] < (1 - MAX_DIVERSITY_LOSS) * start["diversity"]:
                 ended = f"diversity fell by more than {MAX_DIVERSITY_LOSS:.0%} after {step} steps"
                 break
-            word = now["judge"] if self.judge is not None else now["reward"]
-            if best is None or word > best[0]:
-                best, since = (word, step, now, copy.deepcopy(self.state())), 0
+            if best is None or now["judge"] > best[0]["judge"]:
+                best, since = (now, step, copy.deepcopy(self.state())), 0
             else:
                 since += 1
             if since >= PATIENCE:
                 ended = f"held-out ratings stopped agreeing after {best[1]} steps"
                 break
         if best is None:
-            self.restore({name: torch.zeros_like(p) for name, p in self.state().items()})
-            return {"steps": 0, "ended": ended, "before": start, "after": start}
-        self.restore(best[3])
-        return {"steps": best[1], "ended": ended, "before": start, "after": best[2]}
+            best = (start, 0, {name: torch.zeros_like(p) for name, p in self.state().items()})
+        after, num_steps, state = best
+        self.restore(state)
+        return {"steps": num_steps, "ended": ended, "before": start, "after": after}
 
     def state(self) -> dict[str, Tensor]:
         named = {n: p for n, p in self.networks.named_parameters() if p.requires_grad}
@@ -193,8 +187,8 @@ class Tuner:
         for name, parameter in self.state().items():
             parameter.copy_(state[name])
 
-    def draw(self, rows: Tensor) -> tuple[Tensor, Condition]:
-        """What the moved generator draws for rows of the pool."""
+    def generate(self, rows: Tensor) -> tuple[Tensor, Condition]:
+        """Pictures of the tuned generator for rows of the pool, with their conditions."""
         device = self.shift.device
         condition = self.pool.condition[rows].to(device=device)
         tokens, mask, pooled = self.networks.conditioning(condition)
@@ -203,43 +197,43 @@ class Tuner:
         return generator.synthesis(w[:, None] + self.shift, tokens, mask), condition
 
     def step(self) -> Tensor:
-        """One step; returns what was drawn."""
+        """One optimiser step; returns its pictures."""
         chosen = torch.randperm(len(self.used), generator=self.random)[:BATCH_TUNE]
         rows = self.used[chosen]
         with full_precision(), parametrize.cached():
-            generated, condition = self.draw(rows)
-            seen, levels = self.extractor(generated)
+            generated, condition = self.generate(rows)
+            features, levels = self.extractor(generated)
             logits = total_logits(self.networks, generated, levels, condition)
-            loss = self.loss(seen, logits, rows)
+            loss = self.loss(features, logits, rows)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
         self.optimizer.step()
         return generated.detach().cpu()
 
-    def loss(self, seen: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
-        """softplus(goal - r) + a softplus(D(frozen) - D(moved)) + b (1 - cos(frozen, moved))."""
-        liking = F.softplus(self.goals[rows].to(seen) - self.reward(seen)).mean()
-        realism = F.softplus(self.pool.logits[rows].to(seen) - logits).mean()
-        frozen = self.pool.seen[rows].to(seen)
-        near = F.cosine_similarity(content(seen), content(frozen), dim=1).mean()
-        return liking + REALISM_WEIGHT * realism + DISTANCE_WEIGHT * (1 - near)
+    def loss(self, features: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
+        """softplus(goal - r) + a softplus(D(frozen) - D(tuned)) + b (1 - cos(frozen, tuned))."""
+        preference = F.softplus(self.goals[rows].to(features) - self.reward(features)).mean()
+        realism = F.softplus(self.pool.logits[rows].to(features) - logits).mean()
+        frozen = self.pool.features[rows].to(features)
+        cosine = F.cosine_similarity(content(features), content(frozen), dim=1).mean()
+        return preference + REALISM_WEIGHT * realism + DISTANCE_WEIGHT * (1 - cosine)
 
     @torch.no_grad()
-    def look(self) -> dict[str, float]:
-        """Figures of the held-out part of the pool."""
+    def evaluate(self) -> dict[str, float]:
+        """Figures of the held-out part of the pool; "judge" is the reward's without a judge."""
         with full_precision(), parametrize.cached():
-            generated, _ = self.draw(self.held)
-            seen, _ = self.extractor(generated)
+            generated, _ = self.generate(self.held)
+            features, _ = self.extractor(generated)
         judge = self.judge or self.reward
         return {
-            "reward": float(self.reward(seen).mean()),
-            "judge": float(judge(seen).mean()),
-            "diversity": diversity(seen),
+            "reward": float(self.reward(features).mean()),
+            "judge": float(judge(features).mean()),
+            "diversity": diversity(features),
         }
 
 
-def diversity(seen: Tensor) -> float:
-    """Mean distance of all pairs of views [N, F], lite0's features at unit length."""
-    features = F.normalize(content(seen), dim=1)
-    n = len(features)
-    return float(torch.cdist(features, features).sum() / (n * (n - 1)))
+def diversity(features: Tensor) -> float:
+    """Mean distance of all pairs of features [N, F]: lite0's pooled ones, at unit length."""
+    pooled = F.normalize(content(features), dim=1)
+    n = len(pooled)
+    return float(torch.cdist(pooled, pooled).sum() / (n * (n - 1)))

@@ -1,4 +1,4 @@
-"""Ratings in, adapter out: the ladder, the A/B, and what is said about both."""
+"""Ratings -> adapter: reward, fine-tuning and A/B test, and a report of them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from ..progress import OnPictures
 from ..version import __version__
 from .ab_test import ab_test, figures, objections
 from .adapter import Adapter, apply_adapter, base_of
-from .finetune import Pool, Tuner, draw_pool
+from .finetune import Pool, Tuner, generate_pool
 from .recipe import model_hash
-from .reward import SOME, Fit, Reward, fit_reward, refuse_what_teaches_nothing, settled_ratings
+from .reward import SOME, Fit, Reward, check_ratings, fit_reward, settled_ratings
 from .store import Rating
 
 METHODS = ("auto", "best", "shift", "lora")
 CANDIDATES = 4
-UNCONFIRMED_CANDIDATES = 2  # where held-out ratings do not say that what was learned is better
+UNCONFIRMED_CANDIDATES = 2  # where held-out ratings did not improve
 HELD_EVERY = 4  # every fourth rating is held out from LoRA's reward
-SCALES = (1.0, 0.6, 0.3)  # of what was learned; the largest that does no harm is kept
-TOTAL = 1000  # progress is told in thousandths
+SCALES = (1.0, 0.6, 0.3)  # of the update; the largest without objections is kept
+TOTAL = 1000  # progress counts in thousandths
 
 
 def learn(
@@ -34,29 +34,29 @@ def learn(
     method: str = "auto",
     progress: OnPictures | None = None,
 ) -> Adapter:
-    """An adapter of the model (without one that it may have) from ratings of its pictures.
+    """An adapter of the base model from ratings of its pictures.
 
-    method: "best" draws the best of a few, "shift" also moves w, "lora" also updates weights;
-    "auto" takes what the number of ratings is enough for. The card's `objections` say why the
-    adapter had better not be used; it is empty where nothing was found. ValueError where the
-    ratings teach nothing. `progress` may raise to cancel.
+    method: "best" chooses the best of a few candidates, "shift" also shifts w, "lora" also updates
+    weights; "auto" chooses by the number of ratings. The card's `objections` are the reasons not to
+    use the adapter, if any. ValueError for too few or one-sided ratings. `progress` may raise to
+    cancel.
     """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
-    tell = _Stages(progress)
+    stages = _Stages(progress)
     base = base_of(model)
-    refuse_what_teaches_nothing(settled_ratings(ratings))  # before anything is drawn
+    check_ratings(settled_ratings(ratings))  # before any picture is generated
     _chosen(base, method, len(ratings))
-    with torch.inference_mode(False), torch.enable_grad():  # ComfyUI runs nodes without
-        pool = draw_pool(base, tell.stage(0, 150))
-        fit = fit_reward(base, ratings, pool.seen, progress=tell.stage(150, 150))
+    with torch.inference_mode(False), torch.enable_grad():  # ComfyUI runs nodes in inference mode
+        pool = generate_pool(base, stages.part(0, 150))
+        fit = fit_reward(base, ratings, pool.features, progress=stages.part(150, 150))
         method = _chosen(base, method, fit.ratings)
         adapter = Adapter(_card(base, method, fit), fit.reward, candidates=CANDIDATES)
         course: dict = {}
         scales: tuple[float, ...] = ()
         if method != "best":
-            course, adapter, scales = _tuned(base, adapter, ratings, pool, fit, method, tell)
-        return _tried(base, adapter, fit, course, (*scales, 0.0), tell)
+            course, adapter, scales = _tuned(base, adapter, ratings, pool, fit, method, stages)
+        return _tested(base, adapter, fit, course, (*scales, 0.0), stages)
 
 
 def _chosen(base: Model, method: str, count: int) -> str:
@@ -83,57 +83,61 @@ def _card(base: Model, method: str, fit: Fit) -> dict:
 
 def _tuned(
     base: Model, adapter: Adapter, ratings: Sequence[Rating], pool: Pool, fit: Fit, method: str,
-    tell: _Stages,
+    stages: _Stages,
 ) -> tuple[dict, Adapter, tuple[float, ...]]:  # fmt: skip
-    """How tuning went, what it gave, and the scales of it to try; smaller ones, and fewer
-    candidates, where held-out ratings (or without them the reward) do not like it better."""
+    """The record of tuning, its adapter, and the scales to test. If the reward of held-out ratings
+    (or without them the reward) does not improve, there are smaller scales and fewer candidates."""
     reward, judge = fit.reward, None
     if method == "lora":
-        reward, judge = _split(base, ratings, pool, fit, tell.stage(150, 150))
+        reward, judge = _split(base, ratings, pool, fit, stages.part(150, 150))
     tuner = Tuner(base, pool, reward, judge, method)
-    course = tuner.run(tell.stage(150, 800))
+    course = tuner.run(stages.part(150, 800))
     shift, lora = tuner.result()
     adapter = replace(adapter, shift=shift, lora=lora)
     if course["after"]["judge"] > course["before"]["judge"]:
         return course, adapter, SCALES
-    notes = [*adapter.card["complaints"], "held-out ratings do not confirm it: followed less far"]
+    notes = [
+        *adapter.card["complaints"],
+        "held-out ratings do not confirm it: the update starts smaller",
+    ]
     cautious = replace(adapter, candidates=UNCONFIRMED_CANDIDATES)
     return course, cautious.with_card(complaints=notes), SCALES[1:]
 
 
 def _split(
-    base: Model, ratings: Sequence[Rating], pool: Pool, fit: Fit, tell: OnPictures
+    base: Model, ratings: Sequence[Rating], pool: Pool, fit: Fit, progress: OnPictures
 ) -> tuple[Reward, Reward | None]:
-    """The reward to follow and one of held-out ratings; all and None where that leaves too few."""
-    held = list(ratings[::HELD_EVERY])
+    """The reward to train on and one of held-out ratings; that of all ratings and None where there
+    are too few to split."""
     used = [r for i, r in enumerate(ratings) if i % HELD_EVERY]
     try:
-        return (
-            fit_reward(base, used, pool.seen, progress=tell).reward,
-            fit_reward(base, held, pool.seen, progress=tell).reward,
+        reward, judge = (
+            fit_reward(base, part, pool.features, progress=progress).reward
+            for part in (used, ratings[::HELD_EVERY])
         )
     except ValueError:
         return fit.reward, None
+    return reward, judge
 
 
-def _tried(
-    base: Model, adapter: Adapter, fit: Fit, course: dict, scales: tuple[float, ...], tell: _Stages
+def _tested(
+    base: Model, adapter: Adapter, fit: Fit, course: dict, scales: Sequence[float], stages: _Stages
 ) -> Adapter:
-    """The adapter at the first of `scales` that does no harm, or at the last; 0 is best-of-N
+    """The adapter at the first of `scales` without objections, or at the last; 0 is best-of-N
     alone."""
-    before = figures(base, base, fit.reward, tell.stage(800, 840))
+    before = figures(base, base, fit.reward, stages.part(800, 840))
     for i, scale in enumerate(scales):
-        stage = tell.stage(840 + 40 * i, 880 + 40 * i)
+        progress = stages.part(840 + 40 * i, 880 + 40 * i)
         scaled = _scaled(adapter, scale).with_card()
-        after = figures(base, apply_adapter(base, scaled), fit.reward, stage)
+        after = figures(base, apply_adapter(base, scaled), fit.reward, progress)
         ab = ab_test(before, after)
-        against = objections(ab)
-        if not against:
+        reasons = objections(ab)
+        if not reasons:
             break
     if fit.accuracy <= 0.5:
-        against.append("the ratings do not predict each other")
-    tell.stage(0, TOTAL)(1, 1, None)
-    return scaled.with_card(ab=ab, objections=against, scale=scale, course=course)
+        reasons.append("the ratings do not predict each other")
+    stages.part(0, TOTAL)(1, 1, None)
+    return scaled.with_card(ab=ab, objections=reasons, scale=scale, course=course)
 
 
 def _scaled(adapter: Adapter, scale: float) -> Adapter:
@@ -145,12 +149,12 @@ def _scaled(adapter: Adapter, scale: float) -> Adapter:
 
 
 class _Stages:
-    """One bar for several stages."""
+    """One progress bar for several stages."""
 
     def __init__(self, progress: OnPictures | None) -> None:
         self.progress = progress
 
-    def stage(self, begin: int, end: int) -> OnPictures:
+    def part(self, begin: int, end: int) -> OnPictures:
         def on_progress(done: int, total: int, pictures: Tensor | None) -> None:
             if self.progress is not None:
                 self.progress(begin + (end - begin) * done // total, TOTAL, pictures)
@@ -159,7 +163,7 @@ class _Stages:
 
 
 def report(adapter: Adapter) -> str:
-    """What a person should know of an adapter, a line each."""
+    """An adapter's summary for people, in lines."""
     card = adapter.card
     ab, ratings = card["ab"], card["ratings"]
     ways = {

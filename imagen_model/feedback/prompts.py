@@ -1,4 +1,4 @@
-"""What is drawn when a model is taught and when it is tried: everyday things, fixed."""
+"""Fixed prompts of everyday things for fine-tuning and for the A/B test."""
 
 PROMPTS = tuple(
     """red apple|banana|bunch of grapes|slice of pizza|loaf of bread|cup of coffee|ice cream cone

@@ -1,4 +1,4 @@
-"""Ratings as a person or a program writes them down for one batch of pictures.
+"""The syntax of ratings of one batch of pictures.
 
 +0 -3 2>5 *4        thumbs up for 0, down for 3; 2 better than 5; 4 the best of all
 {"up": [0], "down": [3], "pairs": [[2, 5]], "best": 4}        the same as JSON
@@ -22,12 +22,12 @@ MAX_RATINGS = 4096  # of one batch: a "best" of 64 pictures is 63
 def parse_ratings(clicks: str, pictures: Sequence[Picture]) -> list[Rating]:
     """The ratings that `clicks` gives to a batch; empty text gives none.
 
-    "best" is a pair with every other picture. ValueError for what cannot be read, for pictures that
-    are not there, and for more than MAX_RATINGS.
+    "best" makes a pair with every other picture. ValueError for syntax errors, for pictures that
+    the batch lacks, and for more than MAX_RATINGS.
     """
     if len(clicks) > MAX_TEXT:
         raise ValueError(f"the ratings have {len(clicks)} characters; expected {MAX_TEXT} at most")
-    said = _read(clicks)
+    parsed = _read(clicks)
 
     def picture(index: Any) -> Picture:
         if isinstance(index, bool) or not isinstance(index, int):
@@ -38,13 +38,14 @@ def parse_ratings(clicks: str, pictures: Sequence[Picture]) -> list[Rating]:
             )
         return pictures[index]
 
-    winners = {(winner := picture(best)).id: winner for best in said["best"]}
-    count = len(winners) * (len(pictures) - 1) + sum(len(said[k]) for k in ("up", "down", "pairs"))
+    winners = {(winner := picture(best)).id: winner for best in parsed["best"]}
+    count = sum(len(parsed[key]) for key in ("up", "down", "pairs"))
+    count += len(winners) * (len(pictures) - 1)
     if count > MAX_RATINGS:
         raise ValueError(f"these are {count} ratings of one batch; expected {MAX_RATINGS} at most")
-    ratings = [Rating(picture(i), 1) for i in said["up"]]
-    ratings += [Rating(picture(i), -1) for i in said["down"]]
-    ratings += [Rating(picture(a), other=picture(b)) for a, b in said["pairs"]]
+    ratings = [Rating(picture(i), 1) for i in parsed["up"]]
+    ratings += [Rating(picture(i), -1) for i in parsed["down"]]
+    ratings += [Rating(picture(a), other=picture(b)) for a, b in parsed["pairs"]]
     for winner in winners.values():
         ratings += [Rating(winner, other=p) for p in pictures if p.id != winner.id]
     return ratings
@@ -52,19 +53,19 @@ def parse_ratings(clicks: str, pictures: Sequence[Picture]) -> list[Rating]:
 
 def _read(clicks: str) -> dict[str, list]:
     text = clicks.strip()
-    said: dict[str, list] = {key: [] for key in KEYS}
+    parsed: dict[str, list] = {key: [] for key in KEYS}
     if text.startswith(("{", "[", '"')):
-        return said | _from_json(text)
+        return parsed | _from_json(text)
     for word in text.replace(",", " ").split():
         match = WORD.fullmatch(word)
         if match is None:
             raise ValueError(f"rating {word!r}; expected +0 (up), -0 (down), 0>1 (better) or *0")
         sign, index, winner, loser = match.groups()
         if sign is None:
-            said["pairs"].append((int(winner), int(loser)))
+            parsed["pairs"].append((int(winner), int(loser)))
         else:
-            said[{"+": "up", "-": "down", "*": "best"}[sign]].append(int(index))
-    return said
+            parsed[{"+": "up", "-": "down", "*": "best"}[sign]].append(int(index))
+    return parsed
 
 
 def _from_json(text: str) -> dict[str, list]:

@@ -1,4 +1,4 @@
-"""Between the plain recipes of the store and the library's tensors."""
+"""Conversions between the store's recipes of pictures (plain data) and tensors."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def pictures_of(
     style: str | None = None,
     truncation: float = 1.0,
 ) -> list[Picture]:
-    """The recipes behind one call of `model.draw`, with the pictures where they are given.
+    """The recipes of the pictures of one call of `model.draw`, with the pictures where given.
 
-    `texts` and `style` say where the condition came from; without them its numbers are kept.
+    `texts` and `style` gave the condition; without them its numbers are kept.
     """
     condition, latent = fitted(model.networks, condition, latent)
     if texts is not None and len(texts) != len(latent):
         raise ValueError(f"{len(texts)} texts do not fit {len(latent)} pictures")
     if generated is not None and len(generated) != len(latent):
         raise ValueError(
-            f"{len(generated)} pictures and {len(latent)} latents; link the latents that drew them"
+            f"{len(generated)} pictures and {len(latent)} latents; link the pictures' own latents"
         )
     known = model.latent(latent.seeds).values if latent.space == "z" else None
     adapter = model.card.get("adapter")
@@ -67,28 +67,27 @@ def pictures_of(
 
 
 def model_hash(model: Model) -> str:
-    """The sha256 of the model's tensors, as its card has it."""
+    """The sha256 of the model's tensors, from its card."""
     known = model.card.get("sha256")
     if not known:
         raise ValueError(f"model {model.name} has no hash; save it first")
     return known
 
 
-def redrawn(
+def regenerated(
     model: Model, pictures: Sequence[Picture], progress: OnPictures | None = None
 ) -> list[Tensor | None]:
-    """The pictures [C, H, W]: as they were kept, else drawn anew; None where neither is possible
-    (another model, or an adapter, drew it and its pixels were not kept)."""
-    ours = model_hash(model)
+    """The pictures [C, H, W], from their kept pixels or generated again; None for a picture of
+    another model or of an adapter whose pixels were not kept."""
+    own_hash = model_hash(model)
     config = model.config.generator
     result: list[Tensor | None] = []
     for done, picture in enumerate(pictures):
         if progress is not None:
             progress(done, len(pictures), None)
         if picture.png is not None:
-            size = {"resolution": config.resolution, "channels": config.channels}
-            result.append(from_png(picture.png, **size))
-        elif picture.model == ours and picture.adapter is None:
+            result.append(from_png(picture.png, config.resolution, config.channels))
+        elif picture.model == own_hash and picture.adapter is None:
             condition, latent = inputs_of(model, picture)
             result.append(model.draw(condition, latent, truncation=picture.truncation)[0])
         else:
@@ -120,10 +119,9 @@ def unpacked(plain: dict) -> Tensor:
 
 
 def packed_condition(condition: Condition, row: int) -> dict:
-    """One row; tokens that the mask leaves out are not kept."""
-    tokens = condition.tokens[row][condition.mask[row]]
+    """One row; masked tokens are left out."""
     return {
-        "tokens": packed(tokens),
+        "tokens": packed(condition.tokens[row][condition.mask[row]]),
         "pooled": packed(condition.pooled[row]),
         "style": packed(condition.style[row]),
     }
@@ -132,14 +130,14 @@ def packed_condition(condition: Condition, row: int) -> dict:
 def unpacked_condition(plain: dict) -> Condition:
     tokens = unpacked(plain["tokens"])
     mask = torch.ones(1, max(len(tokens), 1), dtype=torch.bool)
-    if not len(tokens):  # the null condition: one place, and nothing in it
+    if not len(tokens):  # the null condition: a single masked token
         tokens, mask = tokens.new_zeros(1, tokens.shape[1]), ~mask
     pooled, style = unpacked(plain["pooled"]), unpacked(plain["style"])
     return Condition(tokens[None], mask, pooled[None], style[None])
 
 
 def to_png(picture: Tensor) -> bytes:
-    """[C, H, W] in [-1, 1] -> a PNG file of the numbers as they are (premultiplied)."""
+    """[C, H, W] in [-1, 1] -> a PNG file; RGBA stays premultiplied."""
     array = ((picture.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0)
     image = Image.fromarray(np.ascontiguousarray(array.cpu().squeeze(2).numpy()))
     file = io.BytesIO()
@@ -147,8 +145,8 @@ def to_png(picture: Tensor) -> bytes:
     return file.getvalue()
 
 
-def from_png(png: bytes, *, resolution: int, channels: int) -> Tensor:
-    """What `to_png` wrote -> [C, H, W] in [-1, 1], of the model's size and channels."""
+def from_png(png: bytes, resolution: int, channels: int) -> Tensor:
+    """The file of `to_png` -> [C, H, W] in [-1, 1], of the model's size and channels."""
     with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
         array = torch.from_numpy(np.array(image)).float() / 127.5 - 1
     picture = array.view(*array.shape[:2], -1).permute(2, 0, 1)[None]

@@ -1,12 +1,12 @@
-"""What the user likes, as a number: a Bradley-Terry reward on frozen features.
+"""The user's preference as a number: a Bradley-Terry reward on frozen features.
 
-A thumb says P(up) = s(r(x) + b), a pair P(a over b) = s(r(a) - r(b)) (Bradley and Terry, 1952),
-with s the sigmoid and r linear in few features of the picture over white: the main components of
-lite0's pooled features (what is shown) and of the means and spreads of its first two levels (how it
-is drawn), plain statistics (colour, contrast, size), and the discriminator's word on styles. The
-components are those of the model's own pictures, which need no ratings; so fifteen ratings are
-enough to begin with. The fit is Newton's method on a convex problem, for all left-out ratings at
-once.
+A thumb has P(up) = s(r(x) + b), a pair P(a over b) = s(r(a) - r(b)) (Bradley and Terry, 1952), with
+s the sigmoid. r is linear in few features of the picture over white: principal components of
+lite0's pooled features (content) and of the means and deviations of its first two levels (texture),
+plain statistics (colour, contrast, size), and the discriminator's match with each style. The
+components are those of the model's own pictures, which need no ratings, so fifteen ratings are
+enough to begin with. The problem is convex; Newton's method fits it for all cross-validation folds
+at once.
 """
 
 from __future__ import annotations
@@ -19,43 +19,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..inference.sampling import BATCH
+from ..inference.sampling import BATCH, batches
 from ..model import Model
-from ..networks.efficientnet import (
-    LEVEL_CHANNELS,
-    POOLED_CHANNELS,
-    EfficientNetLite,
-    as_rgb,
-    lite0,
-)
+from ..networks.efficientnet import LEVEL_CHANNELS, POOLED_CHANNELS, EfficientNetLite, as_rgb, lite0
 from ..networks.networks import Networks
 from ..networks.precision import full_precision
 from ..progress import OnPictures
-from .recipe import redrawn
+from .recipe import regenerated
 from .store import Rating
 
-FEW, SOME = 5, 30  # ratings for a shift, and for LoRA
-LOW_LEVELS = 2  # of lite0, whose textures count
+FEW, SOME = 5, 30  # ratings that a shift and LoRA need
+LOW_LEVELS = 2  # of lite0, for texture
 STATISTICS = 7
-# What a view consists of: numbers, and how many main components are kept (None: all as they are).
+# The parts of the features: their sizes, and how many components are kept (None: no reduction).
 PARTS: tuple[tuple[int, int | None], ...] = (
     (POOLED_CHANNELS, 12),
     (2 * sum(LEVEL_CHANNELS[:LOW_LEVELS]), 24),
     (STATISTICS, None),
 )
-BIAS_SCALE = 3.0  # a thumb's bias is held nine times more loosely than the rest
+BIAS_SCALE = 3.0  # a thumb's bias is regularised nine times less than the other weights
 RIDGES = (1.0, 3.0, 10.0, 30.0)
 NEWTON_STEPS = 12
 MAX_FOLDS = 64
-OVERFIT = 0.3  # accuracy on the ratings it saw, over that on ratings it did not
+OVERFIT = 0.3  # training accuracy minus accuracy on left-out ratings, above which a note says so
 
 
 class FeatureExtractor(nn.Module):
-    """What the reward sees of pictures, by networks that stay as they are.
-
-    lite0's features, plain statistics, and how well the discriminator finds each style to fit: a
-    taste in styles is the commonest, and shows in nothing else as plainly.
-    """
+    """The reward's features, by frozen networks: lite0's features, plain statistics, and the
+    discriminator's match with each style, because preferences of style are the most common."""
 
     def __init__(self, features: EfficientNetLite, networks: Networks) -> None:
         super().__init__()
@@ -68,7 +59,7 @@ class FeatureExtractor(nn.Module):
         return self.lite0.stem.weight.device
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Pictures [N, C, H, W] -> [N, F], and lite0's levels for others' use."""
+        """Pictures [N, C, H, W] -> features [N, F], and lite0's levels for the discriminator."""
         rgb = as_rgb(pictures)  # over white
         levels = self.lite0(rgb)
         low = [
@@ -82,28 +73,28 @@ class FeatureExtractor(nn.Module):
         return torch.cat(parts, dim=1), levels
 
     def styles(self, pictures: Tensor, levels: list[Tensor]) -> Tensor:
-        """[N, S] how well each style fits, over what any does."""
+        """[N, S] match with each style, minus the mean over styles."""
         every = torch.eye(self.num_styles, device=self.device)
-        asked = self.discriminator.embed_condition(every.new_zeros(len(every), self.dim), every)
-        fits = self.discriminator(pictures, levels).match_matrix(asked)
-        return fits - fits.mean(dim=1, keepdim=True)
+        embedded = self.discriminator.embed_condition(every.new_zeros(len(every), self.dim), every)
+        match = self.discriminator(pictures, levels).match_matrix(embedded)
+        return match - match.mean(dim=1, keepdim=True)
 
 
 def feature_extractor(model: Model) -> FeatureExtractor:
-    """The eye for a model's pictures, on its device."""
-    features = model.lite0
-    if features is None:
-        features = copy.deepcopy(lite0()).to(model.device)
-    return FeatureExtractor(features, model.networks)
+    """The extractor for a model's pictures, on its device."""
+    own = model.lite0
+    if own is None:
+        own = copy.deepcopy(lite0()).to(model.device)
+    return FeatureExtractor(own, model.networks)
 
 
-def content(seen: Tensor) -> Tensor:
-    """[N, 1280] the part of views that says what is shown: lite0's pooled features."""
-    return seen[:, :POOLED_CHANNELS]
+def content(features: Tensor) -> Tensor:
+    """[N, 1280] of the features [N, F], those of content: lite0's pooled features."""
+    return features[:, :POOLED_CHANNELS]
 
 
 def statistics(pictures: Tensor, rgb: Tensor) -> Tensor:
-    """[N, 7]: mean and spread of each colour over white, and how much of the picture is filled."""
+    """[N, 7]: mean and standard deviation of each colour over white, and mean alpha."""
     if pictures.shape[1] == 4:
         filled = (pictures[:, 3].mean(dim=(1, 2)) + 1) / 2
     else:
@@ -112,37 +103,36 @@ def statistics(pictures: Tensor, rgb: Tensor) -> Tensor:
 
 
 def spread(maps: Tensor) -> Tensor:
-    """[N, C] standard deviation over places, differentiable where it is zero."""
+    """[N, C] standard deviation over pixels, differentiable where it is zero."""
     return (maps.var(dim=(2, 3)) + 1e-4).sqrt()
 
 
 @torch.no_grad()
-def views(
+def extract_features(
     pictures: Tensor, extractor: FeatureExtractor, *, progress: OnPictures | None = None
 ) -> Tensor:
     """[N, F] on the CPU, in batches. `progress` is called after each, and may raise to cancel."""
     parts = []
     with full_precision():
-        for begin in range(0, len(pictures), BATCH):
-            part = pictures[begin : begin + BATCH].to(extractor.device)
-            parts.append(extractor(part)[0].cpu())
+        for rows in batches(len(pictures), BATCH):
+            parts.append(extractor(pictures[rows].to(extractor.device))[0].cpu())
             if progress is not None:
-                progress(begin + len(part), len(pictures), None)
+                progress(rows.stop, len(pictures), None)
     return torch.cat(parts)
 
 
 @dataclass(frozen=True)
 class Reward:
-    """r(view) = (projected view) . theta, in standard deviations of the model's own pictures."""
+    """r(x) = (projected features) . theta, in standard deviations of the model's own pictures."""
 
     mean: Tensor  # [F] of the model's own pictures
     projection: Tensor  # [F, K]
     theta: Tensor  # [K]
 
-    def __call__(self, seen: Tensor) -> Tensor:
+    def __call__(self, features: Tensor) -> Tensor:
         """[N, F] -> [N], differentiable."""
-        mean, weights = self.mean.to(seen), (self.projection @ self.theta).to(seen)
-        return (seen - mean) @ weights
+        mean, weights = self.mean.to(features), (self.projection @ self.theta).to(features)
+        return (features - mean) @ weights
 
     def tensors(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "projection": self.projection, "theta": self.theta}
@@ -150,12 +140,12 @@ class Reward:
 
 @dataclass(frozen=True)
 class Fit:
-    """A reward and what is known of it."""
+    """A reward and how well it fits."""
 
     reward: Reward
     thumbs: int
     pairs: int
-    accuracy: float  # on ratings that were left out of the fit; up and down count the same
+    accuracy: float  # on left-out ratings, balanced between up and down
     train_accuracy: float
     complaints: tuple[str, ...]
 
@@ -165,10 +155,10 @@ class Fit:
 
 
 def projection_of(own: Tensor) -> tuple[Tensor, Tensor]:
-    """Views [N, F] of the model's own pictures -> their mean [F] and a projection [F, K].
+    """Features [N, F] of the model's own pictures -> their mean [F] and a projection [F, K].
 
-    All is standardised; parts are reduced to their main components as PARTS says, larger ones
-    louder, of unit variance on average.
+    Features are standardised. Each of PARTS is reduced to its principal components, which keep
+    their relative sizes and have unit variance on average.
     """
     mean = own.mean(dim=0)
     scale = own.std(dim=0).clamp(min=1e-3)
@@ -179,36 +169,32 @@ def projection_of(own: Tensor) -> tuple[Tensor, Tensor]:
             parts.append(torch.eye(part.shape[1]))
             continue
         _, values, vectors = torch.linalg.svd(part, full_matrices=False)
-        loudness = (values[:count].square().mean() / len(own)).sqrt().clamp(min=1e-6)
-        parts.append(vectors[:count].t() / loudness)
+        deviation = (values[:count].square().mean() / len(own)).sqrt().clamp(min=1e-6)
+        parts.append(vectors[:count].t() / deviation)
     return mean, torch.block_diag(*parts) / scale[:, None]
 
 
 def fit_reward(
     model: Model, ratings: Sequence[Rating], own: Tensor, *, progress: OnPictures | None = None
 ) -> Fit:
-    """Fit to the ratings; `own` are views of the model's own pictures.
+    """Fit to the ratings; `own` are features of the model's own pictures.
 
-    The last thumb on a picture counts. `progress` may raise to cancel. ValueError where the ratings
-    teach nothing: too few, all up or all down.
+    The last thumb on a picture counts. `progress` may raise to cancel. ValueError for too few
+    ratings, or only thumbs of one kind.
     """
     ratings = settled_ratings(ratings)
     sides = [r.picture for r in ratings] + [r.other for r in ratings if r.other is not None]
-    pictures = dict(zip((p.id for p in sides), redrawn(model, sides, progress), strict=True))
+    every = dict(zip((p.id for p in sides), regenerated(model, sides, progress), strict=True))
+    pictures = {id_: picture for id_, picture in every.items() if picture is not None}
     usable = [
-        r
-        for r in ratings
-        if pictures[r.picture.id] is not None
-        and (r.other is None or pictures[r.other.id] is not None)
+        r for r in ratings if all(p is None or p.id in pictures for p in (r.picture, r.other))
     ]
-    refuse_what_teaches_nothing(usable, lost=len(ratings) - len(usable))
-    ids = [id_ for id_, picture in pictures.items() if picture is not None]
-    stack = torch.stack([p for p in pictures.values() if p is not None])
+    check_ratings(usable, lost=len(ratings) - len(usable))
     mean, projection = projection_of(own)
-    seen = views(stack, feature_extractor(model), progress=progress)
-    seen = (seen - mean) @ projection
-    place = {id_: row for row, id_ in enumerate(ids)}
-    rows = torch.stack([_row(r, seen, place) for r in usable])
+    stack = torch.stack(list(pictures.values()))
+    features = extract_features(stack, feature_extractor(model), progress=progress)
+    projected = dict(zip(pictures, (features - mean) @ projection, strict=True))
+    rows = torch.stack([_row(r, projected) for r in usable])
     groups = torch.tensor([0 if r.other is not None else r.value for r in usable])
     theta, accuracy, train_accuracy = fit_logistic(rows, groups)
     spread = ((own - mean) @ projection @ theta[:-1]).std().clamp(min=1e-6)
@@ -219,16 +205,16 @@ def fit_reward(
 
 
 def settled_ratings(ratings: Sequence[Rating]) -> list[Rating]:
-    """Without thumbs that a later one on the same picture took back."""
+    """Without thumbs that a later one on the same picture replaces."""
     last = {r.picture.id: r.id for r in ratings if r.other is None}
     return [r for r in ratings if r.other is not None or last[r.picture.id] == r.id]
 
 
-def refuse_what_teaches_nothing(ratings: Sequence[Rating], *, lost: int = 0) -> None:
-    """ValueError for too few ratings, and for thumbs that all point one way."""
+def check_ratings(ratings: Sequence[Rating], *, lost: int = 0) -> None:
+    """ValueError for too few ratings, and if all thumbs are up or all are down."""
     if len(ratings) < FEW:
-        gone = f" ({lost} more are of pictures that cannot be drawn again)" if lost else ""
-        raise ValueError(f"there are {len(ratings)} ratings{gone}; learning needs {FEW} or more")
+        more = f" ({lost} more are of pictures that cannot be generated again)" if lost else ""
+        raise ValueError(f"there are {len(ratings)} ratings{more}; learning needs {FEW} or more")
     values = {r.value for r in ratings if r.other is None}
     pairs = sum(r.other is not None for r in ratings)
     if len(values) == 1 and pairs < FEW:
@@ -238,54 +224,51 @@ def refuse_what_teaches_nothing(ratings: Sequence[Rating], *, lost: int = 0) -> 
         )
 
 
-def _row(rating: Rating, seen: Tensor, place: dict[str, int]) -> Tensor:
-    """[K + 1] what must be positive times theta: the winner's view less the loser's."""
-    here = seen[place[rating.picture.id]]
+def _row(rating: Rating, features: dict[str, Tensor]) -> Tensor:
+    """[K + 1] whose product with theta should be positive: the winner's features minus the loser's,
+    or a thumb's features, times its value; last comes the bias."""
+    own = features[rating.picture.id]
     if rating.other is not None:
-        return torch.cat([here - seen[place[rating.other.id]], here.new_zeros(1)])
-    return rating.value * torch.cat([here, here.new_tensor([BIAS_SCALE])])
+        return torch.cat([own - features[rating.other.id], own.new_zeros(1)])
+    return rating.value * torch.cat([own, own.new_tensor([BIAS_SCALE])])
 
 
 def fit_logistic(rows: Tensor, groups: Tensor) -> tuple[Tensor, float, float]:
     """theta of min sum softplus(-rows theta) + ridge / 2 |theta|^2, with accuracies.
 
-    rows [N, K]; groups [N] tells ups (1), downs (-1) and pairs (0) apart, as accuracy does. The
-    ridge is the one whose left-out ratings are the most likely. Returns theta [K], the accuracy on
-    left-out ratings and on those of the fit.
+    rows [N, K]; groups [N]: 1 for up, -1 for down, 0 for a pair. The ridge is the one with the best
+    likelihood of left-out ratings. Returns theta [K], and the accuracies on left-out ratings and on
+    the ratings of the fit.
     """
     n = len(rows)
     folds = min(n, MAX_FOLDS)
     kept = torch.ones(folds + 1, n)  # the last fold keeps everything
     kept[torch.arange(n) % folds, torch.arange(n)] = 0.0
-    best = None
+    fits = []
     for ridge in RIDGES:
         thetas = newton(rows, kept, ridge)
         margins = (thetas[torch.arange(n) % folds] * rows).sum(dim=1)  # of left-out ratings
-        loss = float(F.softplus(-margins).mean())
-        if best is None or loss < best[0]:
-            best = (loss, thetas[-1], margins)
-    assert best is not None
-    _, theta, margins = best
+        fits.append((float(F.softplus(-margins).mean()), thetas[-1], margins))
+    _, theta, margins = min(fits, key=lambda fit: fit[0])
     return theta, balanced_accuracy(margins, groups), balanced_accuracy(rows @ theta, groups)
 
 
 def newton(rows: Tensor, kept: Tensor, ridge: float) -> Tensor:
     """[folds, K] argmin of sum_i kept_i softplus(-rows_i theta) + ridge / 2 |theta|^2, for each row
     of kept [folds, N]."""
-    folds, k = len(kept), rows.shape[1]
-    theta = rows.new_zeros(folds, k)
-    identity = torch.eye(k)
+    theta = rows.new_zeros(len(kept), rows.shape[1])
+    identity = torch.eye(rows.shape[1])
     for _ in range(NEWTON_STEPS):
-        wrong = torch.sigmoid(-(theta @ rows.t())) * kept  # [folds, N]
-        gradient = ridge * theta - wrong @ rows
-        curvature = wrong * (1 - torch.sigmoid(-(theta @ rows.t())))
+        p_wrong = torch.sigmoid(-(theta @ rows.t()))  # [folds, N]
+        gradient = ridge * theta - (p_wrong * kept) @ rows
+        curvature = p_wrong * kept * (1 - p_wrong)
         hessian = torch.einsum("fn,nk,nl->fkl", curvature, rows, rows) + ridge * identity
         theta = theta - torch.linalg.solve(hessian, gradient)
     return theta
 
 
 def balanced_accuracy(margins: Tensor, groups: Tensor) -> float:
-    """Share of positive margins, ties half: pairs by their number, ups and downs as equals."""
+    """Share of positive margins, ties half; thumbs up and thumbs down have equal weight."""
     right = (margins > 0).float() + 0.5 * (margins == 0).float()
     thumbs, pairs = groups != 0, groups == 0
     total = right[pairs].sum()
@@ -298,29 +281,28 @@ def balanced_accuracy(margins: Tensor, groups: Tensor) -> float:
 def _complaints(
     ratings: Sequence[Rating], usable: int, accuracy: float, train_accuracy: float
 ) -> tuple[str, ...]:
-    """What an honest adviser would say of these ratings."""
-    said = []
-    if usable < len(ratings):
-        said.append(f"{len(ratings) - usable} ratings are of pictures that cannot be drawn again")
-    clashes = contradictions(ratings)
-    if clashes:
-        said.append(f"{clashes} ratings contradict each other (the same pictures, another verdict)")
+    """Notes on the quality of the ratings."""
+    notes, lost = [], len(ratings) - usable
+    if lost:
+        notes.append(f"{lost} ratings are of pictures that cannot be generated again")
+    if clashes := contradictions(ratings):
+        notes.append(f"{clashes} ratings contradict each other (the same pictures, another rating)")
     if accuracy < 0.5 + 0.5 * usable**-0.5:  # one standard error over chance
-        said.append(
+        notes.append(
             f"your ratings do not predict each other: {accuracy:.0%} of left-out ratings are "
-            "guessed, chance is 50 %. They contradict each other, or are about something that the "
-            "features do not show; rate more"
+            "predicted, chance is 50 %. They contradict each other, or are about something that "
+            "the features do not show; rate more"
         )
     elif train_accuracy - accuracy > OVERFIT:
-        said.append(
-            f"the reward remembers more than it learns: it predicts {train_accuracy:.0%} of the "
-            f"ratings that it saw, and {accuracy:.0%} of others; rate more"
+        notes.append(
+            f"the reward overfits: it predicts {train_accuracy:.0%} of the ratings that it was "
+            f"fitted to, and {accuracy:.0%} of others; rate more"
         )
-    return tuple(said)
+    return tuple(notes)
 
 
 def contradictions(ratings: Sequence[Rating]) -> int:
-    """Pairs that went both ways, and pairs against the thumbs on their two pictures."""
+    """How many pairs are rated both ways, or against the thumbs on their two pictures."""
     thumbs = {r.picture.id: r.value for r in ratings if r.other is None}
     won = {(r.picture.id, r.other.id) for r in ratings if r.other is not None}
     both = sum((b, a) in won for a, b in won) // 2
@@ -328,7 +310,7 @@ def contradictions(ratings: Sequence[Rating]) -> int:
 
 
 def enough_for(count: int) -> str:
-    """One line on how far so many ratings reach."""
+    """One line on what so many ratings are enough for."""
     if count < FEW:
         return f"{count} ratings: {FEW - count} more and a first adapter can be learned"
     if count < SOME:

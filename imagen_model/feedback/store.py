@@ -1,8 +1,8 @@
-"""Ratings in one SQLite file, each with the recipe of the picture that was rated.
+"""Ratings in one SQLite file, each with the recipe of its picture.
 
-A call that returns has its ratings on the disk (write-ahead log, synchronous FULL), so a kill or a
-power cut loses none that was acknowledged, and several processes may write at once. Only the
-standard library is used here: recipes are plain data, recipe.py turns them into tensors.
+When a call returns, its ratings are on the disk (write-ahead log, synchronous FULL), so that a kill
+or a power cut loses no acknowledged rating. Several processes may write at once. This module uses
+the standard library only: recipes are plain data, which recipe.py turns into tensors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Literal
 UNWRITABLE = ("locked", "readonly", "is full", "disk I/O", "unable to open")  # SQLite's words
 APPLICATION_ID = 0x494D4752  # "IMGR", in the file's header
 BUSY_SEC = 30.0  # how long one process waits for another
-# The statements that lead from version i to i + 1; a release appends, and never edits.
+# The statements from schema version i to i + 1; a release only appends.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE pictures (
@@ -45,10 +45,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 @dataclass(frozen=True)
 class Picture:
-    """What makes one picture again, and where it was kept the picture itself.
+    """The recipe to generate one picture again and, where kept, its pixels.
 
-    The seed gives the latent where `values` is None, text and style give the condition where
-    `condition` is None; otherwise those hold the numbers (recipe.packed).
+    `values` and `condition` hold numbers (recipe.packed); where they are None, the seed gives the
+    latent, and text and style give the condition.
     """
 
     model: str  # sha256 of the model's tensors
@@ -73,9 +73,7 @@ class Picture:
 
     def recipe(self) -> dict[str, Any]:
         """Everything but the pixels, as plain data."""
-        recipe = asdict(self)
-        del recipe["png"]
-        return recipe
+        return {key: value for key, value in asdict(self).items() if key != "png"}
 
     @property
     def id(self) -> str:
@@ -88,13 +86,11 @@ class Picture:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Picture:
-        """ValueError for keys that no recipe has."""
-        unknown = set(plain) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ValueError(f"a recipe has no {sorted(unknown)[0]!r}")
-        missing = {"model", "seed"} - set(plain)
-        if missing:
-            raise ValueError(f"a recipe lacks its {sorted(missing)[0]}")
+        """ValueError for unknown and missing keys."""
+        if unknown := set(plain) - {f.name for f in fields(cls)}:
+            raise ValueError(f"a recipe has no {min(unknown)!r}")
+        if missing := {"model", "seed"} - set(plain):
+            raise ValueError(f"a recipe lacks its {min(missing)}")
         png = plain.get("png")
         return cls(**{**plain, "png": None if png is None else base64.b64decode(png)})
 
@@ -120,14 +116,13 @@ class Rating:
         return "thumb" if self.other is None else "pair"
 
     def to_dict(self) -> dict[str, Any]:
-        other = None if self.other is None else self.other.to_dict()
         return {
             "id": self.id,
             "kind": self.kind,
             "value": self.value,
             "time": self.time,
             "picture": self.picture.to_dict(),
-            "other": other,
+            "other": None if self.other is None else self.other.to_dict(),
         }
 
     @classmethod
@@ -175,16 +170,16 @@ class Store:
         self._db.close()
 
     def add(self, ratings: Sequence[Rating]) -> list[str]:
-        """Keep all of them, or none; returns their ids once they are on the disk.
+        """Add all of them, or none; returns their ids once they are on the disk.
 
-        A rating that only repeats the last word on its picture or pair is not kept twice: its id is
-        that of the earlier one.
+        A rating that repeats the last one of its picture or pair is not added; its id is that of
+        the earlier one.
         """
         with self._writing():
             return [self._repeated(rating) or self._insert(rating) for rating in ratings]
 
     def ratings(self, model: str | None = None) -> list[Rating]:
-        """In the order of time, all or those of one model (by its hash)."""
+        """All ratings, or those of one model (by its hash), in order of time."""
         rows = self._db.execute(
             """SELECT r.id, r.value, r.time, a.recipe, a.png, b.recipe, b.png
             FROM ratings r JOIN pictures a ON a.id = r.picture
@@ -206,37 +201,37 @@ class Store:
         return count
 
     def stamp(self) -> str:
-        """Another one whenever the ratings are others."""
+        """A string that changes whenever the ratings change."""
         return str(
             self._db.execute("SELECT count(*), total(rowid), max(time) FROM ratings").fetchone()
         )
 
     def delete(self, rating_id: str) -> None:
-        """Forget one rating, and pictures that no other one needs; ValueError if there is none."""
+        """Delete one rating, and pictures without ratings; ValueError for an unknown id."""
         with self._writing():
             if not self._db.execute("DELETE FROM ratings WHERE id = ?", (rating_id,)).rowcount:
                 raise ValueError(f"no rating {rating_id} in {self.path}")
-            self._forget_pictures()
+            self._delete_pictures()
 
     def clear(self) -> int:
-        """Forget everything; returns how many ratings there were. Their bytes are overwritten."""
+        """Delete and overwrite everything; returns how many ratings there were."""
         with self._writing():
             count = self._db.execute("DELETE FROM ratings").rowcount
-            self._forget_pictures()
+            self._delete_pictures()
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return count
 
     def export_jsonl(self, path: Path | str) -> int:
-        """Write one rating a line, complete with its pictures; returns how many."""
+        """Write one rating per line, with its pictures; returns how many."""
         ratings = self.ratings()
         lines = [json.dumps(r.to_dict(), ensure_ascii=False) + "\n" for r in ratings]
         Path(path).write_text("".join(lines), encoding="utf-8")
         return len(ratings)
 
     def import_jsonl(self, path: Path | str) -> int:
-        """Add the ratings of an exported file that are not here yet; returns how many.
+        """Add the new ratings of an exported file, all or none; returns how many.
 
-        All or none: ValueError names the first line that is no rating.
+        ValueError names the first line that is no rating.
         """
         ratings = []
         # not splitlines(): prompts may hold other characters at which it splits
@@ -258,7 +253,7 @@ class Store:
 
     def _set_up(self) -> None:
         deadline = time.monotonic() + BUSY_SEC
-        while True:  # the change to WAL does not wait for other processes by itself
+        while True:  # sqlite does not wait for other processes when it changes to WAL
             try:
                 self._db.execute("PRAGMA journal_mode = WAL")
                 break
@@ -291,7 +286,7 @@ class Store:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """One transaction, which other processes wait for. OSError if it cannot be written."""
+        """One transaction; other processes wait until it ends. OSError if it cannot be written."""
         try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -311,7 +306,7 @@ class Store:
             raise OSError(f"cannot write to the ratings in {self.path}: {error}") from None
 
     def _repeated(self, rating: Rating) -> str | None:
-        """The id of the last word on this picture or pair, if it says the same."""
+        """The id of the last rating of this picture or pair, if it has the same value."""
         a, b = rating.picture.id, None if rating.other is None else rating.other.id
         last = self._db.execute(
             """SELECT id, picture, value FROM ratings WHERE kind = :kind AND
@@ -337,7 +332,8 @@ class Store:
         )
         return picture.id
 
-    def _forget_pictures(self) -> None:
+    def _delete_pictures(self) -> None:
+        """Those that no rating needs."""
         self._db.execute(
             """DELETE FROM pictures WHERE id NOT IN (SELECT picture FROM ratings)
             AND id NOT IN (SELECT other FROM ratings WHERE other IS NOT NULL)"""
@@ -353,5 +349,5 @@ def _picture(recipe: str, png: bytes | None) -> Picture:
 
 
 def batch_id(pictures: Sequence[Picture]) -> str:
-    """Names some pictures in their order."""
+    """A hash that identifies these pictures in this order."""
     return hashlib.sha256("".join(picture.id for picture in pictures).encode()).hexdigest()

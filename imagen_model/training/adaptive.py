@@ -1,11 +1,11 @@
-"""What a run adapts while it goes, a little at every tick: augmentation and the penalties' weight.
+"""Settings that are adapted at every tick: augmentation and the penalties' weight.
 
-Augmentation follows ADA (2006.06676): its probability rises while the discriminator tells the
-training pictures from drawn ones too surely. ADA counts the signs of D(x); RpGAN and hinge leave
-the logits' zero open, so here signs are counted from the midpoint between real and drawn.
+Augmentation follows ADA (2006.06676): its probability rises while the discriminator overfits to the
+training pictures. ADA counts the signs of D(x). RpGAN and hinge leave the logits' zero open, so
+here signs are relative to the midpoint between real and generated pictures.
 
-Nobody knows a good gamma beforehand (R3GAN's differ by a factor of 30,000 between data sets), but
-the penalties' share of the discriminator's loss can be held within a band. The band is ours.
+A good gamma is not known beforehand (R3GAN's differ by a factor of 30,000 between data sets), but
+the penalties' share of the discriminator's loss can be kept within a band. The band is ours.
 """
 
 from __future__ import annotations
@@ -32,15 +32,14 @@ class AdaptiveControls:
     gamma_scale: float = 1.0
 
     def adapt(self, training: TrainingConfig, line: Mapping[str, float], *, kimg: float) -> None:
-        """Move after `kimg` more images whose means are in `line` (a line of stats.jsonl)."""
+        """Adapt after `kimg` more images, whose means are in `line` (a line of stats.jsonl)."""
         if training.augment_target:
             direction = 1 if line["overfit"] > training.augment_target else -1
             moved = self.augment_p + direction * kimg / AUGMENT_RAMP_KIMG
             self.augment_p = min(max(moved, training.augment_min), training.augment_max)
         penalties = [line[name] for name in ("r1_penalty", "r2_penalty") if name in line]
         if training.auto_gamma and penalties:
-            gamma = max(training.r1_gamma, training.r2_gamma) * self.gamma_scale
-            weighted = gamma / 2 * sum(penalties)
+            weighted = self._gamma(training) / 2 * sum(penalties)
             share = weighted / max(weighted + abs(line["d_loss"]), 1e-12)
             low, high = PENALTY_SHARE
             if share > high:
@@ -51,18 +50,18 @@ class AdaptiveControls:
 
     def shown(self, training: TrainingConfig) -> dict[str, float]:
         """For a line of stats.jsonl."""
-        shown = {"augment_p": self.augment_p}
-        if training.r1_gamma or training.r2_gamma:
-            gamma = max(training.r1_gamma, training.r2_gamma) * self.gamma_scale
-            shown["gamma"] = gamma
-        return shown
+        gamma = self._gamma(training)
+        return {"augment_p": self.augment_p} | ({"gamma": gamma} if gamma else {})
+
+    def _gamma(self, training: TrainingConfig) -> float:
+        return max(training.r1_gamma, training.r2_gamma) * self.gamma_scale
 
     def to_dict(self) -> dict[str, float]:
         return asdict(self)
 
 
 def overfit(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """E sign(D(x) - c), c halfway between the mean logits [N] of real and of drawn pictures: 0 for
-    a discriminator that cannot tell, 1 for one that knows every training picture."""
+    """E sign(D(x) - c), c halfway between the mean logits [N] of real and of generated pictures: 0
+    without overfitting, 1 if every training picture is recognised."""
     middle = (real_logits.mean() + fake_logits.mean()) / 2
     return torch.sign(real_logits - middle).mean()

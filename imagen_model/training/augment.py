@@ -1,8 +1,7 @@
-"""Differentiable augmentation (DiffAugment, 2006.10738) with one draw for real and fake.
+"""Differentiable augmentation (DiffAugment, 2006.10738), the same for real and generated pictures.
 
-The draw is made once a step and applied to both, so that a fake stays comparable, pixel by pixel,
-with the real picture that it is paired with. Pictures are [-1, 1]; RGBA is premultiplied and stays
-so.
+It is sampled once per step and applied to both, so that a generated picture stays comparable, pixel
+by pixel, with its real picture. Pictures are in [-1, 1]; RGBA stays premultiplied.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ CUTOUT = 0.375
 
 
 @dataclass(frozen=True)
-class AugmentDraw:
-    """The random numbers of one batch; each transformation touches a picture with probability p."""
+class Augmentation:
+    """The parameters of one batch; each transformation changes a picture with probability p."""
 
     color: Tensor  # [N, 3]: brightness in [-.5, .5], saturation in [0, 2], contrast in [.5, 1.5]
     shift: Tensor  # [N, 2] in [-SHIFT, SHIFT], rows and columns
@@ -28,7 +27,7 @@ class AugmentDraw:
     @classmethod
     def sample(
         cls, n: int, p: float, *, generator: torch.Generator, device: torch.device
-    ) -> AugmentDraw:
+    ) -> Augmentation:
         u = torch.rand(n, 8, generator=generator)
         on = torch.rand(n, 3, generator=generator) < p
         neutral = torch.tensor([0.0, 1.0, 1.0])
@@ -38,8 +37,8 @@ class AugmentDraw:
         hole = torch.cat([u[:, 5:7], CUTOUT * on[:, 2:3].float()], dim=1)
         return cls(color.to(device), shift.to(device), hole.to(device))
 
-    def __getitem__(self, rows: slice) -> AugmentDraw:
-        return AugmentDraw(self.color[rows], self.shift[rows], self.hole[rows])
+    def __getitem__(self, rows: slice) -> Augmentation:
+        return Augmentation(self.color[rows], self.shift[rows], self.hole[rows])
 
     def __call__(self, pictures: Tensor) -> Tensor:
         return self._cut(self._translate(self._recolor(pictures)))
@@ -51,9 +50,8 @@ class AugmentDraw:
         rgb = (rgb + 1) / 2  # premultiplied, in [0, 1]
         grey = rgb.mean(dim=1, keepdim=True)
         rgb = grey + saturation * (rgb - grey)
-        mean = rgb.sum(dim=(1, 2, 3), keepdim=True) / (
-            rgb.shape[1] * cover.sum(dim=(1, 2, 3), keepdim=True) + 1e-3
-        )
+        covered = rgb.shape[1] * cover.sum(dim=(1, 2, 3), keepdim=True)
+        mean = rgb.sum(dim=(1, 2, 3), keepdim=True) / (covered + 1e-3)
         rgb = (mean + brightness) * cover + contrast * (rgb - mean * cover)
         return torch.cat([rgb * 2 - 1, alpha], dim=1)
 
@@ -78,7 +76,7 @@ class AugmentDraw:
 
 
 def random_background(n: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """One flat colour a picture, [n, 3, 1, 1] in [-1, 1], shared by real and fake."""
+    """One flat colour per picture, [n, 3, 1, 1] in [-1, 1], for real and generated alike."""
     return (torch.rand(n, 3, 1, 1, generator=generator) * 2 - 1).to(device)
 
 

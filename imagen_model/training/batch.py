@@ -1,4 +1,4 @@
-"""One batch, or a micro-batch of it, as both networks see it."""
+"""A batch, or a micro-batch of it, with all inputs of both networks' losses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..condition import Condition
 from ..networks.efficientnet import EfficientNetLite, as_rgb
 from ..networks.precision import autocast
-from .augment import AugmentDraw, random_background
+from .augment import Augmentation, random_background
 from .config import TrainingConfig
 
 Generate = Callable[[slice], Tensor]  # rows -> generated pictures [n, C, H, W] in [-1, 1]
@@ -19,11 +19,11 @@ Generate = Callable[[slice], Tensor]  # rows -> generated pictures [n, C, H, W] 
 
 @dataclass(frozen=True)
 class StepNoise:
-    """The random numbers of a step, a row a picture."""
+    """The random numbers of a step, one row per picture."""
 
-    augment: AugmentDraw
+    augment: Augmentation
     background: Tensor  # [N, 3, 1, 1]
-    penalty: dict[str, Tensor]  # what the gradient penalties are sampled with, by name
+    penalty: dict[str, Tensor]  # noise of the gradient penalties, by their names
 
     @classmethod
     def sample(
@@ -37,7 +37,7 @@ class StepNoise:
     ) -> StepNoise:
         """For a whole batch of pictures of `shape` [., C, H, W]."""
         t = training
-        augment = AugmentDraw.sample(t.batch, augment_p, generator=generator, device=device)
+        augment = Augmentation.sample(t.batch, augment_p, generator=generator, device=device)
         background = random_background(t.batch, generator, device)
         penalty = {}
         if t.penalty != "exact":
@@ -97,16 +97,9 @@ class BatchBuilder:
                 levels = [level.float() for level in self.features(real, noise.background)]
         generated, generated_levels, plain = self._generated(generate, rows, noise)
         return Batch(
-            real.float(),
-            generated,
-            levels,
-            generated_levels,
-            condition[rows],
-            has_words,
-            noise,
-            plain,
-            rows,
-        )
+            real.float(), generated, levels, generated_levels, condition[rows], has_words, noise,
+            plain, rows,
+        )  # fmt: skip
 
     def generate_again(self, batch: Batch, generate: Generate) -> Batch:
         """The same batch, its pictures generated anew, with gradients."""
@@ -116,8 +109,7 @@ class BatchBuilder:
     def _generated(
         self, generate: Generate, rows: slice, noise: StepNoise
     ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Augmented pictures with lite0's levels; and before augmentation, which makes even equal
-        pictures differ."""
+        """Augmented pictures, their levels, and the pictures before augmentation."""
         with autocast(self.device):
             plain = generate(rows)
             generated = noise.augment(plain)
@@ -125,5 +117,5 @@ class BatchBuilder:
         return generated.float(), [level.float() for level in levels], plain.detach().float()
 
     def features(self, pictures: Tensor, background: Tensor) -> list[Tensor]:
-        """lite0's levels of pictures over `background`, where anything uses them."""
+        """lite0's levels of pictures over `background`; empty where nothing uses them."""
         return self.lite0(as_rgb(pictures, background)) if self.uses_features else []

@@ -1,11 +1,11 @@
-"""The networks by torch.compile, where this machine has a compiler.
+"""torch.compile for the networks, where this machine has a compiler.
 
-Compiled are the generator's blocks, one by one: they are alike, so the first one's code serves all.
-On a GPU also the convolutions: its tail, the discriminator's trunk and lite0; on a CPU they are
-faster as they are (docs/log/experiments.md). The discriminator's heads stay as they are: the cache
-of spectral norm, which step.py opens and closes, must stay outside the compiled code.
-What is differentiated twice (exact penalties, a look ahead) stays as well: torch cannot compile it.
-Weights keep their names and places, so checkpoints do not know of any of this.
+The generator's blocks are compiled one by one; they are alike, so the first one's code serves all.
+On a GPU the convolutions are compiled too: the tail, the discriminator's trunk and lite0. On a CPU
+these are faster without (docs/log/experiments.md). Not compiled are the discriminator's heads,
+because step.py opens and closes the cache of spectral norm outside of compiled code, and whatever
+is differentiated twice (exact penalties, unrolled steps), which torch cannot compile. Parameters
+keep their names, so checkpoints do not change.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 def compile_networks(networks: Networks, lite0: nn.Module, training: TrainingConfig) -> bool:
-    """In place; compiling itself happens in the first steps. Where this machine cannot, one line
-    says why, nothing changes, and False is returned."""
+    """In place; the first steps compile. Where this machine cannot, it logs the reason and returns
+    False."""
     parts = worth_compiling(networks, lite0, training, networks.device)
-    reason = why_not(networks.device) if parts else "preset dcgan has nothing that gains by it"
+    reason = why_not(networks.device) if parts else "preset dcgan would not become faster"
     if reason is not None:
         logger.warning("training without --compile: %s", reason)
         return False

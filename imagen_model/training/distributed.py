@@ -2,10 +2,10 @@
 
 Hugging Face Accelerate starts the processes and gives each its rank (`accelerate launch -m
 imagen_model train ...`); torch.distributed communicates. All processes sample the same random
-numbers for the whole batch and take their own rows, gradients are averaged, and terms that compare
-the pictures of a batch see all of it. So the networks are trained as by one process with the same
-batch, to rounding (except preset dcgan, whose BatchNorm sees its own rows only). Only the first
-process writes and logs. In a single process all of this does nothing.
+numbers for the whole batch and take their own rows. Gradients are averaged, and terms that compare
+the pictures of a batch use the whole batch. Training is therefore that of one process with the same
+batch, to rounding (except preset dcgan, whose BatchNorm uses its own rows only). Only the first
+process writes and logs. With a single process nothing changes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class DistributedContext:
 
     @classmethod
     def current(cls) -> DistributedContext:
-        """As the launcher started this process: alone, or one of several."""
+        """The context in which the launcher started this process."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
         try:
@@ -50,9 +50,7 @@ class DistributedContext:
 
     def gather(self, x: Tensor) -> Tensor:
         """The rows of all processes, in order; differentiable."""
-        if self.size == 1:
-            return x
-        return _Gather.apply(x, self)
+        return x if self.size == 1 else _Gather.apply(x, self)
 
     def average_gradients(self, parameters: Iterable[Tensor]) -> None:
         """Every parameter's gradient becomes the mean over processes."""
@@ -62,9 +60,8 @@ class DistributedContext:
         flat = torch.cat([g.flatten() for g in gradients])
         dist.all_reduce(flat)
         flat /= self.size
-        for gradient, part in zip(
-            gradients, flat.split([g.numel() for g in gradients]), strict=True
-        ):
+        parts = flat.split([g.numel() for g in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
     def average(self, log: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -98,10 +95,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, context: DistributedContext) -> Tensor:
         ctx.context = context
-        rows = [
-            torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(context.size)
-        ]
-        dist.all_gather(rows, x.contiguous())
+        x = x.contiguous()
+        rows = [torch.empty_like(x) for _ in range(context.size)]
+        dist.all_gather(rows, x)
         return torch.cat(rows)
 
     @staticmethod

@@ -1,9 +1,9 @@
 """Detects a run that diverges, and returns it to its last good state.
 
-A step whose losses or gradients are not finite changes nothing (step.py skips it). Several bad
-steps in a row, by that or by the gap between real and generated logits, mean that the networks
-themselves have gone: they return to the last good tick, with half the learning rate. Where that was
-in vain, the seed of the trouble was there already, and they return further back.
+A step whose losses or gradients are not finite changes nothing (step.py skips it). After several
+bad steps in a row, by that or by the gap between real and generated logits, the networks return to
+the last good tick with half the learning rate. If they diverge again before the next good tick,
+they return to an older state.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 from .augment import downsampled
 
-MAX_GAP = 100.0  # between the mean logits of real and generated; a healthy run stays under 10
+MAX_GAP = 100.0  # between the mean logits of real and generated; healthy runs stay under 10
 PATIENCE = 5  # bad steps in a row before going back
 MAX_RETURNS = 5
 LR_FACTOR = 0.5
-OLDER_EVERY = 10  # of so many states that are remembered, one is kept for longer
+OLDER_EVERY = 10  # one of so many remembered states is kept as the older one
 
 
 class DivergenceError(RuntimeError):
-    """Training went wrong again and again."""
+    """Training diverged more than MAX_RETURNS times."""
 
 
 class DivergenceGuard:
@@ -37,13 +37,13 @@ class DivergenceGuard:
         self.parts: dict[str, nn.Module | torch.optim.Optimizer] = {**modules, **optimizers}
         self.num_bad, self.num_returns = 0, 0
         self.lr_scale = 1.0
-        self.has_returned = False  # and no good step has come since
-        self.in_vain = False  # whether no state was worth remembering since the last return
+        self.has_returned = False  # without a good step since
+        self.in_vain = False  # whether no state has been remembered since the last return
         self.good = self.older = self._states()
         self.num_remembered = 1
 
     def watch(self, log: Mapping[str, float]) -> str | None:
-        """Look at one step; after too many bad ones restores, and returns a line that says so."""
+        """Check one step; after too many bad ones, restore and return a message."""
         problem = trouble(log)
         self.num_bad = self.num_bad + 1 if problem else 0
         self.has_returned &= problem is not None
@@ -74,7 +74,7 @@ class DivergenceGuard:
         return self.num_bad == 0 and not self.has_returned
 
     def remember(self) -> None:
-        """Keep a copy of the present state as the one to go back to."""
+        """Keep a copy of the present state as the last good one."""
         if self.num_remembered % OLDER_EVERY == 0:
             self.older = self.good
         self.good = self._states()
@@ -91,15 +91,14 @@ class DivergenceGuard:
 
 def trouble(log: Mapping[str, float]) -> str | None:
     """What is wrong with a step, or None."""
-    bad = [name for name, value in log.items() if not math.isfinite(value)]
-    if bad:
+    if bad := [name for name, value in log.items() if not math.isfinite(value)]:
         return f"{', '.join(bad)} not finite"
     gap = abs(log["real_logits"] - log["fake_logits"])
     return f"real and generated logits are {gap:.0f} apart" if gap > MAX_GAP else None
 
 
 def relative_diversity(real: Tensor, generated: Tensor) -> Tensor:
-    """How much generated pictures [N, C, H, W] differ among each other, against real ones: the
-    ratio of the root mean square distances of their 8x8 miniatures. Towards 0 a mode collapses."""
+    """The diversity of generated pictures [N, C, H, W] relative to real ones: the ratio of the root
+    mean square distances among their 8x8 miniatures. 0 is mode collapse."""
     real, generated = (downsampled(x, 8).flatten(1) for x in (real, generated))
     return (generated.var(dim=0).sum() / real.var(dim=0).sum().clamp(min=1e-12)).sqrt()

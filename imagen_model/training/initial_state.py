@@ -1,4 +1,4 @@
-"""What a run begins with: random weights, a trained model (--init), or its own saved state."""
+"""The start of a run: random weights, a trained model (--init), or its own saved state."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .state import read_progress, saved_state
 
 @dataclass(frozen=True)
 class InitialState:
-    """A model to begin with. There is none where a run begins with random weights."""
+    """A model that a run starts from; a run with random weights has no InitialState."""
 
-    name: str  # as a message calls it
+    name: str  # for messages
     model: ModelConfig
     lineage: list[dict]  # the checkpoints that it comes from, oldest first
     stage: str
-    networks: Networks | None = None  # None: they are in the state of the run that is resumed
-    training: dict | None = None  # the settings of the run that is resumed
-    notice: str = ""  # from the data of any stage; every generated picture carries it
+    networks: Networks | None = None  # None: they are in the state of the resumed run
+    training: dict | None = None  # the settings of the resumed run
+    notice: str = ""  # from the data of any stage; written into every generated picture
 
     @property
     def on_clip(self) -> bool:
@@ -32,9 +32,9 @@ class InitialState:
 
 
 def initial_state(out: Path, options: TrainOptions, *, resume: bool) -> InitialState | None:
-    """The saved run in `out` where one is resumed, else the model of `options.init`, else None.
+    """The saved run in `out` (with `resume`), else the model of `options.init`, else None.
 
-    ValueError where the options ask for another kind of model than it is.
+    ValueError where the options need another kind of model.
     """
     state = (_saved_run(out) if resume else None) or _trained_model(options.init)
     if state is not None:
@@ -43,7 +43,7 @@ def initial_state(out: Path, options: TrainOptions, *, resume: bool) -> InitialS
 
 
 def _saved_run(out: Path) -> InitialState | None:
-    """The run that `out` holds; None where it holds none."""
+    """The run saved in `out`; None if there is none."""
     folder = saved_state(out)
     if folder is None:
         return None
@@ -64,28 +64,21 @@ def _trained_model(init: str | None) -> InitialState | None:
     if not init:
         return None
     model, networks, card = load_checkpoint(find_model(init))
-    lineage, notice = _lineage(card), card.get("notice", "")
-    return InitialState(
-        f"--init {init}", model, lineage, card.get("stage", ""), networks, notice=notice
-    )
-
-
-def _lineage(card: dict) -> list[dict]:
-    """The checkpoints that a run comes from, oldest first."""
     parent = {key: card.get(key) for key in ("name", "sha256", "stage", "kimg")}
-    return [*card.get("lineage", []), parent]
+    lineage, stage = [*card.get("lineage", []), parent], card.get("stage", "")
+    notice = card.get("notice", "")
+    return InitialState(f"--init {init}", model, lineage, stage, networks, notice=notice)
 
 
 def _refuse_other_shape(state: InitialState, options: TrainOptions) -> None:
-    """The initial state decides what the model is; the options must agree with it."""
-    model = state.model
-    resolution, side = options.resolution, model.generator.resolution
-    if resolution and state.networks:  # a trained model may grow, a run that is resumed may not
+    """ValueError where the options contradict the initial state."""
+    resolution, side = options.resolution, state.model.generator.resolution
+    if resolution and state.networks:  # a trained model may grow, a resumed run may not
         resolution = min(resolution, side)
-    for option, asked, has in (
-        ("--preset", options.preset, model.preset),
+    for option, chosen, actual in (
+        ("--preset", options.preset, state.model.preset),
         ("--resolution", resolution, side),
         ("--stage", state.training and options.stage, state.stage),
     ):
-        if asked is not None and asked != has:
-            raise ValueError(f"{option} {asked} does not fit {state.name}, which is {has}")
+        if chosen is not None and chosen != actual:
+            raise ValueError(f"{option} {chosen} does not fit {state.name}, which is {actual}")

@@ -1,7 +1,7 @@
-"""Adversarial objectives as pure functions of logits, and their gradient penalties.
+"""Adversarial objectives as pure functions of logits, gradient penalties, and contrastive terms.
 
 Logits are [N, P]: P patches of each picture, high = real. Every function returns a scalar tensor;
-the trainer weighs and calls backward.
+objective.py weighs them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# s of the finite differences, in units of a picture's [-1, 1]. White noise of 0.01, which papers
-# use, is felt by frozen features far beyond their slope: see docs/log/experiments.md.
+# s of the finite differences, in units of a picture's [-1, 1]. The papers' 0.01 is too large for
+# frozen features, which are not linear over such a step: see docs/log/experiments.md.
 PROBE_STEP = 0.0001
 
 
@@ -26,7 +26,7 @@ def hinge_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def rpgan_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """softplus(-(D(x) - D(G)))   (1807.00734, 2501.05441); real i is paired with fake i."""
+    """softplus(-(D(x) - D(G)))   (1807.00734, 2501.05441); real i is paired with generated i."""
     return F.softplus(-(real_logits - fake_logits)).mean()
 
 
@@ -41,12 +41,12 @@ def minimax_d(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 
 
 def minimax_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """log(1 - s(D(G))), as the game is written; it saturates where D is sure."""
+    """log(1 - s(D(G))), the minimax value; it saturates where D is confident."""
     return -F.softplus(fake_logits).mean()
 
 
 def non_saturating_g(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """-log s(D(G)), what the same paper trains with instead."""
+    """-log s(D(G)), which the same paper uses for training."""
     return F.softplus(-fake_logits).mean()
 
 
@@ -95,13 +95,13 @@ def _gradient(logits: Tensor, pictures: Tensor) -> Tensor:
 def info_nce(matches: Tensor) -> Tensor:
     """Cross-entropy of each picture against all conditions of the batch (1807.03748), both ways.
 
-    matches [N, N]; the diagonal belongs together.
+    matches [N, N]; the pairs on the diagonal match.
     """
     target = torch.arange(len(matches), device=matches.device)
     return (F.cross_entropy(matches, target) + F.cross_entropy(matches.t(), target)) / 2
 
 
-CONTRAST_WEIGHT = 0.1  # at 0.5, with features centred, its gradient drowned the others
+CONTRAST_WEIGHT = 0.1  # at 0.5, with centred features, its gradient dominated the others
 CONTRAST_TEMPERATURE = 0.1
 COMMON_WEIGHT = 500.0  # at 2000 feature matching suffers (docs/log/experiments.md)
 
@@ -114,12 +114,12 @@ def feature_contrast(real_pooled: Tensor, generated_pooled: Tensor) -> Tensor:
 
 
 def common_detail(excess: Tensor) -> Tensor:
-    """The mean square of the mean drawing's excess: the fine detail [N, C, H, W] that drawings have
-    over their real pictures.
+    """The mean square of the mean excess: the fine detail [N, C, H, W] of generated pictures minus
+    that of their real ones.
 
-    Over pairs of different drawings, as in the unbiased estimate of MMD (0805.2368), so that detail
-    of a drawing's own costs nothing: 0 in the mean where no two have it in common, and below 0 by
-    chance. A single drawing has nothing in common: 0.
+    It is taken over pairs of different pictures, as in the unbiased estimate of MMD (0805.2368), so
+    that detail of single pictures costs nothing: its expectation is 0 if no two share any, and it
+    may be negative. For a single picture it is 0.
     """
     n = len(excess)
     of_mean, of_each = excess.mean(dim=0).square().mean(), excess.square().mean()

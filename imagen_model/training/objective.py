@@ -1,11 +1,11 @@
-"""What the two networks minimise on one micro-batch.
+"""The losses of the two networks on one micro-batch.
 
-Each loss is a value to differentiate and the terms that the log shows. The adversarial losses and
-the penalties are in losses.py, feature matching in networks/perceptual.py.
+Each loss is a value to differentiate and the terms for the log. The adversarial losses and the
+penalties are in losses.py, feature matching in networks/perceptual.py.
 
-Terms that compare the pictures of a batch see all of it, however it is split into micro-batches and
-over processes, as in GradCache (2101.06983): each micro-batch's own rows, with gradients, stand
-among the cached rows of the others.
+Terms that compare the pictures of a batch use all of it, however it is split into micro-batches and
+over processes, as in GradCache (2101.06983): a micro-batch's own rows, with gradients, are
+concatenated with the cached rows of the others.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Cache = dict[str, Tensor]  # rows of the whole batch, by what they are; empty fo
 
 
 class Loss(NamedTuple):
-    """A scalar to differentiate, its terms, and what the discriminator said (detached)."""
+    """A scalar to differentiate, its terms, and the discriminator's outputs (detached)."""
 
     value: Tensor
     terms: Terms
@@ -78,10 +78,9 @@ class Objective:
         value = over_heads(d_loss, real_logits, generated_logits)
         terms = {"d_loss": value.detach()}
         if t.wrong_caption_weight and batch.has_words:
-            # a real picture under its neighbour's caption counts as generated; only heads compute
+            # a real picture with its neighbour's caption counts as generated; only a dot product
             wrong_cond = self._own_rows(self._neighbours(every_cond), batch.rows)
-            wrong_logits = real_output.logits(wrong_cond)
-            wrong = over_heads(d_loss, real_logits, wrong_logits)
+            wrong = over_heads(d_loss, real_logits, real_output.logits(wrong_cond))
             value = value + t.wrong_caption_weight * wrong
         if t.info_nce_weight:
             nce = self._caption_nce(real_output, cond, every_cond, cache, batch.rows)
@@ -127,7 +126,7 @@ class Objective:
         return Loss(value, terms, real_output, output.detach())
 
     def cache_for_discriminator(self, batches: list[Batch]) -> Cache:
-        """What terms over the whole batch need of each micro-batch while another is computed."""
+        """The whole batch's rows that terms over it need besides each micro-batch's own."""
         if len(batches) == 1 or not self.training.info_nce_weight:
             return {}
         # with gradients, which are dropped: spectral norm's cached weights must keep theirs
@@ -152,7 +151,7 @@ class Objective:
 
     def _matching(self, batch: Batch, cache: Cache) -> tuple[Tensor, Terms]:
         """Each generated picture against the real one of its caption: frozen features, colours and
-        layout; and over the batch, what sets it apart and what all have in common."""
+        layout; and over the batch, contrast between pictures and detail that all have in common."""
         rows, pool = batch.rows, self.builder.lite0.pool
         levels = batch.real_levels, batch.generated_levels
         real, generated = pool(levels[0][-1]), pool(levels[1][-1])
@@ -181,10 +180,9 @@ class Objective:
         """InfoNCE of pictures and captions over the whole batch; gradients go through `rows`."""
         cached = cache.get("embedding")
         others = None if cached is None else every_cond.detach()
-        everything = DiscriminatorOutput(
-            output.patch_logits, self._among(cached, output.embedding, rows)
-        )
-        return info_nce(everything.match_matrix(self._among(others, cond, rows)))
+        embedding = self._among(cached, output.embedding, rows)
+        every_output = DiscriminatorOutput(output.patch_logits, embedding)
+        return info_nce(every_output.match_matrix(self._among(others, cond, rows)))
 
     def _penalty(
         self, name: str, pictures: Tensor, logits: tuple[Tensor, ...], cond: Tensor, batch: Batch
@@ -232,8 +230,8 @@ class Objective:
         return self.context.gather(cond).roll(1, dims=0)[own]
 
     def _own_rows(self, every: Tensor, rows: slice) -> Tensor:
-        """A micro-batch's rows of the whole; no slice where there is one micro-batch: it would add
-        up gradients in another order."""
+        """A micro-batch's rows of the whole. A single micro-batch is not sliced, which would change
+        the order in which gradients are added up."""
         return every if self.training.accumulate == 1 else every[rows]
 
     def _among(self, cached: Tensor | None, own: Tensor, rows: slice) -> Tensor:

@@ -1,8 +1,8 @@
-"""What a user chooses of a run: written down once, read by the command line and by the node."""
+"""A user's options for a run, defined once for the command line and the node."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 
@@ -31,7 +31,7 @@ def _option(
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """None (for the limits 0) leaves the preset's own value, or that of the run that is resumed."""
+    """None (for the limits 0) keeps the preset's value, or that of the resumed run."""
 
     preset: str | None = _option("nano, small, base, large or dcgan (default nano, or --init's)")
     init: str | None = _option(
@@ -112,10 +112,9 @@ class TrainOptions:
     )
 
     def overrides(self) -> dict[str, Any]:
-        """The fields of TrainingConfig that are chosen, by their names there."""
-        chosen = {
-            f.metadata["sets"]: getattr(self, f.name)
-            for f in self.__dataclass_fields__.values()
-            if f.metadata["sets"]
+        """The chosen fields of TrainingConfig, by their names there."""
+        return {
+            f.metadata["sets"]: value
+            for f in fields(self)
+            if f.metadata["sets"] and (value := getattr(self, f.name)) is not None
         }
-        return {name: value for name, value in chosen.items() if value is not None}

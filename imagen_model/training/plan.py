@@ -1,4 +1,4 @@
-"""What a run will do and how long it will take, for people and for --dry-run."""
+"""The plan of a run for people and for --dry-run: its settings, and its estimated time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .trainer import Trainer
 
 
 def describe(trainer: Trainer) -> dict:
-    """What will be done, for people and for --dry-run."""
+    """The settings of a run, by label."""
 
     def millions(module: torch.nn.Module) -> str:
         return f"{sum(p.numel() for p in module.parameters()) / 1e6:.1f}M"
@@ -37,7 +37,8 @@ def describe(trainer: Trainer) -> dict:
 
 
 def estimate(trainer: Trainer) -> dict[str, str]:
-    """What a run will take, from ten steps that are tried: for --dry-run, the trainer is spent."""
+    """The cost of a run, measured by a few steps. They change the trainer, which must then be
+    discarded."""
     t = trainer.training
     rate = trainer.probe()
     limits = [t.kimg * 1000] * bool(t.kimg) + [t.minutes * 60 * rate] * bool(t.minutes)
@@ -53,7 +54,7 @@ def estimate(trainer: Trainer) -> dict[str, str]:
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Bytes: the GPU's where there is one, else the process's; 0 where the system does not say."""
+    """Bytes: the GPU's if there is one, else the process's; 0 if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

@@ -1,33 +1,33 @@
-"""What a person looks at: RUN/report.html with curves and pictures, and RUN/timelapse.webp.
+"""RUN/report.html with curves and pictures, and RUN/timelapse.webp.
 
-The page is one file that needs nothing else; it is written again at every snapshot.
+The page is a single self-contained file; every snapshot writes it again.
 """
 
 from __future__ import annotations
 
 import base64
 import html
-import json
 from pathlib import Path
 
 from PIL import Image
 
 from ..storage.files import write_atomically, write_text
+from .stats import read_stats
 
 PANELS = (
     ("Distance from the real pictures (KID-lite1)", ("kid_lite1",)),
-    ("Captions followed (R@1 among training pictures)", ("retrieval_r1",)),
-    ("Losses of the game", ("d_loss", "g_loss")),
+    ("Caption retrieval (R@1 among training pictures)", ("retrieval_r1",)),
+    ("Adversarial losses", ("d_loss", "g_loss")),
     ("Mean logits (high: real)", ("real_logits", "fake_logits")),
-    ("Nearness to the real picture", ("feature_matching", "feature_contrast", "l1")),
+    ("Distance to the real picture", ("feature_matching", "feature_contrast", "l1")),
     ("Captions (InfoNCE)", ("d_info_nce", "g_info_nce")),
     ("Penalties", ("r1_penalty", "r2_penalty", "lipschitz_penalty")),
-    ("Diversity against the data's", ("diversity",)),
+    ("Diversity relative to the data's", ("diversity",)),
     ("Gradient norms", ("d_grad_norm", "g_grad_norm")),
-    ("Augmentation, and how surely D knows real pictures", ("augment_p", "overfit")),
+    ("Augmentation probability and overfitting of D", ("augment_p", "overfit")),
     ("Gamma", ("gamma",)),
     ("Learning rate", ("lr",)),
-    ("Images a second", ("img_per_sec",)),
+    ("Images per second", ("img_per_sec",)),
 )
 COLOURS = ("#4269d0", "#ff725c", "#3ca951")
 WIDTH, HEIGHT = 320, 150  # of a panel's curve, in px
@@ -42,7 +42,7 @@ td{padding:0 1em 0 0;vertical-align:top}
 
 
 def write_timelapse(run: Path) -> Path | None:
-    """The fixed-seed grids of `run`/samples as one animation; None where there are under two."""
+    """The fixed-seed grids of `run`/samples as one animation; None if there are under two."""
     frames = []
     for path in sorted((run / "samples").glob("[0-9]*.png")):
         with Image.open(path, formats=("PNG",)) as image:
@@ -50,37 +50,25 @@ def write_timelapse(run: Path) -> Path | None:
     if len(frames) < 2:
         return None
     durations = [FRAME_MS] * (len(frames) - 1) + [LAST_FRAME_MS]
+    options = {"append_images": frames[1:], "duration": durations, "loop": 0, "lossless": True}
     target = run / "timelapse.webp"
-    write_atomically(
-        target,
-        lambda p: frames[0].save(
-            p,
-            format="WEBP",
-            save_all=True,
-            append_images=frames[1:],
-            duration=durations,
-            loop=0,
-            lossless=True,
-        ),
-    )
+    write_atomically(target, lambda p: frames[0].save(p, format="WEBP", save_all=True, **options))
     return target
 
 
 def write_report(run: Path, facts: dict[str, str]) -> Path:
     """`run`/report.html from stats.jsonl and samples/; `facts` head the page as a table."""
-    stats = run / "stats.jsonl"
-    lines = stats.read_text(encoding="utf-8").splitlines() if stats.is_file() else []
-    rows = [json.loads(line) for line in lines]
+    rows = read_stats(run)
     parts = [
         f"<!doctype html><meta charset=utf-8><title>{html.escape(run.name)}</title>",
         f"<style>{STYLE}</style><h1>{html.escape(run.name)}</h1><table>",
         *(f"<tr><td>{html.escape(k)}<td>{html.escape(str(v))}" for k, v in facts.items()),
         "</table><h2>Pictures</h2>",
     ]
-    drawn = sorted((run / "samples").glob("[0-9]*.png"))
+    grids = sorted((run / "samples").glob("[0-9]*.png"))
     for path, caption in (
-        (run / "timelapse.webp", "the same captions and seeds as training goes on"),
-        (drawn[-1] if drawn else run / "none", "now"),
+        (run / "timelapse.webp", "the same captions and seeds during training"),
+        (grids[-1] if grids else run / "none", "now"),
         (run / "samples" / "real.png", "the real pictures of these captions"),
     ):
         if path.is_file():

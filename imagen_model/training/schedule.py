@@ -1,4 +1,4 @@
-"""When things happen in a run: the learning rate, and which item comes next."""
+"""The schedules of a run: the learning rate, and the order of items."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ DISCRIMINATOR_ONLY_LR_RATIO = 0.5  # of both learning rates, in the last part of
 
 
 def discriminator_only(training: TrainingConfig, fraction: float) -> bool:
-    """Whether a run is in its last part, where only the discriminator is trained."""
+    """Whether a run is in its last part, which trains only the discriminator."""
     return fraction > 1 - training.judge_fraction
 
 
 def lr_factor(training: TrainingConfig, *, fraction: float, cur_nimg: int) -> float:
-    """Of the base learning rates: linear warm-up, then a cosine down to lr_end; a second cosine
-    where only the discriminator is trained."""
+    """The factor of the base learning rates: linear warm-up, then a cosine down to lr_end; a second
+    cosine while only the discriminator is trained."""
     t, joint = training, 1 - training.judge_fraction
     warmup = t.warmup_kimg * 1000
     warm = min(1.0, cur_nimg / warmup) if warmup else 1.0
@@ -32,25 +32,23 @@ def lr_factor(training: TrainingConfig, *, fraction: float, cur_nimg: int) -> fl
 
 
 class EpochOrder:
-    """Which item comes next: each `weight` times an epoch, in an order that the seed fixes."""
+    """The order of items: each `weight` times per epoch on average, shuffled by the seed."""
 
     def __init__(self, weights: Tensor, seed: int) -> None:
         self.weights = weights / weights.max()
         self.seed = seed
-        self.epoch, self.cursor = 0, 0
-        self._order = self._shuffled()
-
-    def _shuffled(self) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        keep = torch.rand(len(self.weights), generator=generator) < self.weights
-        chosen = keep.nonzero().squeeze(1)
-        return chosen[torch.randperm(len(chosen), generator=generator)]
+        self.seek(0, 0)
 
     def seek(self, epoch: int, cursor: int) -> None:
+        """Go to item `cursor` of an epoch."""
         self.epoch, self.cursor = epoch, cursor
-        self._order = self._shuffled()
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        keep = torch.rand(len(self.weights), generator=generator) < self.weights
+        chosen = keep.nonzero().squeeze(1)
+        self._order = chosen[torch.randperm(len(chosen), generator=generator)]
 
     def next(self, n: int) -> Tensor:
+        """The next n indices; moves the cursor."""
         parts = []
         while n > 0:
             part = self._order[self.cursor : self.cursor + n]
@@ -62,7 +60,7 @@ class EpochOrder:
         return torch.cat(parts)
 
     def peek(self, n: int) -> Tensor:
-        """What next(n) will give."""
+        """The next n indices; the cursor stays."""
         here = self.epoch, self.cursor, self._order
         index = self.next(n)
         self.epoch, self.cursor, self._order = here

@@ -18,10 +18,10 @@ DEFAULT_BATCH = 32
 RPGAN_GAMMA = 1.0  # at the start
 ADA_TARGET = 0.6  # 2006.06676
 MANY_PICTURES = 30_000
-INIT_LR_RATIO = 0.5  # fine-tuning takes smaller steps than training from scratch
-GPU_PACE = {"tick_kimg": 10.0, "snapshot_kimg": 200.0}  # a GPU takes a minute or so for these
-# What the reference article trains its networks with: BCE, Adam 2e-4, batches of 128, and none of
-# the later remedies. It logs every 100 batches and saves a checkpoint every epoch.
+INIT_LR_RATIO = 0.5  # of fine-tuning, relative to training from scratch
+GPU_PACE = {"tick_kimg": 10.0, "snapshot_kimg": 200.0}  # a tick takes about a minute on a GPU
+# The reference article's settings: BCE, Adam 2e-4, batches of 128, and none of the later
+# techniques. It logs every 100 batches and saves a checkpoint every epoch.
 DCGAN_SETTINGS = {
     "objective": "non-saturating",
     "batch": 128,
@@ -50,9 +50,9 @@ def width_aware_lr(dim: int) -> float:
 def settings_of(
     model: ModelConfig, options: TrainOptions, state: InitialState | None, device: torch.device
 ) -> dict[str, Any]:
-    """What the preset has, or the run that is resumed, with what was chosen instead.
+    """The settings of the preset or of the resumed run, overridden by the options.
 
-    ValueError for options that no run can have: before any picture is read.
+    ValueError for invalid options, before any picture is read.
     """
     resumed = state.training if state else None
     settings = dict(resumed) if resumed is not None else _preset_settings(model, device)
@@ -66,7 +66,7 @@ def settings_of(
         settings |= {"kimg": options.kimg, "minutes": options.minutes}
     settings |= _penalty_settings(options, settings["objective"], resumed)
     settings.setdefault("seed", 0)
-    # preset dcgan has a limit of its own, which depends on the number of pictures
+    # preset dcgan has its own limit, which depends on the number of pictures
     without_limit = model.architecture == DCGAN and not (settings["kimg"] or settings["minutes"])
     TrainingConfig(**settings | ({"kimg": 1.0} if without_limit else {}))
     return settings
@@ -81,7 +81,8 @@ def _preset_settings(model: ModelConfig, device: torch.device) -> dict[str, Any]
 
 
 def _penalty_settings(options: TrainOptions, objective: str, resumed: dict | None) -> dict:
-    """gamma as chosen, else the objective's own; nothing where a run keeps its objective."""
+    """gamma as chosen, else the objective's default; empty if a resumed run keeps its
+    objective."""
     gamma = options.gamma
     if gamma is None:
         if resumed is not None and resumed["objective"] == objective:
@@ -94,7 +95,7 @@ def _penalty_settings(options: TrainOptions, objective: str, resumed: dict | Non
 def settings_for_data(
     settings: dict[str, Any], model: ModelConfig, dataset: PictureDataset, data: Path
 ) -> dict[str, Any]:
-    """The same with the stage, and with what depends on the number of pictures.
+    """The same with the stage, and with settings that depend on the number of pictures.
 
     ValueError for stage text without captions.
     """
@@ -103,7 +104,7 @@ def settings_for_data(
     settings = {"stage": "text" if captioned else "pretrain"} | settings
     if settings["stage"] == "text" and not captioned:
         raise ValueError(
-            "preset dcgan knows no captions; leave --stage text out"
+            "preset dcgan takes no captions; leave --stage text out"
             if is_dcgan
             else f"--stage text needs captions, and {data} has none"
         )
@@ -121,8 +122,8 @@ def settings_for_data(
 
 
 def _adaptive_augmentation(num_pictures: int) -> dict[str, float]:
-    """Small sets, which a discriminator can memorize, always have some augmentation; large sets
-    only as much as turns out to be needed. In the text stage the probability is fixed."""
+    """A discriminator can memorize small sets, so they always have some augmentation; large sets
+    start without. In the text stage the probability is fixed."""
     if num_pictures < MANY_PICTURES:
         return {"augment_target": ADA_TARGET, "augment_min": 0.2, "augment_max": 0.8}
     return {"augment_p": 0.0, "augment_target": ADA_TARGET, "augment_max": 0.3}

@@ -33,7 +33,7 @@ CACHE = "found"  # the folder beside a run's state
 
 @dataclass(frozen=True)
 class _Job:
-    """What was asked for, handed from one step of the preparation to the next."""
+    """The arguments of `prepare`, for its steps."""
 
     data: Path
     out: Path
@@ -41,7 +41,7 @@ class _Job:
     state: InitialState | None
     device: torch.device
     progress: ProgressFor
-    cache: Path | None  # of a run that is resumed
+    cache: Path | None  # of a resumed run
 
 
 def prepare(
@@ -56,9 +56,9 @@ def prepare(
 ) -> Trainer:
     """Read the pictures and build the run's networks; nothing is written yet.
 
-    `progress(label)` gives a callback (done, total). With `resume`, a run that `out` holds goes on
-    with its own settings where `options` has no others; where it holds none, a new one begins.
-    ValueError with one line for bad options: most of them before any picture is read.
+    `progress(label)` gives a callback (done, total). With `resume`, a run saved in `out` continues
+    with its own settings, overridden by `options`; if there is none, a new run begins. ValueError
+    with one line for invalid options, mostly before any picture is read.
     """
     state = initial_state(out, options, resume=resume)
     job = _Job(data, out, options, state, device, progress, out / CACHE if resume else None)
@@ -93,7 +93,7 @@ def prepare(
 
 
 def save_cache(trainer: Trainer) -> None:
-    """Keep beside the run what need not be computed again when it is resumed."""
+    """Save encoded captions and decoded pictures beside the run, for when it is resumed."""
     trainer.captions.save(trainer.out / CACHE)
     trainer.dataset.save(trainer.out / CACHE)
 
@@ -102,7 +102,7 @@ def save_cache(trainer: Trainer) -> None:
 
 
 def _model_config(job: _Job) -> ModelConfig:
-    """The initial state's configuration, perhaps grown, or that of the preset."""
+    """The initial state's configuration, grown if need be, or that of the preset."""
     if job.state:
         model = job.state.model
         return grow(model, job.options.resolution or model.generator.resolution)
@@ -110,7 +110,7 @@ def _model_config(job: _Job) -> ModelConfig:
 
 
 def _clip_encoder(job: _Job) -> ClipEncoder | None:
-    """The CLIP that --text-encoder names; ValueError where the initial state has another one."""
+    """The CLIP of --text-encoder; ValueError if the initial state has another encoder."""
     folder, state = job.options.text_encoder, job.state
     if not folder:
         if state and state.on_clip:
@@ -132,7 +132,7 @@ def _clip_encoder(job: _Job) -> ClipEncoder | None:
 
 
 def _read_dataset(job: _Job, model: ModelConfig) -> PictureDataset:
-    """The pictures, with as many channels as they need where no model says how many."""
+    """The pictures, with the initial state's channels or else as few as they need."""
     dataset = open_pictures(
         read_items(job.data),
         resolution=model.generator.resolution,
@@ -144,8 +144,8 @@ def _read_dataset(job: _Job, model: ModelConfig) -> PictureDataset:
 
 
 def _drop_conditions(job: _Job, dataset: PictureDataset) -> None:
-    """Pretraining: every item gets the null condition; z's latent code says which picture is
-    matched. ValueError where captions were asked to be encoded."""
+    """Pretraining: every item gets the null condition, and z's latent code tells items apart.
+    ValueError with --text-encoder."""
     if job.options.text_encoder and not (job.state and job.state.on_clip):
         raise ValueError("--text-encoder is for captions, which this run does not use")
     dataset.items = [item.without_condition() for item in dataset.items]
@@ -157,12 +157,12 @@ def _drop_conditions(job: _Job, dataset: PictureDataset) -> None:
 def _build_networks(
     job: _Job, model: ModelConfig, settings: dict, dataset: PictureDataset, encoder: Encoder
 ) -> tuple[ModelConfig, Networks | None]:
-    """The final configuration, and networks that begin with a checkpoint's weights; None where the
-    seed or the saved state gives the weights."""
+    """The final configuration, and networks with a checkpoint's weights; None if the seed or the
+    saved state gives the weights."""
     state, identity = job.state, ""
     if settings["stage"] == "text":
         identity = encoder.identity
-        if state and state.on_clip:  # the one that is given is another edition of the same CLIP
+        if state and state.on_clip:  # the given one may be another file of the same CLIP
             identity = state.model.conditioning.text_encoder
     if state is None:
         return preset(
@@ -185,7 +185,7 @@ def _build_networks(
 
 
 def _card(job: _Job, dataset: PictureDataset, captions: CaptionSampler) -> dict:
-    """What every checkpoint of the run says of its origin."""
+    """The origin of every checkpoint of the run."""
     state, options = job.state, job.options
     card: dict = {
         "name": job.out.name,

@@ -1,4 +1,4 @@
-"""A resumable training state: a folder of safetensors and JSON that is replaced in one step."""
+"""A resumable training state: a folder of safetensors and JSON that is replaced atomically."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATE, NEW, OLD = "state", "state.new", "state.old"
 
 
 def save_state(run: Path, modules: dict[str, nn.Module], optimizers: dict, progress: dict) -> None:
-    """Write `run`/state; at every moment a complete one exists under one of three names."""
+    """Write `run`/state; a complete one exists under one of three names at any time."""
     new = run / NEW
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
@@ -45,7 +45,7 @@ def saved_state(run: Path) -> Path | None:
 
 
 def load_state(folder: Path, modules: dict[str, nn.Module], optimizers: dict) -> dict:
-    """Restore in place; returns the progress that was saved. ValueError names a damaged file."""
+    """Restore in place; returns the saved progress. ValueError names a damaged file."""
     for name, module in modules.items():
         module.load_state_dict(_tensors(folder / f"{name}.safetensors"))
     for name, optimizer in optimizers.items():
@@ -68,7 +68,7 @@ def _damaged(path: Path, error: Exception) -> ValueError:
 
 
 def read_progress(folder: Path) -> dict:
-    """What `save_state` was given as `progress`."""
+    """The `progress` of `save_state`; ValueError if it is damaged."""
     path = folder / "progress.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -93,6 +93,6 @@ def _restore(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> No
     for name, value in tensors.items():
         index, key = name.split(".", 1)
         parameter = parameters[int(index)]
-        # where the parameter is and laid out like it: fused optimisers go by memory, not by index
+        # with the parameter's device and memory layout, which fused optimisers rely on
         like = torch.empty_like(parameter) if value.shape == parameter.shape else value
         optimizer.state[parameter][key] = like.copy_(value).to(parameter.device)

@@ -1,4 +1,4 @@
-"""RUN/stats.jsonl: one JSON object a tick."""
+"""RUN/stats.jsonl: one JSON object per tick."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_stats(run: Path) -> list[dict[str, float]]:
 
 
 def drop_stats_after(run: Path, kimg: float) -> None:
-    """Remove lines of later images: a run that was killed had logged more than it had saved."""
+    """Remove later lines: a run that was killed may have logged more than it had saved."""
     log = run / STATS
     if not log.is_file():
         return
@@ -39,12 +39,12 @@ def drop_stats_after(run: Path, kimg: float) -> None:
 
 
 def shown_loss(log: Mapping[str, float]) -> float:
-    """The one number of a step or tick that falls while a model gets better, if there is one."""
+    """The number of a step or tick that best shows progress: lower is better."""
     return log["feature_matching"] if "feature_matching" in log else log["d_loss"]
 
 
 def _kimg(line: str) -> float:
-    """Of a line of stats.jsonl; one that was cut off in the middle belongs to no time."""
+    """Of a line of stats.jsonl; infinite for a line that was cut off."""
     try:
         return json.loads(line)["kimg"]
     except json.JSONDecodeError:

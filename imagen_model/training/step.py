@@ -1,11 +1,11 @@
 """One training step: the discriminator's update on a batch, then the generator's.
 
-One forward pass of the generator serves both networks, and the frozen features of real and
-generated pictures are computed once: they feed the discriminator's heads and the matching terms
-alike. The algorithm is Projected GAN's (2111.01007) or R3GAN's (2501.05441), by `objective`.
+One forward pass of the generator serves both updates, and the frozen features of real and generated
+pictures are computed once, for the discriminator's heads and the matching terms. The algorithm is
+Projected GAN's (2111.01007) or R3GAN's (2501.05441), by `objective`.
 
 With gradient accumulation the batch is split into micro-batches whose gradients add up to the whole
-batch's; the generator's part generates each again, with gradients.
+batch's; the generator's update generates each again, with gradients.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class TrainStep:
                 self.builder.build(generate, real, condition, noise, has_words=has_words, rows=rows)
                 for rows in micro_batches
             ]
-        with cached():  # one power iteration of spectral norm a step: all calls see one network
+        with cached():  # one power iteration of spectral norm per step, for all calls
             log, real_outputs = self._update_discriminator(batches, condition)
         if update_generator:
             # an unrolled discriminator has other weights, which a cache would hide
@@ -90,19 +90,14 @@ class TrainStep:
 
     def _sample_noise(self, shape: torch.Size) -> StepNoise:
         """This process's rows of the step's random numbers."""
-        noise = StepNoise.sample(
-            shape,
-            self.training,
-            self.controls.augment_p,
-            generator=self.rng,
-            device=self.device,
-        )
+        p, rng = self.controls.augment_p, self.rng
+        noise = StepNoise.sample(shape, self.training, p, generator=rng, device=self.device)
         return noise[self.context.local_slice(self.training.batch)]
 
     def _update_discriminator(
         self, batches: list[Batch], condition: Condition
     ) -> tuple[dict[str, Tensor], list[DiscriminatorOutput]]:
-        """The log, and what it said of the real pictures of each micro-batch."""
+        """The log, and the outputs for each micro-batch's real pictures."""
         discriminator, objective = self.networks.discriminator, self.objective
         discriminator.requires_grad_(True)
         if isinstance(discriminator, Discriminator) and discriminator.config.features:
@@ -124,7 +119,7 @@ class TrainStep:
         condition: Condition,
         again: Generate | None,
     ) -> dict[str, Tensor]:
-        """The log; with `again` each micro-batch is generated anew."""
+        """The log; `again`, if given, generates each micro-batch again."""
         self.networks.discriminator.requires_grad_(False)
         cache = self.objective.cache_for_generator(batches)
         losses = (
@@ -142,12 +137,12 @@ class TrainStep:
     def _descend(
         self, name: str, losses: Iterable[Loss], *, clip: float | None = None
     ) -> tuple[Tensor, list[Loss]]:
-        """One optimiser step on the mean of the micro-batches' losses; returns the norm of its
-        gradient, and the losses without their graphs. Where it is not finite nothing changes."""
+        """One optimiser step on the mean of the micro-batches' losses, unless the gradient's norm
+        is not finite; returns the norm, and the losses without their graphs."""
         optimizer, count, done = self.optimizers[name], self.training.accumulate, []
         optimizer.zero_grad(set_to_none=True)
         for loss in losses:
-            # spectral norm's share of the graph, which is cached, serves the next one as well
+            # the next loss shares spectral norm's part of the graph, which is cached
             (loss.value / count).backward(retain_graph=count > 1)
             done.append(loss.detach())
             del loss  # and with it the rest of this micro-batch's graph
@@ -164,10 +159,8 @@ class TrainStep:
 
     def _generator_optimizer(self) -> torch.optim.Adam:
         t, mapping = self.training, list(self.networks.generator.mapping.parameters())
-        special = {id(p) for p in mapping}
-        rest = [
-            p for m in self.networks.generating() for p in m.parameters() if id(p) not in special
-        ]
+        every = [p for module in self.networks.generating() for p in module.parameters()]
+        rest = [p for p in every if all(p is not other for other in mapping)]
         groups = [
             {"params": rest, "lr": t.lr},
             {"params": mapping, "lr": t.lr * t.mapping_lr_ratio},
@@ -182,7 +175,7 @@ class TrainStep:
         )
 
     def _unrolled(self) -> UnrolledDiscriminator | None:
-        """The discriminator some steps ahead, where the generator's loss is to see it."""
+        """The discriminator after more steps, if the generator's loss uses it."""
         if not self.training.unrolled_steps:
             return None
         d_loss, _ = OBJECTIVES[self.training.objective]
@@ -195,6 +188,6 @@ class TrainStep:
 
 
 def _mean_terms(losses: Sequence[Loss]) -> dict[str, Tensor]:
-    """Of every term over the micro-batches."""
+    """The mean of every term over the micro-batches."""
     names = losses[0].terms
     return {name: torch.stack([loss.terms[name] for loss in losses]).mean() for name in names}

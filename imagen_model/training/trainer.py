@@ -1,9 +1,8 @@
 """The training loop: batches, learning rate, saving, logging.
 
-What a step does to the two networks is in step.py and objective.py. In the last part of a run
-(TrainingConfig.judge_fraction) the generator stays as it is and the discriminator is trained on the
-EMA's pictures: those are the pictures that users have scored, and they are better than the ones
-that it has seen before.
+The update of the two networks is in step.py and objective.py. In the last part of a run
+(TrainingConfig.judge_fraction) the generator is frozen and the discriminator is trained on the
+EMA's pictures: users score those, and they are better than the pictures it was trained on before.
 """
 
 from __future__ import annotations
@@ -46,13 +45,13 @@ logger = logging.getLogger(__name__)
 LATEST = "latest.safetensors"
 GRID_COLUMNS = 8  # and as many rows
 SAVE_EVERY_SEC = 300.0
-MEASURING_SHARE = 0.05  # of the time, at most, goes into metrics; the last ones come anyway
-LOW_DIVERSITY = 0.3  # against the data's; under it a tick warns
+MEASURING_SHARE = 0.05  # of the time, at most, for metrics; the last ones are always computed
+LOW_DIVERSITY = 0.3  # relative to the data's; below it a tick warns
 
 
 @dataclass
 class Progress:
-    """Where a run is; what a caller's progress bar shows."""
+    """The progress of a run, for a caller's progress bar."""
 
     cur_nimg: int = 0
     seconds: float = 0.0
@@ -78,11 +77,10 @@ class Trainer:
         networks: Networks | None = None,
         context: DistributedContext | None = None,
     ) -> None:
-        """`networks` are what training begins with; without them, random weights of the seed.
+        """Training starts with `networks`, or else with random weights of the seed.
 
-        `metrics` may be set: figures of the model for the log, computed at snapshots
-        (evaluation/training_metrics.py). `published` may be set: the newest model is written there
-        as well.
+        Two attributes may be set: `metrics` computes figures of the model for the log at snapshots
+        (evaluation/training_metrics.py); `published` gets the newest model as well.
         """
         self.model, self.training = config.model, config.training
         self.out, self.card, self.device = config.out, config.card, device
@@ -143,11 +141,11 @@ class Trainer:
 
     @property
     def discriminator_only(self) -> bool:
-        """Whether the run is in its last part, where only the discriminator is trained."""
+        """Whether the run is in its last part, which trains only the discriminator."""
         return discriminator_only(self.training, self.progress.fraction)
 
     def step(self) -> dict[str, Tensor]:
-        """One batch: updates what is trained now; returns scalars for the log."""
+        """Train on one batch; returns scalars for the log."""
         t = self.training
         index, own = self.order.next(t.batch), self.context.local_slice(t.batch)
         real = self.dataset.batch(index[own], self.device)
@@ -168,9 +166,9 @@ class Trainer:
         return log
 
     def probe(self, num_steps: int = 10) -> float:
-        """Images a second, measured. The networks change: for a trainer that is then discarded."""
+        """Images per second, measured. This trains the networks, so discard the trainer."""
         self._set_lr()
-        self.step()  # the first one pays for what is done once
+        self.step()  # the first one includes one-time costs
         start = time.monotonic()
         for _ in range(num_steps):
             self.step()
@@ -179,14 +177,14 @@ class Trainer:
         return num_steps * self.training.batch / (time.monotonic() - start)
 
     def _latents(self, index: Tensor, words: SampledCaptions) -> Tensor:
-        """z [N, z_dim]: noise, with the picture's code where the caption leaves it open."""
+        """z [N, z_dim]: noise, with the picture's code where its caption is shared."""
         z = torch.randn(len(index), self.model.generator.z_dim, generator=self.rng)
         return (self.codes.write(z, index, words) if self.codes else z).to(self.device)
 
     # -- a run ------------------------------------------------------------------------------------
 
     def run(self, on_step: Callable[[Progress], object] | None = None) -> None:
-        """Train to the limit. `on_step` may raise to stop: what was trained is saved first.
+        """Train to the limit. `on_step` may raise to stop; the run is saved first.
 
         A signal to stop (interrupt.py) raises KeyboardInterrupt after the step and the save.
         """
@@ -245,8 +243,8 @@ class Trainer:
         log = {name: float(value) for name, value in self.step().items()}
         self._accumulate(log)
         self.progress.loss = shown_loss(log)
-        if complaint := self.guard.watch(log):
-            logger.warning("at %.1f kimg %s", self.progress.cur_nimg / 1000, complaint)
+        if message := self.guard.watch(log):
+            logger.warning("at %.1f kimg %s", self.progress.cur_nimg / 1000, message)
         now = time.monotonic()
         self.progress.seconds = self.context.broadcast(self.progress.seconds + now - last)
         self._update_fraction()
@@ -256,7 +254,7 @@ class Trainer:
         return now
 
     def _after_step(self, before: int) -> None:
-        """What is due since `before` images: metrics, a line of the log, a snapshot."""
+        """Metrics, a line of the log, and a snapshot, if due since `before` images."""
         t, cur_nimg = self.training, self.progress.cur_nimg
         ends = self.progress.fraction >= 1
         shows = _crossed(before, cur_nimg, t.snapshot_kimg)
@@ -284,10 +282,8 @@ class Trainer:
                 self.log.setdefault(name, []).append(value)
 
     def _measure(self, *, force: bool) -> None:
-        """Metrics for the next line of the log, unless they would take too much of the run's time.
-
-        They are left out where the state has gone wrong.
-        """
+        """Metrics for the next line of the log, unless they would take too much of the run's time
+        or the state is bad."""
         now = time.monotonic()
         due = force or now - self.measured_at > self.measuring_sec / MEASURING_SHARE
         if self.metrics and self.context.is_first and self.guard.is_calm and due:
@@ -296,7 +292,7 @@ class Trainer:
             self.measuring_sec = self.measured_at - now
 
     def _tick(self) -> None:
-        """Append one line to stats.jsonl, and adapt what adapts."""
+        """Append one line to stats.jsonl, and adapt the controls."""
         p, start = self.progress, self.tick_start
         line = {
             "kimg": p.cur_nimg / 1000,
@@ -307,7 +303,7 @@ class Trainer:
             **{name: _short(sum(values) / len(values)) for name, values in self.log.items()},
         }
         self.log = {}
-        if self.guard.is_calm:  # else there may be steps without a finite number
+        if self.guard.is_calm:  # else terms may be missing, because no step's were finite
             self.guard.remember()
             kimg = (p.cur_nimg - start[0]) / 1000
             self.train_step.controls.adapt(self.training, line, kimg=kimg)
@@ -351,7 +347,7 @@ class Trainer:
         self._snapshot(LATEST)
 
     def resume(self) -> bool:
-        """Go on from `out`/state; False where there is nothing saved."""
+        """Continue from `out`/state; False if nothing is saved."""
         folder = saved_state(self.out)
         if folder is None:
             return False
@@ -409,7 +405,7 @@ class Trainer:
     # -- pictures ---------------------------------------------------------------------------------
 
     def _show(self) -> None:
-        """A new grid of samples, the animation of all of them, and the report."""
+        """Write a new grid of samples, the animation of all of them, and the report."""
         if not self.context.is_first:
             return
         self._save_grid(f"{self.progress.cur_nimg // 1000:06d}.png")
@@ -426,8 +422,8 @@ class Trainer:
 
     @torch.no_grad()
     def preview(self, *, columns: int = GRID_COLUMNS, real: bool = False) -> Image:
-        """columns x columns pictures of the EMA: fixed seeds and captions, so that grids of
-        different moments can be compared; or the real pictures of these captions."""
+        """columns x columns pictures of the EMA with fixed seeds and captions, so that grids can be
+        compared over time; or the real pictures of these captions."""
         count = columns**2
         generator = torch.Generator().manual_seed(0)
         index = torch.randint(len(self.dataset), (count,), generator=generator)

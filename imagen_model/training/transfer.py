@@ -1,4 +1,4 @@
-"""Networks that begin with a checkpoint's weights, and may know or draw more than it does."""
+"""Networks that start with a checkpoint's weights, perhaps with more styles or pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..networks.networks import Networks
 
 
 def grow(model: ModelConfig, resolution: int) -> ModelConfig:
-    """The same tokens at another resolution: the tail gets a further doubling for each of it, as in
+    """The same tokens at another resolution: the tail gets one more UpBlock per doubling, as in
     progressive growing (1710.10196). ValueError for a resolution that the networks cannot have."""
     return replace(
         model,
@@ -23,20 +23,18 @@ def grow(model: ModelConfig, resolution: int) -> ModelConfig:
 
 
 def transfer_weights(
-    source: Networks, config: ModelConfig, asked: ConditioningConfig, seed: int
+    source: Networks, config: ModelConfig, requested: ConditioningConfig, seed: int
 ) -> tuple[Networks, ModelConfig]:
-    """The checkpoint's weights in networks that may know more styles, have conditions of another
-    width, or draw at a higher resolution, as `config` has it.
+    """The checkpoint's weights in networks that may have more styles, conditions of another width,
+    or a higher resolution (that of `config`).
 
-    A new style begins as the mean of the known ones, or where there is none, at random; a new
-    doubling repeats pixels.
+    A new style starts as the mean of the known ones, or at random if there are none; a new UpBlock
+    repeats pixels.
     """
-    known = config.conditioning.styles
-    conditioning = replace(
-        asked,
-        styles=(*known, *(s for s in asked.styles if s not in known)),
-        text_encoder=asked.text_encoder or config.conditioning.text_encoder,
-    )
+    known = config.conditioning
+    styles = tuple(dict.fromkeys((*known.styles, *requested.styles)))
+    text_encoder = requested.text_encoder or known.text_encoder
+    conditioning = replace(requested, styles=styles, text_encoder=text_encoder)
     config = replace(config, conditioning=conditioning)
     networks = Networks.seeded(config, seed)
     state = networks.state_dict()
@@ -58,12 +56,12 @@ def transfer_weights(
 
 
 def silence_condition(networks: Networks, source: Networks) -> None:
-    """Start the condition's path at zero: whatever is asked for, the picture is at first the one
-    that the model draws when nothing is.
+    """Start the condition's path at zero: with any condition, the picture is initially that of the
+    null condition.
 
-    Pretraining has only ever seen the null condition, so the two layers that take the condition
-    mean nothing yet for words. Their weights go to zero and their biases to what null gave in
-    `source`, whose conditions may be of another width.
+    Pretraining uses only the null condition, so the two layers that take the condition are
+    untrained for text. Their weights are set to zero, and their biases to their outputs for null in
+    `source`, whose conditions may have another width.
     """
     before, after, learned = source.generator, networks.generator, source.conditioning.null_pooled
     assert isinstance(before, Generator) and isinstance(after, Generator)

@@ -1,9 +1,9 @@
-"""Unrolled discriminator steps (Unrolled GAN, 1611.02163): the generator answers the discriminator
-after a few more steps on the same pictures, and gradients flow through those steps.
+"""Unrolled discriminator steps (Unrolled GAN, 1611.02163): the generator's loss uses the
+discriminator after a few more steps on the same pictures, and gradients flow through those steps.
 
-The steps are Adam's (1412.6980) as the optimiser would take them next, without momentum; gradients
-do not flow through its second moments. The paper leaves the optimiser open. Each step costs about
-as much as a discriminator's and is differentiated twice.
+The steps are the optimiser's next steps of Adam (1412.6980), without momentum; gradients do not
+flow through the second moments. The paper leaves the optimiser open. Each step costs about as much
+as a discriminator step and is differentiated twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Loss = Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], Tensor]
 
 
 class _Logits(nn.Module):
-    """Logits as a function of all weights, those of the embedded condition among them."""
+    """Logits as a function of all weights, including those that embed the condition."""
 
     def __init__(self, discriminator: AnyDiscriminator) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class _Logits(nn.Module):
 
 
 class UnrolledDiscriminator:
-    """The discriminator after `steps` more steps on one batch; the real one stays as it is."""
+    """The discriminator after `steps` more steps on one batch; `discriminator` does not change."""
 
     def __init__(
         self,
@@ -48,12 +48,8 @@ class UnrolledDiscriminator:
         *,
         steps: int,
     ) -> None:
-        self.discriminator, self.optimizer, self.loss, self.steps = (
-            _Logits(discriminator),
-            optimizer,
-            loss,
-            steps,
-        )
+        self.discriminator, self.optimizer = _Logits(discriminator), optimizer
+        self.loss, self.steps = loss, steps
 
     def logits(self, batch: Batch) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Of real and generated pictures; differentiable in the generated ones, through the steps
@@ -75,14 +71,12 @@ class UnrolledDiscriminator:
                 beta = group["betas"][1]
                 moment = beta * moment + (1 - beta) * slope.detach().square()
                 moments[name] = (moment, taken)
-                unbiased = moment / (1 - beta ** (taken + ahead))
-                weights[name] = weights[name] - group["lr"] * slope / (
-                    unbiased.sqrt() + group["eps"]
-                )
+                scale = (moment / (1 - beta ** (taken + ahead))).sqrt() + group["eps"]
+                weights[name] = weights[name] - group["lr"] * slope / scale
         return self._logits(weights, batch)
 
     def _moment(self, p: Tensor) -> tuple[Tensor, int]:
-        """The mean square of a weight's gradient, and from how many steps."""
+        """The running mean square of a weight's gradient, and the optimiser's number of steps."""
         state = self.optimizer.state.get(p)
         if not state:
             return torch.zeros_like(p), 0
@@ -91,9 +85,9 @@ class UnrolledDiscriminator:
     def _logits(
         self, weights: dict[str, Tensor], batch: Batch
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        def logits(pictures: Tensor, levels: list[Tensor]) -> tuple[Tensor, ...]:
-            return functional_call(self.discriminator, weights, (pictures, levels, batch.condition))
-
-        return logits(batch.real, batch.real_levels), logits(
-            batch.generated, batch.generated_levels
+        real = (batch.real, batch.real_levels, batch.condition)
+        generated = (batch.generated, batch.generated_levels, batch.condition)
+        return (
+            functional_call(self.discriminator, weights, real),
+            functional_call(self.discriminator, weights, generated),
         )
