@@ -24,16 +24,16 @@ def game(steps: int):
     discriminator = Networks.seeded(CONFIG, 0).discriminator.double().eval()
     batch = SimpleNamespace(
         real=torch.rand(4, 3, 32, 32, generator=generator, dtype=torch.double) * 2 - 1,
-        fake=torch.rand(4, 3, 32, 32, generator=generator, dtype=torch.double) * 2 - 1,
+        generated=torch.rand(4, 3, 32, 32, generator=generator, dtype=torch.double) * 2 - 1,
         real_levels=[],
-        fake_levels=[],
+        generated_levels=[],
         condition=Condition.null(4, CONFIG.conditioning).to(torch.double),
     )
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=2e-3, betas=(0.0, 0.99))
     unrolled = UnrolledDiscriminator(discriminator, optimizer, loss, steps=steps)
     now = UnrolledDiscriminator(discriminator, optimizer, loss, steps=0)
     cond = discriminator.embed_condition(batch.condition.pooled, batch.condition.style)
-    judged = [discriminator(x, []).logits(cond) for x in (batch.real, batch.fake)]
+    judged = [discriminator(x, []).logits(cond) for x in (batch.real, batch.generated)]
     loss(*judged).backward()
     optimizer.step()
     return discriminator, batch, unrolled, now
@@ -42,7 +42,7 @@ def game(steps: int):
 def test_no_steps_ahead_is_the_discriminator_itself():
     discriminator, batch, _, now = game(0)
     cond = discriminator.embed_condition(batch.condition.pooled, batch.condition.style)
-    for ahead, x in zip(now.logits(batch), (batch.real, batch.fake), strict=True):
+    for ahead, x in zip(now.logits(batch), (batch.real, batch.generated), strict=True):
         torch.testing.assert_close(ahead, discriminator(x, []).logits(cond))
 
 
@@ -62,11 +62,11 @@ def test_the_generator_s_gradient_goes_through_the_steps():
         state["exp_avg_sq"].fill_(1e8)
         state["step"].fill_(1e6)
     unrolled.optimizer.param_groups[0]["lr"] = 1e4
-    fake = batch.fake.clone()
+    fake = batch.generated.clone()
     direction = torch.randn(fake.shape, generator=torch.Generator().manual_seed(1)).double()
 
     def at(x):
-        batch.fake = x
+        batch.generated = x
         return over_heads(rpgan_g, *unrolled.logits(batch))
 
     moving = fake.clone().requires_grad_(True)
@@ -74,6 +74,6 @@ def test_the_generator_s_gradient_goes_through_the_steps():
     step = 1e-6  # leaky ReLUs bend within 1e-4
     expected = (at(fake + step * direction) - at(fake - step * direction)) / (2 * step)
     torch.testing.assert_close((slope * direction).sum(), expected.detach(), rtol=1e-5, atol=0)
-    batch.fake = moving
+    batch.generated = moving
     (still,) = torch.autograd.grad(over_heads(rpgan_g, *now.logits(batch)), moving)
     assert not torch.allclose(slope, still, rtol=0.01)
