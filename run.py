@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One file that sets up what it needs and runs it. Needs only Python 3.10 or newer.
+"""One file that sets up what it needs and runs it. Needs only Python 3.11 or newer.
 
     python3 run.py demo [--prompt TEXT]   a picture from a prompt, made in a real ComfyUI
     python3 run.py studio                 the same, and the GUI stays open
@@ -33,8 +33,8 @@ STARTER = ROOT / "example_workflows" / "text_to_image.json"
 
 
 def main() -> int:
-    if sys.version_info < (3, 10):  # noqa: UP036 - run by whatever Python there is
-        print(f"Python {sys.version.split()[0]} is too old; this needs 3.10 or newer")
+    if sys.version_info < (3, 11):  # as constraints.txt; the library itself runs on 3.10
+        print(f"Python {sys.version.split()[0]} is too old; this needs 3.11 or newer")
         return 1
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
