@@ -4,8 +4,8 @@
     model = im.load("emoji")
     pictures = model.sample(["a red apple"], seeds=[0, 1], style="fluent-3d")  # [2, 4, 128, 128]
 
-Pictures are NCHW float in [-1, 1]; four channels are premultiplied RGBA. This package knows nothing
-of ComfyUI; the nodes are beside it.
+Pictures are NCHW float in [-1, 1]; four channels are premultiplied RGBA. This package does not
+depend on ComfyUI; the nodes are in another.
 """
 
 from typing import Any
@@ -53,7 +53,7 @@ _RENAMED = {"hear": "transcribe", "listen": "analyze_audio"}  # removed in 0.3
 
 
 def __getattr__(name: str) -> Any:
-    """The names that two functions had until version 0.1, with a DeprecationWarning."""
+    """The former names of two functions (until version 0.1), with a DeprecationWarning."""
     if name not in _RENAMED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import warnings
