@@ -1,10 +1,9 @@
-"""How fast this machine draws and trains: `imagen bench`.
+"""The speed of sampling and training on this machine: `imagen bench`.
 
-Every kind of work takes its turn in every round, so that ratios within one run hold on a machine
-that does other things as well. Speed is set against a matrix product's, the most that the machine
-gives: FLOPs are counted, not guessed. Where other work leaves this process less than its share of
-the cores (the matrix product shows it), times are processor time divided by threads: about what
-they would be alone. `machine.clock` says which.
+Every round times each kind of work once, so that ratios hold on a busy machine. Speed is compared
+with that of a matrix product, the machine's peak; FLOPs are counted, not estimated. If other
+processes take this one's cores (the matrix product shows it), times are processor time divided by
+threads, about those of an idle machine. `machine.clock` says which.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ PRODUCT_TURNS = 7
 TRAINING_BATCH = 32
 ROUNDS = 3
 NUM_PICTURES = 64
-BUSY = 0.9  # of its threads' time a process has that is alone
+BUSY = 0.9  # share of its threads' time; with less, the machine is busy
 RPGAN = {"objective": "rpgan", "r1_gamma": 1.0, "r2_gamma": 1.0}
-STEPS: dict[str, dict] = {  # the last is what the others are compared with
+STEPS: dict[str, dict] = {  # the others are compared with the last
     "default": {},
     "rpgan, finite differences": RPGAN,
     "rpgan, exact": RPGAN | {"penalty": "exact"},
@@ -49,16 +48,16 @@ EXACT, COMPILED = "rpgan, exact", "default, compiled"
 
 
 class Work(NamedTuple):
-    """Something to be timed, and how many pictures it makes or learns from."""
+    """A function to be timed, and its number of pictures."""
 
     run: Callable[[], object]
     batch: int
-    like: str | None = None  # the work that computes the same, where its own FLOPs are hidden
+    like: str | None = None  # the work with the same FLOPs, if its own cannot be counted
 
 
 class Flops(TorchDispatchMode):
     """Counts the floating-point operations of matrix products and convolutions. torch's own counter
-    tracks modules as well, which does not go together with differentiating twice."""
+    also tracks modules, which fails when differentiating twice."""
 
     total = 0
 
@@ -80,7 +79,7 @@ def bench(
     compiled: bool = False,
     stage: Callable[[str], object] = lambda text: None,
 ) -> dict:
-    """Rows `sampling` and `training`, and the `machine`. `stage` is told what goes on.
+    """Rows `sampling` and `training`, and the `machine`. `stage` is called with what comes next.
 
     ValueError for a preset that is not a transformer's, or a batch or rounds under 1.
     """
@@ -93,22 +92,18 @@ def bench(
     stopwatch = Stopwatch(device, rounds)
     result: dict = {"machine": stopwatch.machine(), "sampling": [], "training": []}
     for name in presets:
-        stage(f"{name}: drawing")
+        stage(f"{name}: sampling")
         trainer = synthetic_trainer(name, resolution, batch, device)
         size = {"preset": name, "resolution": trainer.model.generator.resolution}
-        works = {f"batch {n}": Work(_drawing(trainer, n), n) for n in SAMPLING_BATCHES}
+        works = {f"batch {n}": Work(_sampling(trainer, n), n) for n in SAMPLING_BATCHES}
         rows = stopwatch.rows(works, reference="batch 1")
         result["sampling"] += [{**size, **row} for row in rows.values()]
         kinds = STEPS | ({COMPILED: {"compile": True}} if compiled else {})
         stage(f"{name}: training, {len(kinds)} kinds of steps")
-        works = {
-            kind: Work(
-                synthetic_trainer(name, resolution, batch, device, **settings).step,
-                batch,
-                like="default" if kind == COMPILED else None,
-            )
-            for kind, settings in kinds.items()
-        }
+        works = {}
+        for kind, settings in kinds.items():
+            step = synthetic_trainer(name, resolution, batch, device, **settings).step
+            works[kind] = Work(step, batch, like="default" if kind == COMPILED else None)
         rows = stopwatch.rows(works, reference=EXACT)
         result["training"] += [{**size, "step": kind, **row} for kind, row in rows.items()]
     return result
@@ -120,22 +115,17 @@ def synthetic_trainer(
     """A trainer of preset `name` on pictures of noise with captions; it writes nothing."""
     model = preset(name, resolution=resolution, text_encoder=text_encoder_hash())
     generator, side = torch.Generator().manual_seed(0), model.generator.resolution
-    pixels = torch.randint(
-        256, (NUM_PICTURES, 4, side, side), dtype=torch.uint8, generator=generator
-    )
+    shape = (NUM_PICTURES, 4, side, side)
+    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
     items = [Item(Path(f"{i}.png"), text=f"picture {i}") for i in range(NUM_PICTURES)]
-    training = TrainingConfig(
-        kimg=1000.0, batch=batch, lr=width_aware_lr(model.generator.dim), **settings
-    )
-    return Trainer(
-        RunConfig(model, training, Path(tempfile.gettempdir()) / "imagen-bench", card={}),
-        InMemoryDataset(items, pixels),
-        CaptionSampler(items, ()),
-        device=device,
-    )
+    lr = width_aware_lr(model.generator.dim)
+    training = TrainingConfig(kimg=1000.0, batch=batch, lr=lr, **settings)
+    config = RunConfig(model, training, Path(tempfile.gettempdir()) / "imagen-bench", card={})
+    dataset, captions = InMemoryDataset(items, pixels), CaptionSampler(items, ())
+    return Trainer(config, dataset, captions, device=device)
 
 
-def _drawing(trainer: Trainer, count: int) -> Callable[[], Tensor]:
+def _sampling(trainer: Trainer, count: int) -> Callable[[], Tensor]:
     networks = trainer.ema.module
     condition = trainer.captions.captions(torch.arange(count) % NUM_PICTURES)
     latent = random_latent(range(count), trainer.model.generator.z_dim)
@@ -143,7 +133,7 @@ def _drawing(trainer: Trainer, count: int) -> Callable[[], Tensor]:
 
 
 class Stopwatch:
-    """Times works in turns, a matrix product among them."""
+    """Times works in turns, and a matrix product with them."""
 
     def __init__(self, device: torch.device, rounds: int) -> None:
         self.device, self.rounds = device, rounds
@@ -170,10 +160,10 @@ class Stopwatch:
         }
 
     def rows(self, works: Mapping[str, Work], *, reference: str) -> dict[str, dict]:
-        """What each work takes for an image, against the product and the work `reference`."""
+        """Each work's time per image, relative to the product and to the work `reference`."""
         flops: dict[str, float] = {}
         for name, work in works.items():
-            work.run()  # pays for what is made once
+            work.run()  # includes one-time costs
             with nullcontext() if work.like else Flops() as counter:
                 work.run()
             flops[name] = counter.total / work.batch if counter else flops[work.like or ""]
@@ -199,7 +189,7 @@ class Stopwatch:
         return rows
 
     def _turn(self, work: Work) -> tuple[float, float]:
-        """Seconds on the wall, and of the processor."""
+        """Wall-clock seconds and processor seconds."""
         wall, processor = time.perf_counter(), time.process_time()
         work.run()
         if self.device.type == "cuda":

@@ -1,34 +1,35 @@
-"""A loaded model: everything a caller needs to draw and to judge, in one object."""
+"""A loaded model: one object that encodes prompts, generates and scores pictures."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .bundled import find_model
 from .checkpoint import load_checkpoint
-from .condition import Condition
+from .condition import Condition, style_weights
+from .conditioning.audio import Clip, encode_audio
+from .conditioning.clip import ClipEncoder, is_clip, refuse_another
+from .conditioning.encoder import Encoder
+from .conditioning.image import encode_image
+from .conditioning.minilm import text_encoder, text_encoder_hash
+from .conditioning.prompt import how_read, read_prompts
+from .conditioning.text import encode_text
 from .config import ModelConfig
+from .inference.audio_reactive import Reactions, audio_walk
 from .inference.directions import attribute_directions, directions
 from .inference.inversion import STEPS, invert
 from .inference.latent import Latent, random_latent
 from .inference.sampling import draw, into_w
 from .inference.scoring import Scores, score
+from .inference.sound_analysis import Sound
 from .networks.efficientnet import EfficientNetLite, lite0, lite0_hash
 from .networks.networks import Networks
 from .progress import OnPictures, OnProgress
-
-if TYPE_CHECKING:
-    from .conditioning.audio import Clip
-    from .conditioning.clip import ClipEncoder
-    from .conditioning.encoder import Encoder
-    from .inference.audio_reactive import Reactions
-    from .inference.sound_analysis import Sound
 
 
 class Model:
@@ -37,10 +38,10 @@ class Model:
     def __init__(self, name: str, config: ModelConfig, networks: Networks, card: dict) -> None:
         self.name, self.config, self.networks, self.card = name, config, networks, card
         self.lite0 = _own_lite0(name, card) if config.discriminator.features else None
-        judge = card.get("judge", {"real": 0.0, "generated": 0.0})
-        self._midpoint = (judge["real"] + judge["generated"]) / 2
-        self._attributes: dict[str, Tensor] = {}  # measured when first asked for
-        self._clip: ClipEncoder | None = None  # with_text_encoder's
+        logits = card.get("judge", {"real": 0.0, "generated": 0.0})
+        self._midpoint = (logits["real"] + logits["generated"]) / 2
+        self._attributes: dict[str, Tensor] = {}  # computed at the first use
+        self._clip: ClipEncoder | None = None  # of with_text_encoder
 
     @property
     def device(self) -> torch.device:
@@ -63,19 +64,15 @@ class Model:
 
     @property
     def takes_words(self) -> bool:
-        """Whether prompts can be encoded: trained with text, and with the encoder at hand."""
-        from .conditioning.clip import is_clip
-
+        """Whether prompts can be encoded: trained with text, and with the encoder available."""
         trained_on = self.config.conditioning.text_encoder
         return bool(trained_on) and (self._clip is not None or not is_clip(trained_on))
 
     def with_text_encoder(self, encoder: ClipEncoder) -> Model:
-        """This model, shared, with the CLIP text encoder that it was trained on.
+        """A shallow copy of this model with the CLIP text encoder that it was trained on.
 
-        ValueError for another one, and where the model was trained on no CLIP (clip.py).
+        ValueError for another encoder, and for a model that was not trained on CLIP.
         """
-        from .conditioning.clip import is_clip, refuse_another
-
         trained_on = self.config.conditioning.text_encoder
         if not is_clip(trained_on):
             raise ValueError(
@@ -94,70 +91,56 @@ class Model:
         style: str | None = None,
         progress: OnProgress | None = None,
     ) -> Condition:
-        """One condition row a text. Empty text asks for anything; with style None a text that names
-        one of the styles chooses it, and else the seed.
+        """One condition row per text; an empty text is the null condition. With style None, a text
+        that names one of the styles chooses it; otherwise the seed does.
 
-        `(apple:1.3)` weighs words, and what is not English is read word by word
+        `(apple:1.3)` weighs words; languages other than English are translated word by word
         (conditioning/prompt.py). `progress` is called with (done, total) now and then and may raise
-        to cancel. ValueError for a style that the model does not know, for a text encoder that is
-        another or not at hand, and for weights that are not from 0 to 3.
+        to cancel. ValueError for an unknown style, for another or a missing text encoder, and for
+        weights outside 0 to 3.
         """
-        from .conditioning.text import encode_text
-
         texts = [texts] if isinstance(texts, str) else list(texts)
         if any(text.strip() for text in texts):
             encoder = self._encoder("give an empty prompt")
             return encode_text(
                 texts, styles=self.styles, style=style, progress=progress, encoder=encoder
             )
-        from .condition import style_weights
-
         null = Condition.null(len(texts), self.config.conditioning)
         return null.with_style(style_weights(self.styles, style, len(texts)))
 
     def how_read(self, texts: Sequence[str] | str, *, style: str | None = None) -> str:
-        """What `encode_text` makes of prompts that are not English, for people: the English of each
-        and the words that it does not know, or nothing. ValueError for bad weights."""
-        from .conditioning.prompt import how_read, read_prompts
-
+        """How `encode_text` translates prompts that are not English, for people: the English of
+        each and the unknown words, or an empty text. ValueError for bad weights."""
         texts = [texts] if isinstance(texts, str) else texts
         return how_read(read_prompts(texts, styles=self.styles, style=style))
 
     def encode_image(
         self, pictures: Tensor, *, style: str | None = None, progress: OnProgress | None = None
     ) -> Condition:
-        """What pictures [N, C, H, W] in [-1, 1] of any size show, as one condition row each.
+        """One condition row per picture [N, C, H, W] in [-1, 1] of any size, of its content.
 
         Four channels are premultiplied RGBA. style None lets the seed choose. `progress` as in
-        encode_text. ValueError for a style that the model does not know, for a model without its
-        text encoder, and for what is no picture (conditioning/image.py).
+        encode_text. ValueError for an unknown style, for a missing text encoder, and for tensors
+        that are no pictures (conditioning/image.py).
         """
-        from .conditioning.image import encode_image
-
         encoder = self._encoder("it takes no pictures")
         return encode_image(
             pictures, styles=self.styles, style=style, progress=progress, encoder=encoder
         )
 
     def encode_audio(self, clips: Sequence[Clip], *, style: str | None = None) -> Condition:
-        """What is said in clips (waveform [C, L] float, sample rate in Hz), a condition row each.
+        """One condition row per clip (waveform [C, L] float, sample rate in Hz), of its words.
 
-        English speech; any rate and number of channels, 0.1 to 60 s (of a longer clip the first
-        60 count, with a warning). style None lets the seed choose. ValueError for a style that the
-        model does not know, for a model without its text encoder, and for silence, NaN or too short
-        a clip (conditioning/audio.py).
+        English speech; any rate and number of channels, 0.1 to 60 s (a longer clip is cut there,
+        with a warning). style None lets the seed choose. ValueError for an unknown style, for a
+        missing text encoder, and for silence, NaN or too short a clip (conditioning/audio.py).
         """
-        from .conditioning.audio import encode_audio
-
         encoder = self._encoder("it takes no sound")
         return encode_audio(clips, styles=self.styles, style=style, encoder=encoder)
 
     def _encoder(self, hint: str) -> Encoder:
-        """The text encoder that the model was trained with, into whose space the encoders of
-        pictures and sound lead as well; ValueError where it is not at hand."""
-        from .conditioning.clip import is_clip
-        from .conditioning.minilm import text_encoder, text_encoder_hash
-
+        """The text encoder that the model was trained with, whose embeddings the encoders of
+        pictures and sound produce too; ValueError if it is not available."""
         trained_with = self.config.conditioning.text_encoder
         if not trained_with:
             raise ValueError(f"model {self.name} was trained without text; {hint}")
@@ -176,7 +159,7 @@ class Model:
         return text_encoder()
 
     def latent(self, seeds: Sequence[int]) -> Latent:
-        """One point z a seed."""
+        """One z per seed."""
         return random_latent(seeds, self.config.generator.z_dim)
 
     def into_w(
@@ -187,7 +170,7 @@ class Model:
         truncation: float = 1.0,
         progress: OnPictures | None = None,
     ) -> Latent:
-        """Latents in w, where they can be mixed and moved (latent.py)."""
+        """Latents in w, where they can be mixed and moved (inference/editing.py)."""
         return into_w(
             self.networks, condition, latent, truncation_psi=truncation, progress=progress
         )
@@ -200,7 +183,7 @@ class Model:
         steps: int = STEPS,
         progress: OnPictures | None = None,
     ) -> Latent:
-        """The latents in w that draw pictures [N, C, H, W] of any size (inversion.py)."""
+        """The latents in w of pictures [N, C, H, W] of any size (inference/inversion.py)."""
         return invert(
             self.networks, self.lite0, pictures, condition, steps=steps, progress=progress
         )
@@ -208,26 +191,23 @@ class Model:
     def direction(self, which: int | str, *, progress: OnPictures | None = None) -> Tensor:
         """[dim] a direction in w: a number, 0 changes the picture most; or a name of ATTRIBUTES.
 
-        A name's first use measures pictures for seconds; `progress` may raise to cancel. ValueError
-        for a direction that the model has not.
+        The first use of a name takes seconds; `progress` may raise to cancel. ValueError for a
+        direction that the model lacks.
         """
-        if isinstance(which, str):
-            return self._attribute_direction(which, progress)
-        found = directions(self.networks)
-        if not 0 <= which < len(found):
-            raise ValueError(f"direction {which}; this model has 0 to {len(found) - 1}")
-        return found[which]
-
-    def _attribute_direction(self, name: str, progress: OnPictures | None) -> Tensor:
+        if not isinstance(which, str):
+            every = directions(self.networks)
+            if not 0 <= which < len(every):
+                raise ValueError(f"direction {which}; this model has 0 to {len(every) - 1}")
+            return every[which]
         if not self._attributes:
             self._attributes = attribute_directions(self.networks, progress=progress)
-        if name not in self._attributes:
+        if which not in self._attributes:
             known = ", ".join(self._attributes)
-            raise ValueError(f"direction {name!r}; this model has the names {known}")
-        return self._attributes[name]
+            raise ValueError(f"direction {which!r}; this model has the names {known}")
+        return self._attributes[which]
 
     def summary(self) -> str:
-        """What a person wants to know of the model, a line each."""
+        """The model's main facts for people, in lines."""
         g, card = self.config.generator, self.card
         millions = sum(p.numel() for p in self.networks.generator.parameters()) / 1e6
         kind = {1: "grey", 3: "RGB", 4: "RGBA"}[g.channels]
@@ -235,7 +215,7 @@ class Model:
             f"{self.name}: {g.resolution} px {kind}, preset {self.config.preset}, "
             f"{millions:.1f}M parameters",
             f"styles: {', '.join(self.styles) or 'none'}",
-            f"text: {self._read_by()}",
+            f"text: {self._text_encoder_name()}",
             f"trained: {card.get('kimg', '?')} kimg, stage {card.get('stage', '?')}",
             f"data: {card.get('data', {}).get('name', '?')}",
         ]
@@ -247,9 +227,7 @@ class Model:
             )
         return "\n".join(lines)
 
-    def _read_by(self) -> str:
-        from .conditioning.clip import is_clip
-
+    def _text_encoder_name(self) -> str:
         trained_on = self.config.conditioning.text_encoder
         if not is_clip(trained_on):
             return "yes" if trained_on else "no"
@@ -285,9 +263,7 @@ class Model:
         truncation: float = 1.0,
         progress: OnPictures | None = None,
     ) -> Iterator[Tensor]:
-        """The frames of a film to a sound that `listen` heard, batch by batch (audio_walk.py)."""
-        from .inference.audio_reactive import audio_walk
-
+        """The frames of a video to a sound, in batches (inference/audio_reactive.py)."""
         return audio_walk(
             self.networks,
             condition,
@@ -323,7 +299,7 @@ class Model:
         *,
         progress: OnPictures | None = None,
     ) -> Scores:
-        """Judge pictures [N, C, H, W] in [-1, 1], of any size; see scoring.Scores."""
+        """Scores of pictures [N, C, H, W] in [-1, 1], of any size; see inference/scoring.py."""
         return score(
             self.networks,
             self.lite0,
@@ -337,7 +313,7 @@ class Model:
 def load(name: str | Path = "emoji", *, device: torch.device | str = "cpu") -> Model:
     """A bundled model by name (or alias), or a checkpoint by path, on `device`.
 
-    ValueError with one line for whatever is wrong with the file.
+    ValueError with one line for a file that is no checkpoint, or damaged.
     """
     path = find_model(str(name))
     config, networks, card = load_checkpoint(path)
@@ -345,7 +321,7 @@ def load(name: str | Path = "emoji", *, device: torch.device | str = "cpu") -> M
 
 
 def _own_lite0(name: str, card: dict) -> EfficientNetLite:
-    """A copy of the bundled lite0, if it is the one that the checkpoint names."""
+    """A copy of the bundled lite0; ValueError if the checkpoint needs another."""
     if card.get("lite0") != lite0_hash():
         raise ValueError(f"model {name} was trained with another lite0 than the bundled one")
     return copy.deepcopy(lite0())
