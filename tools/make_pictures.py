@@ -27,7 +27,6 @@ from studio.workflow import load_workflow, to_prompt
 
 EXAMPLES = ROOT / "example_workflows"
 NODE_PICTURES = ROOT / "nodes" / "web" / "docs" / "images"
-SCREENSHOT = ROOT / "docs" / "images" / "text_to_image.jpg"
 GALLERY = ROOT / "docs" / "gallery"
 EMOJI_SOURCES = ROOT / "tests" / "fixtures" / "emoji_sources"
 TRAINING_MINUTES = 2.0
@@ -195,8 +194,6 @@ def picture_pages(server: Server, page: Page, paths: list[Path]) -> None:
         screenshot = GALLERY / f"{path.stem}.jpg"
         page.screenshot(path=screenshot, type="jpeg", quality=80)
         print(screenshot)
-        if path.stem == SCREENSHOT.stem:
-            shutil.copy(screenshot, SCREENSHOT)
 
 
 def main() -> None:
