@@ -139,6 +139,23 @@ def test_every_frame_becomes_a_picture_with_its_own_window(tmp_path):
     assert first.mean() > second.mean() + 10 and first.mean() > third.mean() + 10
 
 
+@pytest.mark.parametrize(
+    ("rescale", "window"),
+    [({"RescaleIntercept": "-1024"}, (-424, 1600)), ({"RescaleSlope": "2"}, (1200, 3200))],
+)
+def test_half_a_rescale_counts_and_the_other_half_is_the_identity(tmp_path, rescale, window):
+    data = pydicom.dcmread(MR)
+    for name in ("RescaleSlope", "RescaleIntercept"):
+        if name in data:
+            del data[name]
+    for name, value in rescale.items():
+        setattr(data, name, value)
+    data.save_as(tmp_path / "a.dcm")
+    shown = grey(tmp_path / "a.dcm", window=window).astype(int)
+    plain = grey(MR, window=(600, 1600)).astype(int)
+    assert abs(shown - plain).max() <= 1 and plain.std() > 10
+
+
 # -- the command ----------------------------------------------------------------------------------
 
 

@@ -202,6 +202,9 @@ def _facts_of_frame(data: Any, number: int) -> Any:
         ):  # fmt: skip
             if name in part and part[name].value not in (None, ""):
                 facts[name] = part[name]
+    if "RescaleSlope" in facts or "RescaleIntercept" in facts:  # pydicom takes both or neither
+        facts.RescaleSlope = facts.get("RescaleSlope", 1)
+        facts.RescaleIntercept = facts.get("RescaleIntercept", 0)
     return facts
 
 
