@@ -26,6 +26,13 @@ def interrupted(trainer, monkeypatch):
     and no network has been trained, and more of them at every file that it then saves."""
 
     def run(number: int):
+        before = signal.signal(number, signal.SIG_DFL)  # the tests themselves may run under nohup
+        try:
+            return interrupted_by(number)
+        finally:
+            signal.signal(number, before)
+
+    def interrupted_by(number: int):
         t = trainer("parts", tick_kimg=0.008)
         batch, saved, calls = t.dataset.batch, state.save_tensors, []
 
