@@ -25,6 +25,7 @@ from imagen_model.data.captions import CaptionSampler, EncodedTexts, encode_all
 from imagen_model.data.dataset import InMemoryDataset
 from imagen_model.data.item import Item
 from imagen_model.networks.efficientnet import lite0_hash
+from imagen_model.training import published_model
 from imagen_model.training.config import PENALTIES, RunConfig, TrainingConfig
 from imagen_model.training.losses import OBJECTIVES
 from imagen_model.training.options import TrainOptions
@@ -351,6 +352,27 @@ def test_only_what_the_run_published_is_replaced(trainer, tmp_path):
     (run.out / "published.json").unlink()  # as version 0.1.0 left it
     (run.out / "latest.safetensors").write_bytes(first)
     PublishedModel(run.out, target)
+
+
+def test_kills_between_record_and_copy_leave_the_model_the_run_s_own(tmp_path, monkeypatch):
+    run, target = tmp_path / "run", tmp_path / "mine.safetensors"
+    run.mkdir()
+    model = run / "latest.safetensors"
+    model.write_bytes(b"first")
+    PublishedModel(run, target).replace(model)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    for content in (b"second", b"third"):
+        model.write_bytes(content)
+        with monkeypatch.context() as patch:
+            patch.setattr(published_model, "write_atomically", killed)
+            with pytest.raises(KeyboardInterrupt):
+                PublishedModel(run, target).replace(model)
+    assert target.read_bytes() == b"first"
+    PublishedModel(run, target).replace(model)
+    assert target.read_bytes() == b"third"
 
 
 def test_a_finished_run_stays_as_it_is_and_says_so(trainer, tmp_path, caplog):

@@ -48,11 +48,8 @@ def speech_recognizer_hash() -> str:
     return checked_sha256(SPEECH_FILE)
 
 
-def mono(waveform: Tensor, rate: int) -> Tensor:
-    """[C, L] -> [L] fp32 on the CPU: the mean of the channels, cut to MAX_SEC.
-
-    ValueError with one line for no samples, less than MIN_SEC, NaN, or silence.
-    """
+def check_samples(waveform: Tensor, rate: int) -> None:
+    """ValueError unless the waveform is [C, L] with samples, and the rate within RATES_HZ."""
     if waveform.ndim != 2 or not waveform.numel():
         raise ValueError(
             f"the sound is empty (shape {list(waveform.shape)}; expected [channels, samples])"
@@ -61,6 +58,14 @@ def mono(waveform: Tensor, rate: int) -> Tensor:
         raise ValueError(
             f"the sample rate is {rate} Hz; expected {RATES_HZ[0]} to {RATES_HZ[1]} Hz"
         )
+
+
+def mono(waveform: Tensor, rate: int) -> Tensor:
+    """[C, L] -> [L] fp32 on the CPU: the mean of the channels, cut to MAX_SEC.
+
+    ValueError with one line for no samples, less than MIN_SEC, NaN, or silence.
+    """
+    check_samples(waveform, rate)
     seconds = waveform.shape[1] / rate
     if seconds < MIN_SEC:
         raise ValueError(f"the sound is {seconds:.3f} s long; expected {MIN_SEC} s or more")

@@ -109,6 +109,15 @@ def settled(networks: Networks, condition: Condition, latent: Latent, rows: slic
     return condition.with_style(settle_styles(condition.style, z.to(condition.style)))
 
 
+def _on_device(
+    networks: Networks, condition: Condition, latent: Latent, batch_size: int
+) -> Iterator[tuple[slice, Tensor, Condition]]:
+    """Batches: rows, their z or w, and their settled conditions, on the model's device."""
+    for rows in batches(len(latent), batch_size):
+        point = latent.values[rows].to(device=networks.device, dtype=torch.float32)
+        yield rows, point, settled(networks, condition[rows], latent, rows)
+
+
 @torch.no_grad()
 def draw(
     networks: Networks,
@@ -131,9 +140,7 @@ def draw(
     condition, latent = fitted(networks, condition, latent)
     pictures = []
     with full_precision():
-        for rows in batches(len(latent), batch_size):
-            point = latent.values[rows].to(device=networks.device, dtype=torch.float32)
-            cond = settled(networks, condition[rows], latent, rows)
+        for rows, point, cond in _on_device(networks, condition, latent, batch_size):
             if latent.space == "z":
                 point = to_w(networks, point, cond, truncation_psi=truncation_psi)
             tokens, mask, _ = networks.conditioning(cond)
@@ -162,9 +169,7 @@ def into_w(
     condition, latent = fitted(networks, condition, latent)
     parts = []
     with full_precision():
-        for rows in batches(len(latent), BATCH):
-            point = latent.values[rows].to(device=networks.device, dtype=torch.float32)
-            cond = settled(networks, condition[rows], latent, rows)
+        for rows, point, cond in _on_device(networks, condition, latent, BATCH):
             parts.append(to_w(networks, point, cond, truncation_psi=truncation_psi).cpu())
             if progress is not None:
                 progress(rows.stop, len(latent), None)

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..conditioning.audio import check_samples
 from ..progress import OnProgress
 
 logger = logging.getLogger(__name__)
 SOURCES = ("onsets", "loudness", "bass", "mids", "treble", "melody")
 FRAME_RATES = (1.0, 120.0)
 MAX_FRAMES = 16_384  # eleven minutes at 24 frames a second
-RATES_HZ = (2_000, 768_000)
 SILENCE = 1e-4  # peak amplitude below which a sound counts as silent, 80 dB under full scale
 WINDOW_SEC = 0.09
 NUM_MELS = 64
@@ -82,14 +82,7 @@ def _checked(waveform: Tensor, rate: int, frame_rate: float) -> tuple[np.ndarray
     if not FRAME_RATES[0] <= frame_rate <= FRAME_RATES[1]:
         low, high = FRAME_RATES
         raise ValueError(f"the frame rate is {frame_rate}; expected {low:g} to {high:g}")
-    if waveform.ndim != 2 or not waveform.numel():
-        raise ValueError(
-            f"the sound is empty (shape {list(waveform.shape)}; expected [channels, samples])"
-        )
-    if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
-        raise ValueError(
-            f"the sample rate is {rate} Hz; expected {RATES_HZ[0]} to {RATES_HZ[1]} Hz"
-        )
+    check_samples(waveform, rate)
     seconds = waveform.shape[1] / rate
     frames = max(1, math.ceil(seconds * frame_rate - 1e-6))
     if frames > MAX_FRAMES:

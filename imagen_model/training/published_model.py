@@ -36,6 +36,6 @@ class PublishedModel:
 
     def replace(self, model: Path) -> None:
         """Copy `model`, a file of the run, to the target in one step."""
-        # the last two: a kill between the record and the copy leaves the older one in place
-        write_json(self.run / RECORD, [*self._record()[-1:], sha256_of(model)])
+        # recorded first, and never dropped: a kill before the copy leaves an older one in place
+        write_json(self.run / RECORD, list(dict.fromkeys([*self._record(), sha256_of(model)])))
         write_atomically(self.target, lambda path: shutil.copyfile(model, path))
