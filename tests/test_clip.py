@@ -187,7 +187,7 @@ def spoilt(how: str, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ("no folder", "no folder of a CLIP text encoder"),
+        ("no folder", "is not the folder of a CLIP text encoder"),
         ("another model", "holds a t5; expected a CLIP text encoder"),
         ("pickled", "has no model.safetensors"),
         ("damaged", "does not fit its config.json"),

@@ -59,7 +59,7 @@ def test_postscript_in_a_picture_s_name_is_not_run(name, tmp_path, monkeypatch):
     (tmp_path / name).write_bytes(POSTSCRIPT)
     with pytest.raises(ValueError, match=rf"{name}: not a readable picture"):
         read_picture(tmp_path / name, resolution=32, channels=4)
-    with pytest.raises(ValueError, match="is no picture that can be read"):
+    with pytest.raises(ValueError, match="is not a readable picture"):
         read_facts(tmp_path / name)
 
 
