@@ -152,10 +152,13 @@ def read_all(
             return str(error)
         return premultiplied(array).transpose(2, 0, 1), side
 
-    with ThreadPoolExecutor() as pool:
+    pool = ThreadPoolExecutor()
+    try:
         chunks = (items[begin : begin + CHUNK] for begin in range(0, len(items), CHUNK))
         results = (result for chunk in chunks for result in pool.map(read, chunk))
         yield from reported(results, len(items), progress)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an interruption the rest is not read
 
 
 def check_skipped(skipped: list[str], num_kept: int) -> None:
