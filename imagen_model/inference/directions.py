@@ -9,6 +9,7 @@ the others as they are, to first order. Nothing is trained.
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -67,16 +68,20 @@ def attribute_directions(
     with torch.inference_mode(False), torch.enable_grad(), full_precision():
         total = torch.zeros(len(names), config.dim)
         networks = copy.deepcopy(networks).requires_grad_(False)
+        done = 0  # gradients; each takes a while
         for begin in range(0, PICTURES, BATCH):
-            total += _gradients(networks, range(FIRST_SEED + begin, FIRST_SEED + begin + BATCH))
-            if progress is not None:
-                progress(begin + BATCH, PICTURES, None)
+            seeds = range(FIRST_SEED + begin, FIRST_SEED + begin + BATCH)
+            for row, gradient in enumerate(_gradients(networks, seeds)):
+                total[row] += gradient
+                done += BATCH
+                if progress is not None:
+                    progress(done, PICTURES * len(names), None)
         columns = torch.linalg.pinv(total.double()).t()
         return dict(zip(names, F.normalize(columns, dim=1).float(), strict=True))
 
 
-def _gradients(networks: Networks, seeds: range) -> Tensor:
-    """[K, dim] of each attribute, summed over unconditional pictures of these seeds."""
+def _gradients(networks: Networks, seeds: range) -> Iterator[Tensor]:
+    """[dim] of each attribute in turn, summed over unconditional pictures of these seeds."""
     latent = random_latent(seeds, networks.generator.config.z_dim)
     condition = Condition.null(len(seeds), networks.conditioning.config)
     condition = settled(networks, condition, latent, slice(None))
@@ -85,8 +90,8 @@ def _gradients(networks: Networks, seeds: range) -> Tensor:
         tokens, mask, _ = networks.conditioning(condition)
     step = torch.zeros_like(w[:1, :1]).requires_grad_()  # one for all pictures and blocks
     sums = measure_attributes(networks.generator.synthesis(w + step, tokens, mask)).sum(dim=0)
-    rows = [torch.autograd.grad(value, step, retain_graph=True)[0] for value in sums]
-    return torch.cat(rows).squeeze(1).cpu()
+    for value in sums:
+        yield torch.autograd.grad(value, step, retain_graph=True)[0].flatten().cpu()
 
 
 def _with_w(networks: Networks) -> Generator:
