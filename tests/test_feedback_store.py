@@ -282,3 +282,15 @@ def test_a_writer_killed_fifty_times_loses_nothing_that_it_acknowledged(tmp_path
         assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert len(acknowledged) >= 100 and set(acknowledged) <= kept
     assert len(kept) <= len(acknowledged) + 50  # at most one a kill was written and not yet said
+
+
+def test_the_last_thumb_counts_even_if_the_clock_was_set_back(store, monkeypatch):
+    def thumb(value: int, hours: float) -> Rating:
+        monkeypatch.setattr(store_module.time, "time", lambda: 1.8e9 + 3600 * hours)
+        return Rating(picture(), value, time=store_module.time.time())
+
+    for value, hours in ((1, 0.0), (-1, -2.0), (1, -1.0), (-1, -3.0)):
+        store.add([thumb(value, hours)])
+    assert [rating.value for rating in store.ratings()] == [1, -1, 1, -1]
+    store.add([thumb(1, 5.0)])
+    assert store.ratings()[-1].time == 1.8e9 + 3600 * 5

@@ -15,7 +15,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -173,10 +173,10 @@ class Store:
         """Add all of them, or none; returns their ids once they are on the disk.
 
         A rating that repeats the last one of its picture or pair is not added; its id is that of
-        the earlier one.
+        the earlier one. Otherwise it becomes the last one, even if the clock was set back.
         """
         with self._writing():
-            return [self._repeated(rating) or self._insert(rating) for rating in ratings]
+            return [self._add(rating) for rating in ratings]
 
     def ratings(self, model: str | None = None) -> list[Rating]:
         """All ratings, or those of one model (by its hash), in order of time."""
@@ -305,16 +305,21 @@ class Store:
         if any(words in str(error) for words in UNWRITABLE):
             raise OSError(f"cannot write to the ratings in {self.path}: {error}") from None
 
-    def _repeated(self, rating: Rating) -> str | None:
-        """The id of the last rating of this picture or pair, if it has the same value."""
+    def _add(self, rating: Rating) -> str:
+        """Add one, unless the last rating of its picture or pair says the same; returns its id."""
         a, b = rating.picture.id, None if rating.other is None else rating.other.id
         last = self._db.execute(
-            """SELECT id, picture, value FROM ratings WHERE kind = :kind AND
+            """SELECT id, picture, value, time FROM ratings WHERE kind = :kind AND
             (picture = :a AND other IS :b OR picture = :b AND other = :a)
             ORDER BY time DESC, rowid DESC LIMIT 1""",
             {"kind": rating.kind, "a": a, "b": b},
         ).fetchone()
-        return last[0] if last is not None and last[1:] == (a, rating.value) else None
+        if last is None:
+            return self._insert(rating)
+        id_, winner, value, when = last
+        if (winner, value) == (a, rating.value):
+            return id_
+        return self._insert(replace(rating, time=max(rating.time, when)))
 
     def _insert(self, rating: Rating) -> str:
         other = None if rating.other is None else self._keep(rating.other)

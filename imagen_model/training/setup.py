@@ -24,6 +24,7 @@ from .config import RunConfig, TrainingConfig
 from .distributed import DistributedContext
 from .initial_state import InitialState, initial_state
 from .options import TrainOptions
+from .run_lock import check_not_locked
 from .settings import DEFAULT_PRESET, settings_for_data, settings_of
 from .trainer import Trainer
 from .transfer import grow, silence_condition, transfer_weights
@@ -60,6 +61,8 @@ def prepare(
     with its own settings, overridden by `options`; if there is none, a new run begins. ValueError
     with one line for invalid options, mostly before any picture is read.
     """
+    if context is None or context.is_first:
+        check_not_locked(out)
     state = initial_state(out, options, resume=resume)
     job = _Job(data, out, options, state, device, progress, out / CACHE if resume else None)
     model = _model_config(job)

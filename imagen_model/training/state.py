@@ -1,25 +1,35 @@
-"""A resumable training state: a folder of safetensors and JSON that is replaced atomically."""
+"""A resumable training state: a folder of safetensors and JSON that is replaced atomically.
+
+The one before it is kept until the next is written, for a disk that damages the newest.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..storage.files import save_tensors
 
-STATE, NEW, OLD = "state", "state.new", "state.old"
+logger = logging.getLogger(__name__)
+
+STATE, NEW, OLD, DAMAGED = "state", "state.new", "state.old", "state.damaged"
 
 
 def save_state(run: Path, modules: dict[str, nn.Module], optimizers: dict, progress: dict) -> None:
     """Write `run`/state; a complete one exists under one of three names at any time."""
-    new = run / NEW
+    new, newest, old = (run / name for name in (NEW, STATE, OLD))
+    if _is_complete(new) and not newest.exists():  # the last save was interrupted between renames
+        new.rename(newest)
     shutil.rmtree(new, ignore_errors=True)
+    if newest.exists():  # before writing, so that the disk never holds three
+        shutil.rmtree(old, ignore_errors=True)
     new.mkdir(parents=True)
     for name, module in modules.items():
         state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
@@ -29,19 +39,48 @@ def save_state(run: Path, modules: dict[str, nn.Module], optimizers: dict, progr
     (new / "progress.json").write_text(
         json.dumps(progress), encoding="utf-8"
     )  # last: it marks the folder complete
-    shutil.rmtree(run / OLD, ignore_errors=True)
-    if (run / STATE).exists():
-        (run / STATE).rename(run / OLD)
-    new.rename(run / STATE)
-    shutil.rmtree(run / OLD, ignore_errors=True)
+    if newest.exists():
+        newest.rename(old)
+    new.rename(newest)
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / "progress.json").is_file()
 
 
 def saved_state(run: Path) -> Path | None:
-    """The folder to resume from, or None."""
-    for name in (STATE, NEW, OLD):
-        if (run / name / "progress.json").is_file():
-            return run / name
+    """The newest undamaged folder to resume from; None if nothing was saved.
+
+    ValueError names a damaged file if no state is undamaged.
+    """
+    first: ValueError | None = None
+    for folder in (run / name for name in (STATE, NEW, OLD)):
+        if _is_complete(folder):
+            try:
+                read_progress(folder)
+                for path in folder.glob("*.safetensors"):
+                    _check_tensors(path)
+                return folder
+            except ValueError as error:
+                first = first or error
+    if first:
+        raise first
     return None
+
+
+def set_damaged_aside(run: Path, good: Path) -> None:
+    """Rename a damaged state that is newer than `good`, which `saved_state` chose, with a warning:
+    the next save must not take it for a good one."""
+    newest = run / STATE
+    if good != newest and newest.exists():
+        shutil.rmtree(run / DAMAGED, ignore_errors=True)
+        newest.rename(run / DAMAGED)
+        logger.warning(
+            "%s was damaged and is now %s; the run goes on from the state before it, at %.1f kimg",
+            newest,
+            DAMAGED,
+            read_progress(good)["cur_nimg"] / 1000,
+        )
 
 
 def load_state(folder: Path, modules: dict[str, nn.Module], optimizers: dict) -> dict:
@@ -51,6 +90,15 @@ def load_state(folder: Path, modules: dict[str, nn.Module], optimizers: dict) ->
     for name, optimizer in optimizers.items():
         _restore(optimizer, _tensors(folder / f"optimizer-{name}.safetensors"))
     return read_progress(folder)
+
+
+def _check_tensors(path: Path) -> None:
+    """ValueError for a file that is cut off or no safetensors; its header says its length."""
+    try:
+        with safe_open(path, "pt"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -71,8 +119,8 @@ def read_progress(folder: Path) -> dict:
     """The `progress` of `save_state`; ValueError if it is damaged."""
     path = folder / "progress.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
         raise _damaged(path, error) from None
 
 

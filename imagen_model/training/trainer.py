@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -35,8 +36,9 @@ from .interrupt import StopRequest, stop_request
 from .latent_codes import LatentCodes
 from .published_model import PublishedModel
 from .report import write_report, write_timelapse
+from .run_lock import run_lock
 from .schedule import EpochOrder, discriminator_only, lr_factor
-from .state import load_state, save_state, saved_state
+from .state import load_state, save_state, saved_state, set_damaged_aside
 from .stats import append_stats, drop_stats_after, read_stats, shown_loss
 from .step import TrainStep
 
@@ -145,7 +147,26 @@ class Trainer:
         return discriminator_only(self.training, self.progress.fraction)
 
     def step(self) -> dict[str, Tensor]:
-        """Train on one batch; returns scalars for the log."""
+        """Train on one batch; returns scalars for the log.
+
+        After a failure the run's place in the data is before the batch again. ValueError if the
+        memory does not suffice.
+        """
+        epoch, cursor, rng = self.order.epoch, self.order.cursor, self.rng.get_state()
+        try:
+            return self._train_on_next_batch()
+        except BaseException as error:
+            self.order.seek(epoch, cursor)
+            self.rng.set_state(rng)
+            if is_out_of_memory(error):
+                batch, parts = self.training.batch, self.training.accumulate
+                raise ValueError(
+                    f"out of memory with a batch of {batch} in {parts} parts; expected a smaller "
+                    f"batch, or accumulate {2 * parts}: the same result with less memory"
+                ) from error
+            raise
+
+    def _train_on_next_batch(self) -> dict[str, Tensor]:
         t = self.training
         index, own = self.order.next(t.batch), self.context.local_slice(t.batch)
         real = self.dataset.batch(index[own], self.device)
@@ -187,20 +208,24 @@ class Trainer:
         """Train to the limit. `on_step` may raise to stop; the run is saved first.
 
         A signal to stop (interrupt.py) raises KeyboardInterrupt after the step and the save.
+        ValueError while another training writes to the run's folder.
         """
-        self._start_files()
-        self._update_fraction()
-        if self.progress.fraction >= 1:
-            return self._finish_again()
-        with stop_request() as stop:
-            try:
-                self._loop(on_step, stop)
-            finally:
-                if not self.guard.is_calm:
-                    self.guard.restore()
-                if self.progress.cur_nimg:
-                    self.save()
-        self._show()
+        if self.context.is_first:
+            self.out.mkdir(parents=True, exist_ok=True)
+        with run_lock(self.out) if self.context.is_first else nullcontext():
+            self._start_files()
+            self._update_fraction()
+            if self.progress.fraction >= 1:
+                return self._finish_again()
+            with stop_request() as stop:
+                try:
+                    self._loop(on_step, stop)
+                finally:
+                    if not self.guard.is_calm:
+                        self.guard.restore()
+                    if self.progress.cur_nimg:
+                        self.save()
+            self._show()
 
     def _finish_again(self) -> None:
         """Nothing is left to train: the files stay as they are, and missing ones are written."""
@@ -215,9 +240,7 @@ class Trainer:
             self.save()
 
     def _start_files(self) -> None:
-        """The run's folder; of a run that begins, the grid of real pictures and an empty log."""
-        if self.context.is_first:
-            self.out.mkdir(parents=True, exist_ok=True)
+        """Of a run that begins: the grid of real pictures and an empty log."""
         if self.progress.cur_nimg == 0:
             drop_stats_after(self.out, 0.0)  # of a run that ended before its first save
             self._save_grid("real.png", real=True)
@@ -351,6 +374,8 @@ class Trainer:
         folder = saved_state(self.out)
         if folder is None:
             return False
+        if self.context.is_first:
+            set_damaged_aside(self.out, folder)
         saved = load_state(folder, self._modules(), self.optimizers)
         self.progress.cur_nimg, self.progress.seconds = saved["cur_nimg"], saved["seconds"]
         self.order.seek(saved["epoch"], saved["cursor"])
@@ -442,6 +467,13 @@ class Trainer:
         path = self.out / "samples" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         self.preview(real=real).save(path)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """PyTorch has a class of its own for this on CUDA only."""
+    words = ("out of memory", "can't allocate memory")
+    said = isinstance(error, RuntimeError) and any(w in str(error) for w in words)
+    return said or isinstance(error, MemoryError)
 
 
 def _crossed(before: int, after: int, every_kimg: float) -> bool:
