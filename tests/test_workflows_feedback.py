@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from comfyui import example, forget_ratings, saved_pixels
@@ -10,12 +11,30 @@ from comfyui import example, forget_ratings, saved_pixels
 from studio.server import Server, StudioError
 from studio.workflow import set_input
 
-pytestmark = pytest.mark.comfyui
+pytestmark = [pytest.mark.comfyui, pytest.mark.usefixtures("small_model")]
+SMALL = "small.safetensors"
+
+
+@pytest.fixture(scope="module")
+def small_model(server, tiny_checkpoint):
+    """An untrained model: these tests are of the graph; test_browser.py teaches the bundled one."""
+    path = server.base / "models" / "imagen" / SMALL
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(tiny_checkpoint, path)
+    yield
+    path.unlink()
+
+
+def rate_and_learn(server: Server) -> dict:
+    """The example workflow with the small model."""
+    prompt = example(server, "rate_and_learn")
+    set_input(prompt, "ImagenLoadModel", "model_name", SMALL)
+    return prompt
 
 
 def rate(server: Server, seed: int, ratings: str) -> dict[str, dict]:
     """The example workflow with ratings written down; returns the node outputs by kind."""
-    prompt = example(server, "rate_and_learn")
+    prompt = rate_and_learn(server)
     set_input(prompt, "ImagenRandomLatent", "seed", seed)
     set_input(prompt, "ImagenRate", "ratings", ratings)
     return by_kind(prompt, server.run(prompt))
@@ -27,7 +46,7 @@ def by_kind(prompt: dict, outputs: dict[str, dict]) -> dict[str, dict]:
 
 def generated(server: Server, adapter: str, strength: float = 1.0):
     """The saved picture of the example with an adapter."""
-    prompt = example(server, "rate_and_learn")
+    prompt = rate_and_learn(server)
     set_input(prompt, "ImagenApplyAdapter", "adapter", adapter)
     set_input(prompt, "ImagenApplyAdapter", "strength", strength)
     (save_id,) = (key for key, node in prompt.items() if node["class_type"] == "SaveImage")
@@ -36,7 +55,7 @@ def generated(server: Server, adapter: str, strength: float = 1.0):
 
 def learning(server: Server, **inputs: object) -> dict:
     """A prompt that learns by best-of-N only, which is quick."""
-    prompt = example(server, "rate_and_learn")
+    prompt = rate_and_learn(server)
     (rate_id,) = (key for key, node in prompt.items() if node["class_type"] == "ImagenRate")
     model = prompt[rate_id]["inputs"]["model"]
     values = {"model": model, "method": "best", "name": "my-taste", "force": False} | inputs
