@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from studio.server import Server
 pytestmark = pytest.mark.comfyui
 logger = logging.getLogger(__name__)
 RUNS, WARM = 200, 20
+PROMPTS, QUEUED = 10_000, 100  # of the long run; so many wait at a time
 MAX_GROWTH_MB = 50
 
 
@@ -57,6 +59,33 @@ def test_200_queued_prompts_run_in_order_and_memory_stays_flat(host):
     times = [started(host, prompt_id) for prompt_id in queued]
     assert times == sorted(times) and len(set(queued)) == RUNS
     assert end - warm < MAX_GROWTH_MB
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_10000_prompts_with_cancels_neither_grow_nor_drift(host):
+    rng, kinds = random.Random(0), [*models()]
+    first = {kind: saved_pixels(host, host.run(best_of_two(host, kind, 1))) for kind in kinds}
+    resident, cancelled = [], 0
+    for begin in range(0, PROMPTS, QUEUED):
+        seeds = range(10_000 + begin, 10_000 + begin + QUEUED)
+        queued = [host.queue(best_of_two(host, rng.choice(kinds), seed)) for seed in seeds]
+        time.sleep(rng.uniform(0, 2))
+        host.post("/api/interrupt", {})
+        while host.get("/api/queue")["queue_running"] or host.get("/api/queue")["queue_pending"]:
+            time.sleep(0.2)
+        done = host.get("/api/history")
+        outcomes = [done[prompt_id]["status"] for prompt_id in queued]
+        failed = [dict(status["messages"]) for status in outcomes if not status["completed"]]
+        assert all("execution_interrupted" in messages for messages in failed), failed
+        cancelled += len(failed)
+        host.post("/api/history", {"clear": True})
+        resident.append(resident_mb(host))
+        logger.info("%d prompts, %d cancelled: %.0f MB", begin + QUEUED, cancelled, resident[-1])
+    assert resident[-1] - resident[PROMPTS // QUEUED // 10] < MAX_GROWTH_MB
+    for kind, pictures in first.items():
+        again = saved_pixels(host, host.run(best_of_two(host, kind, 1)))
+        assert all((a == b).all() for a, b in zip(pictures, again, strict=True))
 
 
 def test_the_same_run_again_executes_no_node(host):
