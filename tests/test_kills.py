@@ -154,7 +154,7 @@ def two_signals(process: BaseProcess, rng: random.Random) -> None:
 
 @pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_lose_nothing(start, tmp_path, kills):
-    rng, kimg = random.Random(0), 0.03 * kills
+    rng, kimg = random.Random(0), 0.032 * kills
     whole = finished(start, tmp_path / "whole", kimg)
     base = tmp_path / "killed"
     for number in range(kills):
