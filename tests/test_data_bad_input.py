@@ -27,7 +27,7 @@ def imagen(*words: object) -> int:
 
 def plan(folder: Path, tmp_path: Path) -> int:
     """What `imagen train` says of a folder before it trains."""
-    command = ("train", folder, "--out", tmp_path / "run", "--kimg", 1, "--batch", 2)
+    command = ("train", folder, "--out", f"{tmp_path}-run", "--kimg", 1, "--batch", 2)
     return imagen(*command, "--dry-run")
 
 

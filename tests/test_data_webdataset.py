@@ -261,7 +261,7 @@ def test_prefetching_the_next_batch_changes_nothing():
 def test_a_compressed_shard_is_one_line(shards, tmp_path, capsys):
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
         tar.add(next(shards.glob("*.tar")), "a.tar")
-    assert imagen("train", tmp_path, "--out", tmp_path / "run", "--kimg", 1) == 1
+    assert imagen("train", tmp_path, "--out", f"{tmp_path}-run", "--kimg", 1) == 1
     assert "a.tar.gz is compressed; unpack it to .tar" in last_line(capsys)
 
 
@@ -276,7 +276,7 @@ def test_a_compressed_shard_is_one_line(shards, tmp_path, capsys):
 def test_a_damaged_shard_is_one_line(shards, tmp_path, capsys, spoil, words):
     data = next(shards.glob("*.tar")).read_bytes()
     (tmp_path / "bad.tar").write_bytes(spoil(data))
-    assert imagen("train", tmp_path, "--out", tmp_path / "run", "--kimg", 1) == 1
+    assert imagen("train", tmp_path, "--out", f"{tmp_path}-run", "--kimg", 1) == 1
     line = last_line(capsys)
     assert line.startswith("error: ") and "bad.tar" in line and words in line
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from imagen_model.cli import main
 from imagen_model.data.folder import read_items
 from imagen_model.data.image_reader import MAX_PIXELS, read_picture
 from imagen_model.data.prepare.folder import build_folder
@@ -150,3 +151,35 @@ def test_the_reader_needs_no_file_on_disk(tmp_path):
     path = Path(tmp_path / "x.png")
     path.write_bytes(png_with(chunk(b"tEXt", b"a\0b")))
     assert read_picture(path, resolution=40, channels=3).shape == (40, 40, 3)
+
+
+# -- what is written does not join what is read ----------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "{}", "--out", "{}/run", "--kimg", "1"),
+        ("train", "{}", "--out", "{}", "--kimg", "1", "--resume"),
+        ("data", "folder", "--source", "{}", "--out", "{}/../set/built"),
+        ("data", "shards", "{}", "--out", "{}/shards"),
+        ("data", "dicom", "--source", "{}", "--out", "{}/scans"),
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)
+def test_nothing_is_written_into_the_folder_that_is_read(tmp_path, capsys, command):
+    source = tmp_path / "set"
+    source.mkdir()
+    for i in range(3):
+        picture().save(source / f"{i}.png")
+    before = sorted(tmp_path.rglob("*"))
+    assert main([word.format(source) for word in command]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "lies in" in error and "choose a folder outside" in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_cannot_be_a_file(tmp_path, emoji_folder, capsys):
+    (tmp_path / "run").write_text("notes")
+    assert main(["train", str(emoji_folder), "--out", str(tmp_path / "run"), "--kimg", "1"]) == 1
+    assert "run is a file; expected a folder for the run" in capsys.readouterr().err

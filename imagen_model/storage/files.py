@@ -44,6 +44,15 @@ def checked_sha256(path: Path) -> str:
     return actual
 
 
+def check_outside(out: Path, source: Path) -> None:
+    """ValueError if what is written to `out` would lie in `source` and be read with it later."""
+    if source.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ValueError(
+            f"{out} lies in {source}, whose pictures it would join; choose a folder outside "
+            "(what is there already can be moved)"
+        )
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write` with a temporary path beside `path`, then replace `path` in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from ..data.folder import read_items, read_notice
 from ..data.streaming import open_pictures
 from ..networks.networks import Networks
 from ..progress import ProgressFor
+from ..storage.files import check_outside
 from .config import RunConfig, TrainingConfig
 from .distributed import DistributedContext
 from .initial_state import InitialState, initial_state
@@ -61,6 +62,7 @@ def prepare(
     with its own settings, overridden by `options`; if there is none, a new run begins. ValueError
     with one line for invalid options, mostly before any picture is read.
     """
+    check_outside(out, data)
     if context is None or context.is_first:
         check_not_locked(out)
     state = initial_state(out, options, resume=resume)

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from ...progress import OnProgress, reported
+from ...storage.files import check_outside
 from ...storage.provenance import NOT_FOR_DIAGNOSIS
 from ..image_reader import fit_picture
 from ..item import Item
@@ -77,6 +78,8 @@ def build_dicom(
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     if window is not None and not window[1] >= 1:  # also NaN
         raise ValueError(f"--window has the width {window[1]:g}; expected 1 or more")
+    for source in sources:
+        check_outside(out, Path(source))
     files = list(_dicom_files(sources))
     if not files:
         raise ValueError(f"no DICOM files in {', '.join(map(str, sources))}")

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from ...progress import OnProgress, reported
+from ...storage.files import check_outside
 from ..folder import read_items, read_notice
 from ..image_reader import premultiplied, read_item
 from ..statistics import (
@@ -31,6 +32,7 @@ def build_folder(
     progress: OnProgress | None = None,
 ) -> dict:
     """Scale a user's folder into the imagefolder convention; returns the manifest."""
+    check_outside(out, source)
     items = read_items(source)
     with new_folder(out):
         train = out / "train"

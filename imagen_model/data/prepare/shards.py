@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...progress import OnProgress, reported
+from ...storage.files import check_outside
 from ...storage.images import open_image
 from ..folder import read_items, read_notice
 from ..image_reader import read_item
@@ -71,6 +72,7 @@ def build_shards(
 
     PNG and JPEG files are copied byte by byte, others become PNG.
     """
+    check_outside(out, source)
     items = read_items(source)
     skipped: list[str] = []
     pictures = 0
