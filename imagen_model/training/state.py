@@ -62,8 +62,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 def _damaged(path: Path, error: Exception) -> ValueError:
     return ValueError(
-        f"the saved state {path} is damaged ({error}); begin another run with the last model by "
-        f"--init {path.parent.parent / 'latest.safetensors'}"
+        f"the saved state {path} is damaged ({error}); begin another run with the last model as "
+        f"init, {path.parent.parent / 'latest.safetensors'}"
     )
 
 

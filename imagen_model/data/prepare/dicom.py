@@ -76,7 +76,7 @@ def build_dicom(
     # it logs the content of files, and tracebacks for unreadable ones, which are in `skipped`
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     if window is not None and not window[1] >= 1:  # also NaN
-        raise ValueError(f"--window has the width {window[1]:g}; expected 1 or more")
+        raise ValueError(f"window has the width {window[1]:g}; expected 1 or more")
     files = list(_dicom_files(sources))
     if not files:
         raise ValueError(f"no DICOM files in {', '.join(map(str, sources))}")
