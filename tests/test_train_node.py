@@ -149,7 +149,7 @@ def test_cancel_stops_within_two_seconds_and_keeps_the_model(server, pictures):
 @pytest.mark.parametrize(
     ("folder", "name", "words"),
     [
-        ("nowhere", "m", r"no folder 'nowhere'; expected a full path, or a folder in .*input"),
+        ("nowhere", "m", r"no folder 'nowhere' in ComfyUI's folders; expected a folder in .*input"),
         (FOLDER, "../m", r"name is '../m'; expected letters"),
         (FOLDER, "", r"name is ''; expected letters"),
         (FOLDER, "con", r"name is 'con'; expected letters"),
