@@ -152,6 +152,20 @@ def test_a_sprite_sheet_is_transparent_and_without_gaps(server: Server):
     assert sheet[..., 3].min() == 0 and sheet[..., 3].max() > 250  # a model's alpha nears 1
 
 
+def test_a_sheet_of_an_odd_size_is_a_frame_of_a_film(server: Server):
+    size = {"width": 21, "height": 31, "batch_size": 3, "color": 0}
+    sheet = {"image": ["1", 0], "columns": 2, "scale": 1, "gap": 3, "captions": ""}
+    video = {"filename_prefix": "odd", "format": "mp4", "codec": "h264"}
+    prompt = {
+        "1": {"class_type": "EmptyImage", "inputs": size},
+        "2": {"class_type": "ImagenGrid", "inputs": sheet},
+        "3": {"class_type": "CreateVideo", "inputs": {"images": ["2", 0], "fps": 8.0}},
+        "4": {"class_type": "SaveVideo", "inputs": {"video": ["3", 0], **video}},
+    }
+    (frame,) = saved_pixels(server, server.run(prompt))
+    assert frame.shape == (66, 46, 3)  # 65 x 45 made even
+
+
 def test_a_tile_goes_on_over_its_edges(server: Server):
     (sheet,) = saved_pixels(server, server.run(example(server, "seamless_tile")))
     steps = np.abs(np.diff(sheet.astype(int), axis=1)).mean(axis=(0, 2))  # [columns]
