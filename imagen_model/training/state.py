@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..storage.files import save_tensors
+from ..storage.files import read_tensors, save_tensors
 
 STATE, NEW, OLD = "state", "state.new", "state.old"
 
@@ -55,7 +54,7 @@ def load_state(folder: Path, modules: dict[str, nn.Module], optimizers: dict) ->
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        return read_tensors(path)[0]
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from None
 
