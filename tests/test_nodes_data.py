@@ -133,14 +133,14 @@ def test_a_folder_that_extra_model_paths_lists_is_read(server: Server, shared_fo
 
 
 def test_data_sets_are_not_written_through_a_link(server: Server, elsewhere: Path):
-    (server.base / "output" / "sets").mkdir(exist_ok=True)
-    (server.base / "output" / "sets" / "linked").symlink_to(elsewhere)
-    (server.base / "output" / "sets" / "split").mkdir()
-    (server.base / "output" / "sets" / "split" / "train").symlink_to(elsewhere)
+    for link in ("linked", "split/train", "label/train/red_apple"):
+        path = server.base / "output" / "sets" / link
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(elsewhere)
     before = sorted(elsewhere.iterdir())
-    for folder in ("sets/linked", "sets/linked/new", "sets/split", str(elsewhere)):
+    for name in ("linked", "linked/new", "split", "label", str(elsewhere)):
         prompt = example(server, "labelled_dataset")
-        set_input(prompt, "ImagenSaveDataset", "folder", folder)
+        set_input(prompt, "ImagenSaveDataset", "folder", str(Path("sets", name)))
         with pytest.raises(StudioError, match="expected the name of a folder inside"):
             server.run(prompt)
     assert sorted(elsewhere.iterdir()) == before
