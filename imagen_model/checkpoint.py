@@ -10,17 +10,19 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from .config import ModelConfig
 from .networks.networks import Networks
-from .storage.files import read_tensors, save_tensors, write_atomically
+from .storage.files import save_tensors, write_atomically
 from .storage.int8 import dequantized, quantized
+from .storage.tensor_file import TensorFile
 
 FORMAT = 1
 
@@ -58,16 +60,28 @@ def save_checkpoint(
 
 def read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a checkpoint; ValueError with one line for anything else."""
-    path = Path(path)
+    with _opened(Path(path)) as file:
+        return file.metadata
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[TensorFile]:
+    """A checkpoint, its metadata checked. ValueError with one line where it is none, and where the
+    block cannot read its tensors."""
     if not path.is_file():
         raise ValueError(f"no checkpoint {path}")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError, struct.error) as error:
+        with TensorFile(path) as file:
+            _check_metadata(path, file.metadata)
+            yield file
+    except (SafetensorError, OSError) as error:
         raise ValueError(
             f"{path} is not a readable safetensors file (truncated, or another kind): {error}"
         ) from None
+
+
+def _check_metadata(path: Path, metadata: dict[str, str]) -> None:
+    """ValueError for the metadata of another format, or damaged."""
     if "imagen.format" not in metadata:
         raise ValueError(
             f"{path} is a safetensors file, but not an Imagen GAN checkpoint (no imagen.format)"
@@ -83,19 +97,18 @@ def read_metadata(path: Path) -> dict[str, str]:
         raise ValueError(
             f"{path} has checkpoint format {version}; this version reads up to {FORMAT}"
         )
-    return metadata
 
 
 def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
     """Read, verify and build on the CPU in fp32; ValueError in one line if anything is wrong."""
     path = Path(path)
-    metadata = read_metadata(path)
+    with _opened(path) as file:
+        metadata, stored = file.metadata, file.tensors()
     try:
         config = ModelConfig.from_dict(json.loads(metadata["imagen.config"]))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     card = json.loads(metadata["imagen.card"])
-    stored, _ = read_tensors(path)
     if card.get("sha256") != tensors_sha256(stored):
         raise ValueError(f"{path} is damaged: its tensors do not have the hash that its card names")
     try:

@@ -26,7 +26,7 @@ def convert(generator: Path, out: Path, *, discriminator: Path | None = None) ->
         generator.name.replace("generator", "discriminator")
     )
     if discriminator == generator:
-        raise ValueError(f"{generator} has no 'generator' in its name; name the --discriminator")
+        raise ValueError(f"{generator} has no 'generator' in its name; name the discriminator too")
     try:
         config, state = from_article(_read(generator), _read(discriminator))
     except ValueError as error:
@@ -72,7 +72,7 @@ def from_article(
     if len(g) == NUM_GENERATOR_TENSORS - 2:
         raise ValueError(
             "the last layer is missing, as in the article, so the output is not a picture yet; "
-            "train with --preset dcgan"
+            "train with preset dcgan"
         )
     config = dcgan(channels=channels, width=g[0].shape[0], discriminator_width=d[0].shape[0])
     assert isinstance(config.generator, DcganGeneratorConfig)

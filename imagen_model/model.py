@@ -77,7 +77,7 @@ class Model:
         if not is_clip(trained_on):
             raise ValueError(
                 f"model {self.name} was not trained on a CLIP text encoder; disconnect clip, or "
-                "leave --text-encoder out"
+                "leave text-encoder out"
             )
         refuse_another(encoder, trained_on, f"model {self.name}")
         result = copy.copy(self)
@@ -148,7 +148,7 @@ class Model:
             if self._clip is None:
                 raise ValueError(
                     f"model {self.name} was trained on a CLIP text encoder; connect it to clip of "
-                    "Imagen Encode Text, or name it by --text-encoder"
+                    "Imagen Encode Text, or name it by text-encoder"
                 )
             return self._clip
         if trained_with != text_encoder_hash():

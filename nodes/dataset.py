@@ -1,9 +1,7 @@
 """Nodes that write and read folders of pictures."""
 
-from pathlib import Path
 from typing import Any
 
-import folder_paths
 import torch
 from comfy.cli_args import args as host_options
 from comfy_api.latest import io, ui
@@ -14,9 +12,9 @@ from ..imagen_model.data.folder import read_items
 from ..imagen_model.data.prepare.labelled import append_labelled, chosen, folder_state
 from ..imagen_model.storage.provenance import model_facts
 from .convert import to_image_and_mask, to_pictures
+from .folders import output_folder, picture_folder
 from .host import (
     HostedModel,
-    picture_folder,
     stage_progress,
     stop_if_cancelled,
     to_intermediate,
@@ -26,18 +24,6 @@ from .types import CATEGORY, ImagenLatent, ImagenModel, LatentLink
 
 MAX_PICTURES = 4096
 MAX_PX = 2**26  # in one batch: 1 GB
-
-
-def output_folder(name: str) -> Path:
-    """A folder inside ComfyUI's output directory; ValueError for any other."""
-    outputs = Path(folder_paths.get_output_directory()).resolve()
-    try:
-        path = (outputs / name.strip()).resolve()
-    except (ValueError, OSError):  # the system does not allow such a name
-        path = outputs
-    if outputs not in path.parents:
-        raise ValueError(f"folder is {name!r}; expected the name of a folder inside {outputs}")
-    return path
 
 
 def facts_of(
@@ -137,7 +123,7 @@ class ImagenLoadImageFolder(io.ComfyNode):
                 io.String.Input(
                     "folder",
                     default="",
-                    tooltip="A folder in ComfyUI's input directory, or a full path.",
+                    tooltip="A folder in ComfyUI's input or output directory.",
                 ),
                 io.Int.Input(
                     "resolution",

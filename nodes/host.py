@@ -178,18 +178,6 @@ def to_intermediate(*results: Tensor) -> tuple[Tensor, ...]:
     return tuple(x.to(management.intermediate_device()) for x in results)
 
 
-def picture_folder(name: str) -> Path:
-    """A folder of pictures, by its name in ComfyUI's input directory or by its full path."""
-    inputs = Path(folder_paths.get_input_directory())
-    path = inputs / name.strip()  # a full path stays as it is
-    if not name.strip() or not path.is_dir():
-        there = ", ".join(sorted(p.name for p in inputs.iterdir() if p.is_dir())) or "none"
-        raise ValueError(
-            f"no folder {name!r}; expected a full path, or a folder in {inputs} (there is: {there})"
-        )
-    return path
-
-
 def is_file_name(name: str) -> bool:
     """Whether every system allows the name: letters, digits, spaces, -, _ and dots, with a
     letter, digit, - or _ at the end, and no device of Windows."""

@@ -8,12 +8,12 @@ from comfy_api.latest import io
 
 from ..imagen_model import load
 from ..imagen_model.config import PRESET_DIMS
+from .folders import picture_folder
 from .host import (
     HostedModel,
     TrainingProgress,
     model_names,
     model_path,
-    picture_folder,
     stage_progress,
     training_run,
     validate_name,
@@ -37,7 +37,7 @@ class ImagenTrain(io.ComfyNode):
                 io.String.Input(
                     "folder",
                     default="",
-                    tooltip="Pictures: a folder in ComfyUI's input directory, or a full path.",
+                    tooltip="Pictures: a folder in ComfyUI's input or output directory.",
                 ),
                 io.String.Input(
                     "name",

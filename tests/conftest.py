@@ -144,16 +144,23 @@ def generator() -> torch.Generator:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A real ComfyUI with this pack in it, on a base directory of its own; its extra model path
-    is not to be written to."""
-    base, elsewhere = tmp_path_factory.mktemp("comfyui"), tmp_path_factory.mktemp("elsewhere")
-    paths = {"shared": {"base_path": str(elsewhere), "imagen": "imagen"}}
-    (elsewhere / "paths.yaml").write_text(json.dumps(paths), encoding="utf-8")
-    arguments = ("--extra-model-paths-config", str(elsewhere / "paths.yaml"))
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the server's extra_model_paths.yaml lists."""
+    return tmp_path_factory.mktemp("elsewhere")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, shared_folder: Path) -> Iterator[Server]:
+    """A real ComfyUI with this pack in it, on a base directory of its own; its extra paths are not
+    to be written to."""
+    base = tmp_path_factory.mktemp("comfyui")
+    folders = {"imagen": "imagen", "imagen_datasets": "datasets"}
+    paths = {"shared": {"base_path": str(shared_folder), **folders}}
+    (shared_folder / "paths.yaml").write_text(json.dumps(paths), encoding="utf-8")
+    arguments = ("--extra-model-paths-config", str(shared_folder / "paths.yaml"))
     with running(find_host(Path(sys.executable)), base=base, arguments=arguments) as server:
         yield server
-    assert not list(elsewhere.rglob("*.safetensors"))
+    assert not list(shared_folder.rglob("*.safetensors"))
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import os
 import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,8 @@ from imagen_model.checkpoint import (
 )
 from imagen_model.config import PRESETS, preset
 from imagen_model.networks.networks import Networks
+from imagen_model.storage.files import read_tensors
+from imagen_model.storage.tensor_file import TensorFile
 
 
 def refusal(path: Path) -> str:
@@ -125,6 +130,98 @@ def test_a_folder_is_refused(tmp_path):
 def test_a_truncated_file_is_refused(tiny_checkpoint, path, keep):
     path.write_bytes(tiny_checkpoint.read_bytes()[:keep])
     assert "not a readable safetensors file" in refusal(path)
+
+
+HEADERS = {
+    "overlap": '{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},'
+    ' "b": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}',
+    "gap": '{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}',
+    "outside": '{"a": {"dtype": "F32", "shape": [2000], "data_offsets": [0, 8000]}}',
+    "shape": '{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}',
+    "negative": '{"a": {"dtype": "F32", "shape": [-1, -2], "data_offsets": [0, 8]}}',
+    "text": '{"a": {"dtype": "F32", "shape": "2", "data_offsets": [0, 8]}}',
+    "type": '{"a": {"dtype": "F7", "shape": [2], "data_offsets": [0, 8]}}',
+    "list": "[]",
+    "null": '{"a": null}',
+    "metadata": '{"__metadata__": {"imagen.format": 1}}',
+    "no metadata": '{"__metadata__": null}',
+    "deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_a_header_that_does_not_describe_the_file_is_refused(path, header):
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(8))
+    assert "not a readable safetensors file" in refusal(path)
+
+
+def test_every_type_and_shape_is_read_as_safetensors_reads_it(path):
+    tensors = {
+        str(dtype): torch.arange(6).reshape(2, 3).to(dtype)
+        for dtype in (torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.uint8)
+    }
+    tensors |= {
+        "bool": torch.tensor([True, False]),
+        "none": torch.zeros(0, 3),
+        "one": torch.ones([]),
+    }
+    save_file(tensors, path, metadata={"key": "value"})
+    read, metadata = read_tensors(path)
+    assert metadata == {"key": "value"} and read.keys() == tensors.keys()
+    for name, tensor in load_file(path).items():
+        assert read[name].dtype == tensor.dtype and torch.equal(read[name], tensor), name
+
+
+OVERWRITTEN = """
+import sys
+import imagen_model as im
+from imagen_model import checkpoint
+
+path, moment = sys.argv[1:]
+hashed = checkpoint.tensors_sha256
+
+def begin_cp(tensors=None):
+    open(path, "r+b").truncate(4096)
+    return tensors and hashed(tensors)
+
+if moment == "during":
+    checkpoint.tensors_sha256 = begin_cp
+model = im.load(path)
+if moment == "after":
+    begin_cp()
+print(tuple(model.sample("").shape))
+"""
+
+
+@pytest.mark.parametrize("moment", ["during", "after"])
+def test_a_file_that_is_overwritten_in_place_does_not_kill_who_loads_it(
+    tiny_checkpoint, path, moment
+):
+    shutil.copyfile(tiny_checkpoint, path)
+    command = [sys.executable, "-c", OVERWRITTEN, path, moment]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "(1, 4, 32, 32)\n"), done.stderr
+
+
+def test_a_file_that_another_replaces_is_read_to_its_end(tiny_checkpoint, path):
+    save_file({"a": torch.zeros(3)}, path)
+    with TensorFile(path) as file:
+        path.with_name("new").write_bytes(tiny_checkpoint.read_bytes())
+        path.with_name("new").replace(path)
+        assert file.tensors()["a"].tolist() == [0, 0, 0]
+    assert im.load(path).name == "broken"
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_refused(tiny_checkpoint, path, monkeypatch):
+    shutil.copyfile(tiny_checkpoint, path)
+    read = TensorFile.tensors
+
+    def cut(file, *args):
+        os.truncate(path, 100_000)
+        return read(file, *args)
+
+    monkeypatch.setattr(TensorFile, "tensors", cut)
+    assert "cut off while it was read" in refusal(path)
 
 
 def test_a_renamed_png_is_refused(path):

@@ -17,6 +17,7 @@ from PIL import Image
 import imagen_model as im
 from imagen_model.cli import main
 from imagen_model.cli.main import build_parser
+from imagen_model.inference.sampling import BATCH
 from imagen_model.storage.images import to_image
 from imagen_model.training.options import TrainOptions
 from imagen_model.training.trainer import Trainer
@@ -88,6 +89,63 @@ def test_sample_writes_a_grid_that_says_how_it_was_made(imagen, tiny_checkpoint,
     assert made["prompts"] == ["a red apple", "rocket"] and made["seeds"] == [7, 8, 9]
     assert made["style"] == "noto" and len(made["sha256"]) == 64
     assert json.loads(facts.read_text())["seeds"] == [7, 8, 9]
+
+
+def test_pictures_in_a_folder_are_those_of_one_call(imagen, tiny_checkpoint, tmp_path):
+    prompts, out = ["a red apple", "rocket"], tmp_path / "out"
+    words = [word for text in prompts for word in ("--prompt", text)]
+    command = ("sample", "--model", tiny_checkpoint, *words, "--num", 40, "--device", "cpu")
+    assert imagen(*command, "--out", out)[0] == 0
+    expected = im.load(tiny_checkpoint).sample(prompts, seeds=range(40))
+    for i, picture in enumerate(expected):
+        written = opened(out / f"{i // 40:04d}-{i % 40}.png")
+        assert written.tobytes() == to_image(picture).tobytes(), i
+
+
+def test_pictures_are_written_as_they_are_generated(imagen, tiny_checkpoint, tmp_path, monkeypatch):
+    draw, calls = im.Model.draw, []
+
+    def breaks(*args, **options):
+        calls.append(None)
+        if len(calls) == 3:
+            raise ValueError("enough")
+        return draw(*args, **options)
+
+    monkeypatch.setattr(im.Model, "draw", breaks)
+    command = ("sample", "--model", tiny_checkpoint, "--num", 1000, "--out", tmp_path / "out")
+    assert imagen(*command)[0] == 1
+    assert len(list((tmp_path / "out").iterdir())) == 2 * BATCH
+
+
+def test_a_folder_may_have_a_dot_in_its_name(imagen, tiny_checkpoint, emoji_folder, tmp_path):
+    out, run, file = tmp_path / "v1.0", tmp_path / "run.png", tmp_path / "file.txt"
+    command = ("sample", "--model", tiny_checkpoint, "--num", 2, "--out", out)
+    code, _, err = imagen(*command)
+    assert code == 1 and one_line(err) and "make one first whose name has a dot" in err
+    out.mkdir()
+    assert imagen(*command)[0] == 0 and len(list(out.iterdir())) == 2
+    train = ("train", emoji_folder, "--kimg", 0.032, "--batch", 8, "--resolution", 32, "--out")
+    run.mkdir()
+    assert imagen(*train, run)[0] == 0 and (run / "latest.safetensors").is_file()
+    assert imagen(*command[:-1], run / "samples")[0] == 0
+    file.touch()
+    code, _, err = imagen(*train, file)
+    assert code == 1 and one_line(err) and "file.txt, which is a file; expected a folder" in err
+
+
+@pytest.mark.parametrize(
+    ("split", "words"),
+    [
+        ("train", "has no split 'test'; expected train/ and test/ in it"),
+        ("test", "has test/ and no train/; expected its training pictures in train/"),
+    ],
+)
+def test_data_with_one_split_alone_is_one_line_for_evaluate(
+    imagen, tiny_checkpoint, emoji_folder, tmp_path, split, words
+):
+    shutil.copytree(emoji_folder / split, tmp_path / split)
+    code, _, err = imagen("evaluate", "--model", tiny_checkpoint, "--data", tmp_path)
+    assert code == 1 and words in err and one_line(err)
 
 
 def test_upscaled_pictures_are_four_times_as_large_and_say_so(imagen, tiny_checkpoint, tmp_path):

@@ -258,7 +258,7 @@ def test_a_prompt_without_the_encoder_or_with_another_is_one_line(
 
     told = refused(trained)
     assert "was trained on a CLIP text encoder; connect it to clip" in told
-    assert "--text-encoder" in told
+    assert "name it by text-encoder" in told
     assert "another CLIP" in refused(trained, "--text-encoder", another)
     assert "was not trained on a CLIP" in refused(tiny_checkpoint, "--text-encoder", folder)
     code, _ = imagen("sample", "--model", trained, "--out", tmp_path / "anything.png")
@@ -269,7 +269,7 @@ def test_a_run_goes_on_with_its_encoder_and_no_other(imagen, command, trained, a
     plain = command[: command.index("--text-encoder")]
     further = ("--kimg", 0.024, "--resume")
     code, err = imagen(*plain, *further)
-    assert code == 1 and "name it by --text-encoder" in err and one_line(err)
+    assert code == 1 and "name it by text-encoder" in err and one_line(err)
     code, err = imagen(*plain, *further, "--text-encoder", another)
     assert code == 1 and "was trained on another CLIP" in err and one_line(err)
     code, err = imagen(*command, *further)
@@ -282,7 +282,7 @@ def test_a_model_of_the_bundled_encoder_does_not_change_to_a_clip(
 ):
     typed = ("train", emoji_folder, "--out", tmp_path / "run", "--kimg", 1)
     code, err = imagen(*typed, "--text-encoder", folder, "--init", tiny_checkpoint)
-    assert code == 1 and one_line(err) and "leave --text-encoder out" in err
+    assert code == 1 and one_line(err) and "leave text-encoder out" in err
     code, err = imagen(*typed, "--text-encoder", folder, "--stage", "pretrain")
     assert code == 1 and one_line(err) and "is for captions" in err
 

@@ -25,7 +25,7 @@ def test_without_a_compiler_a_line_says_so_and_training_goes_on(trainer, caplog)
 
     with config.patch({"cpp.cxx": ("no-such-compiler",)}), caplog.at_level(logging.WARNING):
         t = trainer(compile=True)
-    assert caplog.messages == ["training without --compile: there is no C++ compiler"]
+    assert caplog.messages == ["training is not compiled: there is no C++ compiler"]
     assert step(t) == step(trainer())
 
 

@@ -87,11 +87,12 @@ def test_enlarging_repeats_pixels(tmp_path, generator):
 def test_a_contact_sheet_enlarges_and_spaces_its_pictures():
     pictures = torch.stack([torch.full((3, 2, 2), value) for value in (-1.0, 0.0, 0.5)])
     sheet = contact_sheet(pictures, columns=2, scale=3, gap=1)
-    assert sheet.shape == (3, 13, 13)
-    assert (sheet[:, :6, :6] == -1).all() and (sheet[:, :6, 7:] == 0).all()
-    assert (sheet[:, 7:, :6] == 0.5).all()
+    assert sheet.shape == (3, 14, 14)  # 13 made even
+    assert (sheet[:, :6, :6] == -1).all() and (sheet[:, :6, 7:13] == 0).all()
+    assert (sheet[:, 7:13, :6] == 0.5).all()
     assert (sheet[:, 6] == 1).all() and (sheet[:, :, 6] == 1).all()  # the gap
     assert (sheet[:, 7:, 7:] == 1).all()  # no fourth picture
+    assert (sheet[:, 13] == 1).all() and (sheet[:, :, 13] == 1).all()
 
 
 def test_between_transparent_pictures_there_is_nothing():
@@ -99,6 +100,7 @@ def test_between_transparent_pictures_there_is_nothing():
     assert (sheet[:, :2, :2] == 1).all()
     assert (sheet[:, 2] == -1).all() and (sheet[:, :, 2] == -1).all()
     assert (sheet[:, 3:, 3:] == -1).all()  # no fourth picture
+    assert sheet.shape == (4, 6, 6) and (sheet[:, 5] == -1).all() and (sheet[:, :, 5] == -1).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -244,7 +244,7 @@ def test_compressed_files_give_the_same_picture(tmp_path):
         (("missing",), (), "no file or folder missing"),
         (("empty",), (), "no DICOM files in empty"),
         (("text.dcm",), (), "no picture in 1 DICOM files; the first: text.dcm"),
-        ((CT,), ("--window", 40, 0), "--window has the width 0"),
+        ((CT,), ("--window", 40, 0), "window has the width 0"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(

@@ -154,7 +154,7 @@ def test_a_missing_source_is_one_line_and_leaves_nothing(tmp_path, emoji_sources
 
 def test_without_npm_a_source_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(ValueError, match=r"npm is not installed; .*--source"):
+    with pytest.raises(ValueError, match=r"npm is not installed; .* as source"):
         build_emoji(tmp_path / "out", resolution=32)
     assert not (tmp_path / "out").exists()
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
+import subprocess
+import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor
 
 import imagen_model as im
-from imagen_model.checkpoint import save_checkpoint
+from imagen_model.checkpoint import save_checkpoint, tensors_sha256
 from imagen_model.config import dcgan
 from imagen_model.feedback import ab_test as trial
 from imagen_model.feedback import finetune as tune
@@ -355,6 +360,70 @@ def test_what_is_no_adapter_is_one_line(adapter, tiny_checkpoint, tmp_path):
         load_adapter(tiny_checkpoint)
     with pytest.raises(ValueError, match="not an Imagen GAN checkpoint"):
         im.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "known"),
+    [
+        ("shift", (3,), True),
+        ("reward.mean", (7,), True),
+        ("reward.theta", (5,), True),
+        ("reward.projection", (4,), True),
+        ("lora.blocks.0.modulation.up", (32, 3), True),
+        ("surplus", (1,), True),
+        ("shift", (2, 32), False),
+        ("shift", (3, 16), False),
+        ("lora.blocks.0.modulation.up", (8, 2), False),
+        ("lora.blocks.0.modulation.down", (2, 8), False),
+    ],
+)
+def test_a_tensor_of_a_wrong_shape_is_named_with_its_file(
+    tiny_model, adapter, tmp_path, name, shape, known
+):
+    """Where the shapes do not fit each other, when it is loaded; else when it meets the model."""
+    path = tmp_path / "a.safetensors"
+    tensors = adapter.tensors()
+    assert name in tensors or name == "surplus"
+    tensors[name] = torch.zeros(shape)
+    card = adapter.card | {"sha256": tensors_sha256(tensors)}
+    save_file(tensors, path, {"imagen.adapter": "1", "imagen.card": json.dumps(card)})
+    use = partial(load_adapter, path)
+    if not known:
+        use = partial(apply_adapter, tiny_model, load_adapter(path))
+    with pytest.raises(ValueError, match=r"a\.safetensors is damaged: its tensor ") as caught:
+        use()
+    part = name.removesuffix(".up").removesuffix(".down")
+    assert part.partition(".")[0] in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_features_of_another_number_are_named(tiny_model, adapter, tmp_path):
+    reward = adapter.reward
+    shorter = replace(reward, mean=reward.mean[:-1], projection=reward.projection[:-1])
+    path = tmp_path / "a.safetensors"
+    replace(adapter, reward=shorter).with_card().save(path)
+    with pytest.raises(
+        ValueError, match=r"a\.safetensors is damaged: its tensor reward\.projection"
+    ):
+        apply_adapter(tiny_model, load_adapter(path))
+
+
+OVERWRITTEN = """
+import os, sys
+import imagen_model as im
+from imagen_model.feedback.adapter import apply_adapter, load_adapter
+
+model, adapter = im.load(sys.argv[1]), load_adapter(sys.argv[2])
+os.truncate(sys.argv[2], 100)
+adapted = apply_adapter(model, adapter)
+print(tuple(adapted.draw(adapted.encode_text(""), adapted.latent([1, 2])).shape))
+"""
+
+
+def test_an_adapter_that_is_overwritten_in_place_draws_on(adapter, tiny_checkpoint, tmp_path):
+    adapter.save(tmp_path / "a.safetensors")
+    command = [sys.executable, "-c", OVERWRITTEN, tiny_checkpoint, tmp_path / "a.safetensors"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "(2, 4, 32, 32)\n"), done.stderr
 
 
 # Tuning

@@ -177,9 +177,3 @@ def test_nothing_is_written_into_the_folder_that_is_read(tmp_path, capsys, comma
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "lies in" in error and "choose a folder outside" in error
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_a_run_cannot_be_a_file(tmp_path, emoji_folder, capsys):
-    (tmp_path / "run").write_text("notes")
-    assert main(["train", str(emoji_folder), "--out", str(tmp_path / "run"), "--kimg", "1"]) == 1
-    assert "run is a file; expected a folder for the run" in capsys.readouterr().err

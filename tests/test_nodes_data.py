@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -87,10 +88,82 @@ def test_an_unknown_folder_is_one_line(server: Server):
     assert "\n" not in str(caught.value)
 
 
+def train_prompt(folder: str) -> dict:
+    """A prompt that trains on a folder."""
+    values = {"folder": folder, "name": "contained", "minutes": 0.01, "preset": "nano"}
+    values |= {"init": "none", "resolution": "32", "training_seed": 0}
+    return {"1": {"class_type": "ImagenTrain", "inputs": values}}
+
+
+@pytest.fixture
+def elsewhere(server: Server, tmp_path: Path) -> Path:
+    """A picture outside of ComfyUI's folders, and links to it and its folder in the input one."""
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "a.png")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png"}')
+    for link in ("linked", "split/train", "row/metadata.jsonl"):
+        path = server.base / "input" / link
+        path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.symlink_to(tmp_path / "metadata.jsonl" if path.suffix else tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("prompt_of", [folder_prompt, train_prompt])
+def test_nodes_read_no_pictures_outside_of_comfyui_s_folders(server, elsewhere, prompt_of):
+    up = "../" * len(server.base.parts)
+    for folder in (
+        str(elsewhere), f"{up}{elsewhere}", "..", "../..", "/", str(elsewhere / "gone"),
+        "linked", "linked/..", str(server.base / "input" / "linked"), "split", "row",
+    ):  # fmt: skip
+        with pytest.raises(StudioError, match="leads out of ComfyUI's folders; expected") as caught:
+            server.run(prompt_of(folder))
+        assert "\n" not in str(caught.value) and "imagen_datasets" in str(caught.value)
+    for folder in ("C:\\Windows", "\\\\server\\share"):
+        with pytest.raises(StudioError, match="ComfyUI's folders; expected"):
+            server.run(prompt_of(folder))
+
+
+def test_a_folder_that_extra_model_paths_lists_is_read(server: Server, shared_folder: Path):
+    pets = shared_folder / "datasets" / "pets"
+    pets.mkdir(parents=True)
+    Image.new("RGB", (32, 32), "red").save(pets / "a.png")
+    for folder in ("pets", str(pets)):
+        (picture,) = saved_pixels(server, server.run(folder_prompt(folder)))
+        assert tuple(picture[0, 0, :3]) == (255, 0, 0)
+
+
+def test_data_sets_are_not_written_through_a_link(server: Server, elsewhere: Path):
+    for link in ("linked", "split/train", "label/train/red_apple"):
+        path = server.base / "output" / "sets" / link
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(elsewhere)
+    before = sorted(elsewhere.iterdir())
+    for name in ("linked", "linked/new", "split", "label", str(elsewhere)):
+        prompt = example(server, "labelled_dataset")
+        set_input(prompt, "ImagenSaveDataset", "folder", str(Path("sets", name)))
+        with pytest.raises(StudioError, match="expected the name of a folder inside"):
+            server.run(prompt)
+    assert sorted(elsewhere.iterdir()) == before
+
+
 def test_a_sprite_sheet_is_transparent_and_without_gaps(server: Server):
     (sheet,) = saved_pixels(server, server.run(example(server, "sprite_sheet")))
     assert sheet.shape == (512, 512, 4)
     assert sheet[..., 3].min() == 0 and sheet[..., 3].max() > 250  # a model's alpha nears 1
+
+
+def test_a_sheet_of_an_odd_size_is_a_frame_of_a_film(server: Server):
+    size = {"width": 21, "height": 31, "batch_size": 3, "color": 0}
+    sheet = {"image": ["1", 0], "columns": 2, "scale": 1, "gap": 3, "captions": ""}
+    video = {"filename_prefix": "odd", "format": "mp4", "codec": "h264"}
+    prompt = {
+        "1": {"class_type": "EmptyImage", "inputs": size},
+        "2": {"class_type": "ImagenGrid", "inputs": sheet},
+        "3": {"class_type": "CreateVideo", "inputs": {"images": ["2", 0], "fps": 8.0}},
+        "4": {"class_type": "SaveVideo", "inputs": {"video": ["3", 0], **video}},
+    }
+    (frame,) = saved_pixels(server, server.run(prompt))
+    assert frame.shape == (66, 46, 3)  # 65 x 45 made even
 
 
 def test_a_tile_goes_on_over_its_edges(server: Server):

@@ -149,7 +149,7 @@ def test_cancel_stops_within_two_seconds_and_keeps_the_model(server, pictures):
 @pytest.mark.parametrize(
     ("folder", "name", "words"),
     [
-        ("nowhere", "m", r"no folder 'nowhere'; expected a full path, or a folder in .*input"),
+        ("nowhere", "m", r"no folder 'nowhere' in ComfyUI's folders; expected a folder in .*input"),
         (FOLDER, "../m", r"name is '../m'; expected letters"),
         (FOLDER, "", r"name is ''; expected letters"),
         (FOLDER, "con", r"name is 'con'; expected letters"),
@@ -165,5 +165,6 @@ def test_a_wrong_folder_or_name_is_explained(server, pictures, folder, name, wor
 
 def test_a_run_does_not_become_another(server, pictures):
     server.run(graph(pictures, "one kind", minutes=0.01))
-    with pytest.raises(StudioError, match="small does not fit the run in"):
+    with pytest.raises(StudioError, match="preset small does not fit the run in") as caught:
         server.run(graph(pictures, "one kind", minutes=0.02, preset="small"))
+    assert "--" not in str(caught.value)  # flags are the command line's

@@ -521,7 +521,7 @@ def test_a_damaged_state_is_named_with_what_goes_on_without_it(tmp_path, name):
     save_state(tmp_path, {"net": module(1.0)}, {}, {"cur_nimg": 1})
     file = tmp_path / "state" / name
     file.write_bytes(file.read_bytes()[:-9])
-    with pytest.raises(ValueError, match=rf"{name} is damaged .*--init .*latest.safetensors"):
+    with pytest.raises(ValueError, match=rf"{name} is damaged .* as init, .*latest.safetensors"):
         load_state(saved_state(tmp_path), {"net": module(0.0)}, {})
 
 
@@ -729,8 +729,8 @@ def test_at_first_a_pretrained_model_draws_the_same_whatever_is_asked(prepared, 
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        ({"preset": "large"}, "--preset large does not fit --init"),
-        ({"resolution": 16}, "--resolution 16 does not fit --init .* which is 32"),
+        ({"preset": "large"}, "preset large does not fit init"),
+        ({"resolution": 16}, "resolution 16 does not fit init .* which is 32"),
         ({"resolution": 48}, "resolution is 48; expected .*32, 64, 128"),
         ({"init": "nowhere.safetensors"}, "no checkpoint nowhere"),
     ],
@@ -767,9 +767,9 @@ def test_where_nothing_is_saved_resuming_begins_a_run(prepared):
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        ({"preset": "large"}, "--preset large does not fit the run in .*run, which is nano"),
-        ({"resolution": 64}, "--resolution 64 does not fit the run in .*run, which is 32"),
-        ({"stage": "pretrain"}, "--stage pretrain does not fit the run in .*run, which is text"),
+        ({"preset": "large"}, "preset large does not fit the run in .*run, which is nano"),
+        ({"resolution": 64}, "resolution 64 does not fit the run in .*run, which is 32"),
+        ({"stage": "pretrain"}, "stage pretrain does not fit the run in .*run, which is text"),
     ],
 )
 def test_a_run_cannot_go_on_as_another(prepared, choice, words):

@@ -77,7 +77,8 @@ def test_every_example_workflow_executes_and_has_a_thumbnail(server, path, emoji
     assert path.with_suffix(".jpg").is_file()
     prompt = example(server, path.stem)
     if any(node["class_type"] == "ImagenTrain" for node in prompt.values()):
-        set_input(prompt, "ImagenTrain", "folder", str(emoji_folder))
+        shutil.copytree(emoji_folder, server.base / "input" / "emoji", dirs_exist_ok=True)
+        set_input(prompt, "ImagenTrain", "folder", "emoji")
         set_input(prompt, "ImagenTrain", "minutes", 0.15)
     pictures = saved_pixels(server, server.run(prompt))
     assert pictures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,8 +69,11 @@ def run(args: argparse.Namespace) -> dict:
     from ..feedback.adapter import apply_adapter, load_adapter
     from ..storage.credentials import Signer
 
-    if args.out.suffix and args.out.suffix.lower() != ".png":
-        raise ValueError(f"--out is {args.out}; expected a .png file or a folder")
+    if _is_grid(args) and args.out.suffix.lower() != ".png":
+        raise ValueError(
+            f"--out is {args.out}; expected a .png file or a folder (make one first whose name has "
+            "a dot)"
+        )
     signer = Signer(*args.credentials) if args.credentials else None  # it signs once, as a test
     model = load_model(args)
     if args.adapter is not None:
@@ -77,14 +81,14 @@ def run(args: argparse.Namespace) -> dict:
     seeds = [(args.seed + i) % (1 << 64) for i in range(args.num)]
     condition, prompts = _encode_inputs(model, args)  # loads the encoders
     _check_size(model, len(prompts), args)
-    started = time.perf_counter()
-    pictures = _generate(model, condition, seeds, args)
-    seconds = time.perf_counter() - started
-    paths = _save(pictures, prompts, seeds, model, args, signer)
-    per_image = 1000 * seconds / len(pictures)
-    for path in paths:
+    batches = _Timed(_generate(model, condition, seeds, args))
+    paths = []
+    for path in _save(batches, prompts, seeds, model, args, signer):
         print(path)
-    print(f"{len(pictures)} pictures in {seconds:.2f} s, {per_image:.1f} ms each, {model.device}")
+        paths.append(path)
+    count, seconds = len(prompts) * len(seeds), batches.seconds
+    per_image = 1000 * seconds / count
+    print(f"{count} pictures in {seconds:.2f} s, {per_image:.1f} ms each, {model.device}")
     return {
         "model": model.name,
         "files": [str(p) for p in paths],
@@ -125,6 +129,11 @@ def _encode_inputs(model: Model, args: argparse.Namespace) -> tuple[Condition, l
     return condition, names
 
 
+def _is_grid(args: argparse.Namespace) -> bool:
+    """Whether all pictures go into one file, and not each into its own in a folder."""
+    return bool(args.out.suffix) and not args.out.is_dir()
+
+
 def _columns(prompts: int, args: argparse.Namespace) -> int:
     """The columns of a grid: a row a prompt, or several rows of the only one."""
     return args.num if prompts > 1 else min(args.num, GRID_COLUMNS)
@@ -135,34 +144,57 @@ def _check_size(model: Model, prompts: int, args: argparse.Namespace) -> None:
     from ..storage.images import check_written_size
 
     side = model.resolution * args.scale * (4 if args.upscale else 1)
-    columns = _columns(prompts, args) if args.out.suffix else 1
-    rows = -(-prompts * args.num // columns) if args.out.suffix else 1
+    columns = _columns(prompts, args) if _is_grid(args) else 1
+    rows = -(-prompts * args.num // columns) if _is_grid(args) else 1
     check_written_size(columns * side, rows * side, "lower --scale or --num, or give a folder")
+
+
+class _Timed:
+    """An iterator, and the seconds that its items took so far."""
+
+    def __init__(self, items: Iterator[Tensor]) -> None:
+        self._items, self.seconds = items, 0.0
+
+    def __iter__(self) -> _Timed:
+        return self
+
+    def __next__(self) -> Tensor:
+        started = time.perf_counter()
+        try:
+            return next(self._items)
+        finally:
+            self.seconds += time.perf_counter() - started
 
 
 def _generate(
     model: Model, condition: Condition, seeds: list[int], args: argparse.Namespace
-) -> Tensor:
-    """[N, C, H, W]: every row of the condition with every seed."""
+) -> Iterator[Tensor]:
+    """Every row of the condition with every seed, in batches [N, C, H, W]."""
     import torch
 
+    from ..inference.sampling import BATCH, batches
     from ..inference.upscaler import upscale
 
-    rows = torch.arange(len(condition)).repeat_interleave(len(seeds))
-    latent = model.latent(seeds * len(condition))
-    pictures = model.draw(condition[rows], latent, truncation=args.truncation, tile=args.tile)
-    return upscale(pictures, device=model.device, tile=args.tile) if args.upscale else pictures
+    for part in batches(len(condition) * len(seeds), BATCH):
+        index = torch.arange(part.start, part.stop)
+        latent = model.latent([seeds[i] for i in (index % len(seeds)).tolist()])
+        rows = condition[index // len(seeds)]
+        pictures = model.draw(rows, latent, truncation=args.truncation, tile=args.tile)
+        yield upscale(pictures, device=model.device, tile=args.tile) if args.upscale else pictures
 
 
 def _save(
-    pictures: Tensor,
+    batches: Iterator[Tensor],
     prompts: list[str],
     seeds: list[int],
     model: Model,
     args: argparse.Namespace,
     signer: Signer | None,
-) -> list[Path]:
-    """Write a grid with a row a prompt, or one file each; every file says how it was made."""
+) -> Iterator[Path]:
+    """Write a grid with a row a prompt, or one file each as soon as it is generated, and yield the
+    paths; every file says how it was made."""
+    import torch
+
     from ..storage.contact_sheet import picture_grid
     from ..storage.images import save_png
     from ..storage.provenance import model_facts
@@ -172,14 +204,13 @@ def _save(
         **({"upscaled": True} if args.upscale else {}),
     }  # fmt: skip
     form = {"scale": args.scale, "deep": "notice" in facts, "signer": signer}
-    if args.out.suffix:
-        grid = picture_grid(pictures, columns=_columns(len(prompts), args))
+    if _is_grid(args):
+        grid = picture_grid(torch.cat([*batches]), columns=_columns(len(prompts), args))
         save_png(grid, args.out, {**facts, "prompts": prompts, "seeds": seeds}, **form)
-        return [args.out]
-    paths = []
-    for i, picture in enumerate(pictures):
+        yield args.out
+        return
+    for i, picture in enumerate(picture for batch in batches for picture in batch):
         prompt, seed = prompts[i // len(seeds)], seeds[i % len(seeds)]
         path = args.out / f"{i // len(seeds):04d}-{seed}.png"
         save_png(picture, path, {**facts, "prompt": prompt, "seed": seed}, **form)
-        paths.append(path)
-    return paths
+        yield path

@@ -80,7 +80,7 @@ def _prepare(args: argparse.Namespace, context: DistributedContext) -> Trainer:
     from ..training.setup import prepare
 
     if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f"{args.out} is a file; expected a folder for the run")
+        raise ValueError(f"--out is {args.out}, which is a file; expected a folder for the run")
     holds_something = args.out.exists() and any(args.out.iterdir())
     if context.is_first and holds_something and not (args.resume or args.dry_run):
         raise ValueError(

@@ -26,10 +26,10 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from ..storage.files import sha256_of, storable
+from ..storage.tensor_file import TensorFile
 from .encoder import MAX_CHARACTERS, Part
 from .prompt_weights import weighted_spans
 
@@ -227,7 +227,9 @@ class ClipFolder:
         """Load weights whose names may lack a prefix, depending on the version of transformers."""
         prefix = "text_model."
         try:
-            stored = {name.removeprefix(prefix): t for name, t in load_file(weights).items()}
+            with TensorFile(weights) as file:
+                kept = file.tensors(lambda name: not name.startswith("vision_model."))
+            stored = {name.removeprefix(prefix): tensor for name, tensor in kept.items()}
             names = self.network.state_dict()
             self.network.load_state_dict(
                 {name: stored[name.removeprefix(prefix)] for name in names}

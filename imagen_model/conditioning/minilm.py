@@ -13,12 +13,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from ..config import COND_DIM
-from ..storage.files import WEIGHTS_DIR, checked_sha256, storable
+from ..storage.files import WEIGHTS_DIR, checked_sha256, read_tensors, storable
 from ..storage.int8 import dequantized, frozen
 from .encoder import MAX_CHARACTERS, Part
 from .prompt_weights import weighted_spans
@@ -110,7 +109,7 @@ class TextEncoder:
         weights = self.directory / TEXT_FILE.name
         checked_sha256(weights)
         config = json.loads((self.directory / "config.json").read_text(encoding="utf-8"))
-        state = from_bert_names(dequantized(load_file(weights)))
+        state = from_bert_names(dequantized(read_tensors(weights)[0]))
         return frozen(lambda: MiniLM(config), state)
 
     @cached_property

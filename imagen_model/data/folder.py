@@ -38,7 +38,7 @@ def read_items(root: Path, *, split: str = "train") -> list[Item]:
     if (root / split).is_dir():
         root = root / split
     elif split != "train":
-        raise ValueError(f"{root} has no split {split!r}")
+        raise ValueError(f"{root} has no split {split!r}; expected train/ and {split}/ in it")
     if (root / METADATA).is_file():
         items = list(_from_rows(root, root / METADATA, _json_rows(root / METADATA)))
     elif (root / METADATA_CSV).is_file():

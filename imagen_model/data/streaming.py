@@ -120,10 +120,11 @@ class Survey:
     def cached(cls, path: Path, items: list[Item], resolution: int, channels: int) -> Survey | None:
         """The survey in `path` if it is of these items and covers `channels`, else None."""
         key = cls.key_of(items, resolution)
-        found = read_cache(path, key, framework="numpy")
+        found = read_cache(path, key)
         if found is None:
             return None
-        survey = cls(key, found[0], json.loads(found[1]["skipped"]))
+        columns = {name: column.numpy() for name, column in found[0].items()}
+        survey = cls(key, columns, json.loads(found[1]["skipped"]))
         covers = survey.needed <= channels <= survey.channels or channels == survey.channels
         return survey if covers else None
 

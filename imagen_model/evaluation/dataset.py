@@ -63,8 +63,17 @@ def has_text(model: Model) -> bool:
 
 
 def base_pictures(model: Model, data: Path, split: str) -> InMemoryDataset:
-    """Emoji without skin tones; of other data all, or for a model with text those with captions."""
-    items = [item for item in read_items(data, split=split) if item.hexcode == item.base]
+    """Emoji without skin tones; of other data all, or for a model with text those with captions.
+
+    ValueError where there are none, and where training pictures are those of the test split.
+    """
+    items = read_items(data, split=split)
+    held_out = Path(data) / "test"
+    if split == "train" and any(held_out in item.file().on_disk().parents for item in items):
+        raise ValueError(
+            f"{data} has test/ and no train/; expected its training pictures in train/"
+        )
+    items = [item for item in items if item.hexcode == item.base]
     if has_text(model):
         items = [item for item in items if item.text]
     if not items:

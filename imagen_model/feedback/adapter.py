@@ -12,12 +12,11 @@ from __future__ import annotations
 import copy
 import datetime
 import json
-import struct
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ..checkpoint import save_checkpoint, tensors_sha256
@@ -29,10 +28,10 @@ from ..networks.generator import Generator
 from ..networks.layers import ModulatedBlock
 from ..networks.networks import Networks
 from ..progress import OnPictures
-from ..storage.files import save_tensors, write_atomically
+from ..storage.files import read_tensors, save_tensors, write_atomically
 from ..storage.images import as_model_pictures
 from .recipe import model_hash
-from .reward import Reward, extract_features, feature_extractor
+from .reward import Reward, extract_features, feature_extractor, num_features
 
 FORMAT = 1
 STRIDE = 0x9E3779B97F4A7C15  # between the seeds of one picture's candidates
@@ -48,6 +47,7 @@ class Adapter:
     shift: Tensor | None = None  # [num_blocks, dim]
     lora: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     candidates: int = 1
+    file: str = "the adapter"  # for messages
 
     def tensors(self) -> dict[str, Tensor]:
         tensors = {f"reward.{name}": t for name, t in self.reward.tensors().items()}
@@ -78,10 +78,8 @@ def load_adapter(path: Path | str) -> Adapter:
     if not path.is_file():
         raise ValueError(f"no adapter {path}")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, struct.error) as error:
+        tensors, metadata = read_tensors(path)
+    except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
     if "imagen.adapter" not in metadata:
         raise ValueError(f"{path} is not an Imagen GAN adapter (no imagen.adapter)")
@@ -98,9 +96,49 @@ def load_adapter(path: Path | str) -> Adapter:
         raise ValueError(f"{path} has adapter format {version}; this version reads up to {FORMAT}")
     if known != tensors_sha256(tensors) or not 1 <= candidates <= MAX_CANDIDATES:
         raise ValueError(f"{path} is damaged: its tensors do not have the hash of its card")
-    if not all(bool(t.isfinite().all()) for t in tensors.values()):
+    if not all(bool(t.float().isfinite().all()) for t in tensors.values()):
         raise ValueError(f"{path} holds NaN or infinite numbers")
-    return Adapter(card, reward, tensors.get("shift"), lora, candidates)
+    refuse_misfits(tensors, {}, str(path))
+    return Adapter(card, reward, tensors.get("shift"), lora, candidates, str(path))
+
+
+def refuse_misfits(tensors: dict[str, Tensor], lengths: dict[str, int], file: str) -> None:
+    """ValueError names the first of an adapter's tensors whose shape does not fit the others, or
+    the known `lengths` of axes (`axes_of`)."""
+    lengths = dict(lengths)
+    for name, tensor in sorted(tensors.items(), key=lambda pair: (-pair[1].ndim, pair[0])):
+        axes = axes_of(name)
+        pairs = zip(axes, tensor.shape, strict=False)
+        expected = [lengths.setdefault(axis, length) for axis, length in pairs]
+        if len(axes) != tensor.ndim or expected != list(tensor.shape):
+            wanted = " x ".join(str(lengths.get(axis, axis)) for axis in axes) or "no such tensor"
+            raise ValueError(
+                f"{file} is damaged: its tensor {name} is {' x '.join(map(str, tensor.shape))}; "
+                f"expected {wanted}"
+            )
+
+
+def axes_of(name: str) -> tuple[str, ...]:
+    """What the axes of an adapter's tensor stand for; none for an unknown name."""
+    layer = name.rpartition(".")[0]
+    if name.startswith("lora."):
+        out, rank, width = f"{layer}.out", f"{layer}.rank", f"{layer}.in"
+        return {"up": (out, rank), "down": (rank, width)}.get(name.rpartition(".")[2], ())
+    return {
+        "reward.mean": ("features",),
+        "reward.projection": ("features", "components"),
+        "reward.theta": ("components",),
+        "shift": ("blocks", "dim"),
+    }.get(name, ())
+
+
+def axes_of_model(model: Model) -> dict[str, int]:
+    """The lengths of the axes that the model fixes."""
+    config = model.config.generator
+    lengths = {"features": num_features(model), "blocks": config.num_blocks, "dim": config.dim}
+    for name, layer in linear_layers(model.networks.generator).items():
+        lengths[f"lora.{name}.out"], lengths[f"lora.{name}.in"] = layer.weight.shape
+    return lengths
 
 
 class AdaptedModel(Model):
@@ -191,6 +229,7 @@ def apply_adapter(model: Model, adapter: Adapter, strength: float = 1.0) -> Mode
             f"this adapter was learned on {trained_on['name']} ({trained_on['sha256'][:12]}), and "
             f"the model is {base.name} ({own[:12]}); learn again from the same ratings"
         )
+    refuse_misfits(adapter.tensors(), axes_of_model(base), adapter.file)
     return base if strength == 0 else AdaptedModel(base, adapter, strength)
 
 
@@ -200,15 +239,14 @@ def merge(networks: Networks, adapter: Adapter, strength: float) -> None:
     generator = networks.generator
     layers = linear_layers(generator)
     for name, (up, down) in adapter.lora.items():
-        if name not in layers or layers[name].weight.shape != (len(up), down.shape[1]):
-            raise ValueError(f"the adapter has a layer {name} that the model lacks")
+        if name not in layers:
+            raise ValueError(f"{adapter.file} has a layer {name} that the model lacks")
         weight = layers[name].weight
         weight += strength * (up.to(weight) @ down.to(weight))
     if adapter.shift is None:
         return
-    shape = (generator.config.num_blocks, generator.config.dim)
-    if not isinstance(generator, Generator) or adapter.shift.shape != shape:
-        raise ValueError("the adapter's shift does not fit the model")
+    if not isinstance(generator, Generator):
+        raise ValueError(f"{adapter.file} has a shift, which the model does not take")
     for row, block in zip(adapter.shift, generator.blocks, strict=True):
         assert isinstance(block, ModulatedBlock)
         weight = block.modulation.weight

@@ -88,6 +88,12 @@ def feature_extractor(model: Model) -> FeatureExtractor:
     return FeatureExtractor(own, model.networks)
 
 
+def num_features(model: Model) -> int:
+    """How many features the extractor has for a model's pictures."""
+    styles = len(model.styles)
+    return sum(size for size, _ in PARTS) + (styles if styles > 1 else 0)
+
+
 def content(features: Tensor) -> Tensor:
     """[N, 1280] of the features [N, F], those of content: lite0's pooled features."""
     return features[:, :POOLED_CHANNELS]

@@ -17,14 +17,12 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..networks.generator import check_tile
 from ..networks.precision import channels_last, full_precision
 from ..progress import OnPictures
-from ..storage.files import WEIGHTS_DIR, checked_sha256
+from ..storage.files import WEIGHTS_DIR, checked_sha256, read_tensors
 from ..storage.int8 import dequantized
 
 SCALE = 4
@@ -94,11 +92,11 @@ def load_upscaler(path: Path = UPSCALER_FILE) -> Upscaler:
             "ComfyUI's own Upscale Image (ImageScale)"
         )
     checked_sha256(path)
-    with safe_open(path, "pt") as file:
-        config = UpscalerConfig(**json.loads(file.metadata()["config"]))
+    tensors, metadata = read_tensors(path)
+    config = UpscalerConfig(**json.loads(metadata["config"]))
     with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
         network = Upscaler(config).eval().requires_grad_(False)
-        network.load_state_dict(dequantized(load_file(path)))
+        network.load_state_dict(dequantized(tensors))
     return channels_last(network)
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..storage.files import WEIGHTS_DIR, checked_sha256
+from ..storage.files import WEIGHTS_DIR, checked_sha256, read_tensors
 from ..storage.int8 import dequantized
 from .precision import fast_layout
 
@@ -140,7 +139,7 @@ def lite0() -> EfficientNetLite:
     checked_sha256(LITE0_FILE)
     with torch.inference_mode(False):
         network = EfficientNetLite("lite0")
-        network.load_state_dict(dequantized(load_file(LITE0_FILE)))
+        network.load_state_dict(dequantized(read_tensors(LITE0_FILE)[0]))
     return network.eval()
 
 

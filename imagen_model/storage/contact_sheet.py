@@ -32,6 +32,7 @@ def contact_sheet(
 
     RGBA sheets are transparent between the pictures. Each pixel is enlarged `scale` times; `gap` is
     the distance between pictures in pixels of the sheet. Captions are cut at their picture's width.
+    An odd height or width gets one more pixel of paper at its end, because H.264 takes even ones.
     ValueError for more captions than pictures, and for a sheet of more than images.MAX_WRITTEN_PX.
     """
     n, c = pictures.shape[:2]
@@ -53,7 +54,8 @@ def contact_sheet(
         cells = torch.cat([cells, strips], dim=2)
     paper = -1.0 if c == 4 else 1.0  # premultiplied: transparent
     sheet = picture_grid(F.pad(cells, (0, gap, 0, gap), value=paper), columns=columns, blank=paper)
-    return sheet[:, : sheet.shape[1] - gap, : sheet.shape[2] - gap]
+    sheet = sheet[:, : sheet.shape[1] - gap, : sheet.shape[2] - gap]
+    return F.pad(sheet, (0, sheet.shape[2] % 2, 0, sheet.shape[1] % 2), value=paper)
 
 
 def _label(text: str, width: int) -> Tensor:

@@ -10,11 +10,12 @@ import uuid
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
+
+from .tensor_file import TensorFile
 
 logger = logging.getLogger(__name__)
 
@@ -98,25 +99,24 @@ def save_tensors(
         raise OSError(f"cannot write {path.parent}: {error}") from None
 
 
-def read_tensors(path: Path, framework: str = "pt") -> tuple[dict[str, Any], dict[str, str]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file, and its metadata."""
-    with safe_open(path, framework) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, file.metadata() or {}
+    with TensorFile(path) as file:
+        return file.tensors(), file.metadata
 
 
 def read_cache(
-    path: Path, key: str, *, name: str = "key", framework: str = "pt"
-) -> tuple[dict[str, Any], dict[str, str]] | None:
+    path: Path, key: str, *, name: str = "key"
+) -> tuple[dict[str, Tensor], dict[str, str]] | None:
     """`read_tensors`, or None if there is no file, if its metadata has another `key`, or, with a
     warning, if it is damaged."""
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework) as file:
-            if file.metadata()[name] != key:
+        with TensorFile(path) as file:
+            if file.metadata[name] != key:
                 return None
-        return read_tensors(path, framework)
+            return file.tensors(), file.metadata
     except (SafetensorError, KeyError, TypeError) as error:
         logger.warning("%s is damaged and will be made again (%s)", path, error)
         return None

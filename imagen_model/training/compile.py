@@ -32,7 +32,7 @@ def compile_networks(networks: Networks, lite0: nn.Module, training: TrainingCon
     parts = worth_compiling(networks, lite0, training, networks.device)
     reason = why_not(networks.device) if parts else "preset dcgan would not become faster"
     if reason is not None:
-        logger.warning("training without --compile: %s", reason)
+        logger.warning("training is not compiled: %s", reason)
         return False
     for part in parts:
         part.compile()

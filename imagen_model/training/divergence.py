@@ -52,8 +52,8 @@ class DivergenceGuard:
         if self.num_returns == MAX_RETURNS:
             raise DivergenceError(
                 f"training diverged {MAX_RETURNS + 1} times ({problem}); the last good state is "
-                "saved. Try a smaller learning rate (a wider --preset has one), a larger --batch, "
-                "or another --objective"
+                "saved. Try a smaller learning rate (a wider preset has one), a larger batch, "
+                "or another objective"
             )
         self.num_returns += 1
         self.num_bad = 0

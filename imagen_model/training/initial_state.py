@@ -1,4 +1,4 @@
-"""The start of a run: random weights, a trained model (--init), or its own saved state."""
+"""The start of a run: random weights, a trained model (init), or its own saved state."""
 
 from __future__ import annotations
 
@@ -60,14 +60,14 @@ def _saved_run(out: Path) -> InitialState | None:
 
 
 def _trained_model(init: str | None) -> InitialState | None:
-    """The checkpoint that --init names."""
+    """The checkpoint that the option init names."""
     if not init:
         return None
     model, networks, card = load_checkpoint(find_model(init))
     parent = {key: card.get(key) for key in ("name", "sha256", "stage", "kimg")}
     lineage, stage = [*card.get("lineage", []), parent], card.get("stage", "")
     notice = card.get("notice", "")
-    return InitialState(f"--init {init}", model, lineage, stage, networks, notice=notice)
+    return InitialState(f"init {init}", model, lineage, stage, networks, notice=notice)
 
 
 def _refuse_other_shape(state: InitialState, options: TrainOptions) -> None:
@@ -76,9 +76,9 @@ def _refuse_other_shape(state: InitialState, options: TrainOptions) -> None:
     if resolution and state.networks:  # a trained model may grow, a resumed run may not
         resolution = min(resolution, side)
     for option, chosen, actual in (
-        ("--preset", options.preset, state.model.preset),
-        ("--resolution", resolution, side),
-        ("--stage", state.training and options.stage, state.stage),
+        ("preset", options.preset, state.model.preset),
+        ("resolution", resolution, side),
+        ("stage", state.training and options.stage, state.stage),
     ):
         if chosen is not None and chosen != actual:
             raise ValueError(f"{option} {chosen} does not fit {state.name}, which is {actual}")

@@ -104,9 +104,9 @@ def settings_for_data(
     settings = {"stage": "text" if captioned else "pretrain"} | settings
     if settings["stage"] == "text" and not captioned:
         raise ValueError(
-            "preset dcgan takes no captions; leave --stage text out"
+            "preset dcgan takes no captions; leave stage text out"
             if is_dcgan
-            else f"--stage text needs captions, and {data} has none"
+            else f"stage text needs captions, and {data} has none"
         )
     if settings["stage"] == "pretrain":
         settings["info_nce_weight"] = 0.0

@@ -115,17 +115,17 @@ def _model_config(job: _Job) -> ModelConfig:
 
 
 def _clip_encoder(job: _Job) -> ClipEncoder | None:
-    """The CLIP of --text-encoder; ValueError if the initial state has another encoder."""
+    """The CLIP of the option text-encoder; ValueError if the initial state has another encoder."""
     folder, state = job.options.text_encoder, job.state
     if not folder:
         if state and state.on_clip:
             raise ValueError(
-                f"{state.name} was trained on a CLIP text encoder; name it by --text-encoder"
+                f"{state.name} was trained on a CLIP text encoder; name it by text-encoder"
             )
         return None
     if state and state.model.conditioning.text_encoder and not state.on_clip:
         raise ValueError(
-            f"{state.name} was trained on the bundled text encoder; leave --text-encoder out"
+            f"{state.name} was trained on the bundled text encoder; leave text-encoder out"
         )
     clip = ClipEncoder(ClipFolder(Path(folder), job.device))
     if state and state.on_clip:
@@ -150,9 +150,9 @@ def _read_dataset(job: _Job, model: ModelConfig) -> PictureDataset:
 
 def _drop_conditions(job: _Job, dataset: PictureDataset) -> None:
     """Pretraining: every item gets the null condition, and z's latent code tells items apart.
-    ValueError with --text-encoder."""
+    ValueError with text-encoder."""
     if job.options.text_encoder and not (job.state and job.state.on_clip):
-        raise ValueError("--text-encoder is for captions, which this run does not use")
+        raise ValueError("text-encoder is for captions, which this run does not use")
     dataset.items = [item.without_condition() for item in dataset.items]
 
 

@@ -11,11 +11,11 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..storage.files import save_tensors
+from ..storage.files import read_tensors, save_tensors
+from ..storage.tensor_file import TensorFile
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def load_state(folder: Path, modules: dict[str, nn.Module], optimizers: dict) ->
 def _check_tensors(path: Path) -> None:
     """ValueError for a file that is cut off or no safetensors; its header says its length."""
     try:
-        with safe_open(path, "pt"):
+        with TensorFile(path):
             pass
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from None
@@ -103,15 +103,15 @@ def _check_tensors(path: Path) -> None:
 
 def _tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        return read_tensors(path)[0]
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from None
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
     return ValueError(
-        f"the saved state {path} is damaged ({error}); begin another run with the last model by "
-        f"--init {path.parent.parent / 'latest.safetensors'}"
+        f"the saved state {path} is damaged ({error}); begin another run with the last model as "
+        f"init, {path.parent.parent / 'latest.safetensors'}"
     )
 
 

@@ -122,7 +122,7 @@ class Trainer:
         if batch // size % parts:
             raise ValueError(
                 f"batch is {batch}; expected a multiple of the {size} processes times the {parts} "
-                "micro-batches of --accumulate"
+                "micro-batches (accumulate)"
             )
 
     def _latent_codes(self) -> LatentCodes | None:

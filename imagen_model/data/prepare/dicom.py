@@ -77,7 +77,7 @@ def build_dicom(
     # it logs the content of files, and tracebacks for unreadable ones, which are in `skipped`
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     if window is not None and not window[1] >= 1:  # also NaN
-        raise ValueError(f"--window has the width {window[1]:g}; expected 1 or more")
+        raise ValueError(f"window has the width {window[1]:g}; expected 1 or more")
     for source in sources:
         check_outside(out, Path(source))
     files = list(_dicom_files(sources))

@@ -106,7 +106,7 @@ def fetch_packages(destination: Path) -> Path:
     if npm is None:
         raise ValueError(
             "npm is not installed; install Node.js, or unpack the packages yourself and name their "
-            "node_modules folder with --source"
+            "node_modules folder as source"
         )
     specs = [source.spec for source in (*STYLES.values(), NAMES)]
     (destination / "package.json").write_text("{}")

@@ -22,7 +22,7 @@ def write_metadata(root: Path, items: list[Item]) -> None:
 def prepare_empty(out: Path) -> None:
     """Make `out`; ValueError if it already holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} already exists and is not empty; choose another --out")
+        raise ValueError(f"{out} already exists and is not empty; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
 
 
