@@ -23,6 +23,7 @@ class PictureDataset(Protocol):
 
     items: list[Item]
     skipped: list[str]  # "file: why"
+    left_out: str  # what else the folder holds, as text to append; "" if nothing or unknown
 
     def __len__(self) -> int: ...
 
@@ -68,6 +69,7 @@ class InMemoryDataset:
     pixels: Tensor
     skipped: list[str] = field(default_factory=list)  # "file: why"
     sides: Tensor | None = None  # [N] the smaller side of each file in pixels
+    left_out: str = ""
 
     def __len__(self) -> int:
         return len(self.items)

@@ -21,12 +21,12 @@ from PIL import Image, ImageOps
 from ..progress import OnProgress, reported
 from ..storage.images import open_image
 from .item import Item
+from .reading import MOST_LISTED
 
 logger = logging.getLogger(__name__)
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 MAX_PIXELS = 89_000_000  # larger pictures are refused: 350 MB as RGBA
 LARGE_PIXELS = 8_000_000  # larger pictures are decoded one at a time
-MOST_LISTED = 10  # unreadable files that are named; the others are counted
 CHUNK = 1024
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_EXTRAS = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}

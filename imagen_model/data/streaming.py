@@ -140,7 +140,7 @@ class StreamedDataset:
     ) -> None:
         self.items = [item for item, ok in zip(items, survey.readable, strict=True) if ok]
         self._files = self.items  # `items` may be replaced by unlabelled ones
-        self.survey, self.skipped = survey, survey.skipped
+        self.survey, self.skipped, self.left_out = survey, survey.skipped, ""
         self.sides = torch.from_numpy(survey.columns["sides"])
         self.channels = channels
         self._read = partial(read_item, resolution=resolution, channels=channels)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ...progress import OnProgress, reported
-from ..folder import read_items, read_notice
+from ..folder import list_items, read_notice
 from ..image_reader import premultiplied, read_item
 from ..statistics import (
     FingerprintCollector,
@@ -31,7 +31,7 @@ def build_folder(
     progress: OnProgress | None = None,
 ) -> dict:
     """Scale a user's folder into the imagefolder convention; returns the manifest."""
-    items = read_items(source)
+    items, left_out = list_items(source)
     with new_folder(out):
         train = out / "train"
         train.mkdir()
@@ -65,6 +65,7 @@ def build_folder(
         "source_sizes": describe_sizes(torch.tensor(sides)),
         "near_duplicates": describe_duplicates(duplicates, kept_files),
         "skipped": skipped,
+        "left_out": left_out.lines(),
         "styles": dict(Counter(item.style for item in kept if item.style)),
         **({"notice": notice} if (notice := read_notice(source)) else {}),
     }
