@@ -358,7 +358,8 @@ def test_what_a_folder_holds_besides_is_counted_with_its_reason(tmp_path, capsys
         for words in (
             "1 with captions", "left out: 2 .heic (not a format that is read)",
             "1 .md (not", "1 .parquet (not", "1 .m4a (not a format",
-            "1 broken links such as broken.png", "1 hidden", "1 .txt (no picture of this name) such as 5.txt", "1 .wav (no picture",
+            "1 broken links such as broken.png", "1 hidden", "1 .wav (no picture",
+            "1 .txt (no picture of this name) such as 5.txt",
             "1 metadata.jsonl (read only at the top of the folder)",
         ):  # fmt: skip
             assert words in line
