@@ -188,7 +188,7 @@ def warn_of_cropped(cropped: int, pictures: int) -> None:
     if cropped:
         logger.warning(
             "%s of %s pictures lose more than a third, because opaque pictures are cropped to "
-            "their central square; pad them to a square, or crop them to what matters, to keep more",
+            "their central square; pad them to a square, or crop them to what matters",
             f"{cropped:,}",
             f"{pictures:,}",
         )
