@@ -76,14 +76,14 @@ def _run_dicom(args: argparse.Namespace) -> dict:
     """Turn CT, MR and other grey DICOM files into pictures without patient data."""
     from ..data.prepare.dicom import build_dicom
 
-    manifest, skipped = build_dicom(
+    manifest, skipped, left_out = build_dicom(
         args.source,
         args.out,
         resolution=args.resolution,
         window=args.window and tuple(args.window),
         progress=progress_bar("reading"),
     )
-    print(f"{args.out}: {manifest['pictures']} pictures from {manifest['files']} files")
+    print(f"{args.out}: {manifest['pictures']} pictures from {manifest['files']} files{left_out}")
     print_skipped(skipped)
     return manifest
 
