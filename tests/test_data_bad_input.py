@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from imagen_model.cli import main
 from imagen_model.data.folder import read_items
@@ -73,7 +73,9 @@ def test_ten_thousand_unreadable_files_are_one_summary(tmp_path, caplog, capsys)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of what it mends by itself
-@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "webp", "tif", "bmp"])
+@pytest.mark.parametrize(
+    "suffix", ["png", "jpg", "gif", "webp", "tif", "bmp", "avif", "jp2", "jfif"]
+)
 def test_files_damaged_anywhere_are_skipped_or_read(tmp_path, suffix):
     rng = np.random.default_rng(0)
     folder = tmp_path / "pictures"
@@ -82,7 +84,8 @@ def test_files_damaged_anywhere_are_skipped_or_read(tmp_path, suffix):
     noise = rng.integers(0, 256, (24, 24, 3), np.uint8)
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(noise).save(whole, **({} if suffix in ("gif", "bmp") else {"exif": exif}))
+    without_exif = ("gif", "bmp", "jp2")
+    Image.fromarray(noise).save(whole, **({} if suffix in without_exif else {"exif": exif}))
     for i in range(60):
         data = np.frombuffer(whole.read_bytes(), np.uint8).copy()
         where = rng.integers(0, min(len(data), 300), 8)
@@ -321,3 +324,105 @@ def test_a_folder_of_one_picture_is_enough_and_of_none_is_not(tmp_path, capsys, 
     pictures_in(tmp_path / "a", count)
     assert plan(tmp_path / "a", tmp_path) == code
     assert count or "no pictures in" in last_line(capsys)
+
+
+# -- every file is counted ------------------------------------------------------------------------
+
+
+def told(folder: Path, tmp_path: Path, capsys) -> list[str]:
+    """The first lines of `imagen data folder` and `imagen data shards`."""
+    capsys.readouterr()
+    lines = []
+    for kind, words in {"folder": ["--source", folder], "shards": [folder]}.items():
+        out = tmp_path / f"{folder.name}-{kind}"
+        assert imagen("data", kind, *words, "--out", out) == 0
+        lines.append(capsys.readouterr().out.splitlines()[0])
+    return lines
+
+
+def test_what_a_folder_holds_besides_is_counted_with_its_reason(tmp_path, capsys):
+    folder = tmp_path / "a"
+    pictures_in(folder, 3)
+    (folder / "0.TXT").write_text("a caption")
+    for name in ("1.heic", "2.HEIC", "notes.md", "table.parquet", "5.txt", "6.m4a", "7.wav"):
+        (folder / name).write_text("x")
+    (folder / "broken.png").symlink_to(folder / "gone")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "x.png").write_bytes(b"x")
+    (folder / "cats").mkdir()
+    (folder / "cats" / "metadata.jsonl").write_text("{}")
+    lines = told(folder, tmp_path, capsys)
+    assert plan(folder, tmp_path) == 0
+    lines.append(capsys.readouterr().out.splitlines()[0])
+    for line in lines:
+        for words in (
+            "1 with captions", "left out: 2 .heic (not a format that is read)",
+            "1 .md (not", "1 .parquet (not", "1 .m4a (not a format",
+            "1 broken links such as broken.png", "1 hidden", "1 .wav (no picture",
+            "1 .txt (no picture of this name) such as 5.txt",
+            "1 metadata.jsonl (read only at the top of the folder)",
+        ):  # fmt: skip
+            assert words in line
+    assert [item.text for item in read_items(folder)] == ["a caption", "", ""]
+
+
+def test_what_metadata_does_not_name_is_counted(tmp_path, capsys):
+    folder = tmp_path / "a"
+    pictures_in(folder, 4)
+    (folder / "1.txt").write_text("a caption")
+    (folder / "metadata.csv").write_text("file_name,text\n0.png,b\n")
+    rows = [{"file_name": name, "text": "a"} for name in ("0.png", "./sub/../1.png")]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for line in told(folder, tmp_path, capsys):
+        assert "2 not named in metadata.jsonl such as " in line
+        assert "1 .txt (not named in metadata.jsonl)" in line
+        assert "1 metadata.csv (not named in metadata.jsonl)" in line
+
+
+def test_what_lies_outside_the_split_or_beside_shards_is_counted(tmp_path, capsys):
+    source, folder = tmp_path / "source", tmp_path / "a"
+    pictures_in(source, 2)
+    assert imagen("data", "shards", source, "--out", folder / "train") == 0
+    pictures_in(folder / "train", 3)
+    pictures_in(folder / "dogs", 4)
+    pictures_in(folder / "test", 5)
+    for line in told(folder, tmp_path, capsys):
+        assert "4 outside train/ such as " in line and "3 beside shards" in line
+        assert "manifest" not in line and "5 " not in line
+
+
+def test_a_folder_of_nothing_that_is_read_says_what_it_holds(tmp_path, capsys):
+    for i in range(3):
+        (tmp_path / f"{i}.heic").write_bytes(b"x")
+    assert plan(tmp_path, tmp_path) == 1
+    assert "left out: 3 .heic (not a format that is read)" in last_line(capsys)
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "avif", "jp2"])
+def test_rarer_formats_are_read(tmp_path, suffix):
+    if suffix == "avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (40, 40), (200, 20, 30)).save(tmp_path / "a" / f"0.{suffix}")
+    (tmp_path / "a" / "0.txt").write_text("red")
+    assert abs(scaled(tmp_path / "a", tmp_path / "out")["red"][8, 8] - [200, 20, 30, 255]).max() < 9
+
+
+# -- several mistakes -----------------------------------------------------------------------------
+
+
+def test_all_bad_captions_are_named_in_one_line(tmp_path, capsys):
+    pictures_in(tmp_path / "a", 3)
+    for name in ("0.txt", "2.txt"):
+        (tmp_path / "a" / name).write_bytes("Äpfel".encode("latin-1"))
+    assert plan(tmp_path / "a", tmp_path) == 1
+    line = last_line(capsys)
+    assert "0.txt is not UTF-8 text" in line and "2.txt is not UTF-8 text" in line
+    rows = ["{broken", '{"file_name": "0.png"}', '{"file_name": "1.png", "weight": 0}']
+    rows += ['{"file_name": "../x.png"}'] + ["[]"] * 20
+    (tmp_path / "a" / "metadata.jsonl").write_text("\n".join(rows))
+    assert plan(tmp_path / "a", tmp_path) == 1
+    line = last_line(capsys)
+    for words in ("line 1: ", "line 3: ", "weight is 0.0", "line 4: ", "line 11: ", "13 more like"):
+        assert words in line
+    assert "line 12: " not in line

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from PIL import Image
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from imagen_model.cli import main
 from imagen_model.data.prepare.dicom import read_frames
@@ -156,6 +159,59 @@ def test_half_a_rescale_counts_and_the_other_half_is_the_identity(tmp_path, resc
     assert abs(shown - plain).max() <= 1 and plain.std() > 10
 
 
+def ramp_of_12_bits(target: Path, **elements) -> Path:
+    """A ramp from 0 to 4095, stored in 16 bits, without a window."""
+    data = pydicom.dcmread(MR)
+    del data.WindowCenter, data.WindowWidth
+    data.BitsStored, data.HighBit, data.PixelRepresentation = 12, 11, 0
+    data.PixelData = np.linspace(0, 4095, 64 * 64).astype(np.uint16).tobytes()
+    for name, value in elements.items():
+        setattr(data, name, value)
+    data.save_as(target)
+    return target
+
+
+def test_12_bits_in_16_are_as_light_as_they_should_be(tmp_path):
+    table = Dataset()
+    table.LUTDescriptor = [4096, 0, 16]
+    table.add_new("LUTData", "US", list(range(4096)))
+    for name, elements in {
+        "plain": {},
+        "table": {"VOILUTSequence": Sequence([table])},
+        "window": {"WindowCenter": 32768, "WindowWidth": 65535},
+        "own": {"WindowCenter": 2048, "WindowWidth": 4096},
+    }.items():
+        picture = grey(ramp_of_12_bits(tmp_path / f"{name}.dcm", **elements))
+        assert picture.min() == 0 and picture.max() == 255, name
+        assert picture.mean() == pytest.approx(127.5, abs=2), name
+
+
+@pytest.mark.parametrize(
+    ("elements", "shape"),
+    [
+        ({"PixelSpacing": [1, 1]}, (64, 64)),
+        ({"PixelSpacing": [1, 2.5]}, (64, 160)),  # between rows, between columns
+        ({"PixelSpacing": [0.9, 0.3], "PixelAspectRatio": [1, 2]}, (192, 64)),
+        ({"PixelSpacing": None, "PixelAspectRatio": [2, 1]}, (128, 64)),
+        ({"PixelSpacing": [0, 0]}, (64, 64)),
+    ],
+)
+def test_pixels_that_are_not_square_are_made_square(tmp_path, elements, shape):
+    picture = grey(rewritten(MR, tmp_path / "a.dcm", **elements))
+    assert picture.shape == shape
+    assert picture.mean() == pytest.approx(grey(MR).mean(), abs=2)
+
+
+def test_the_spacing_of_an_enhanced_file_counts_and_an_absurd_one_is_named(tmp_path):
+    measures, shared = Dataset(), Dataset()
+    measures.PixelSpacing = [1, 2]
+    shared.PixelMeasuresSequence = Sequence([measures])
+    groups = {"SharedFunctionalGroupsSequence": Sequence([shared]), "PixelSpacing": None}
+    assert grey(rewritten(MR, tmp_path / "a.dcm", **groups)).shape == (64, 128)
+    with pytest.raises(ValueError, match=r"has pixels of 1e-06 x 1; expected squares"):
+        grey(rewritten(MR, tmp_path / "b.dcm", PixelSpacing=["1e-6", 1]))
+
+
 # -- the command ----------------------------------------------------------------------------------
 
 
@@ -273,6 +329,56 @@ def test_damaged_files_are_skipped_whatever_is_wrong_with_them(tmp_path, capsys)
     assert dicom(tmp_path / "set", source) == 0
     out = capsys.readouterr().out
     assert "from 61 files" in out and "more" in out and len(out.splitlines()) == 12
+
+
+def deflated(target: Path, more: bytes = b"") -> Path:
+    """The MR file with its data set deflated, and `more` at its end."""
+    parts = []
+    for syntax in (DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian):
+        data = pydicom.dcmread(MR)
+        data.file_meta.TransferSyntaxUID = syntax
+        data.save_as(target)
+        written = target.read_bytes()
+        end_of_meta = 144 + int.from_bytes(written[140:144], "little")
+        parts.append((written[:end_of_meta], written[end_of_meta:]))
+    (head, _), (_, data_set) = parts
+    squeezer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    squeezed = squeezer.compress(data_set + more) + squeezer.flush()
+    target.write_bytes(head + squeezed)
+    return target
+
+
+def test_a_small_file_that_inflates_to_a_large_one_is_refused_before_that(tmp_path):
+    assert (grey(deflated(tmp_path / "a.dcm")) == grey(MR)).all()
+    element = struct.pack("<HH2sH", 0x7FE1, 0x0010, b"LO", 0)
+    bomb = deflated(tmp_path / "b.dcm", element * 10_000_000)
+    assert bomb.stat().st_size < 200_000
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"is deflated, and over 16,000,000 bytes when inflated"):
+        grey(bomb)
+    assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    tracemalloc.stop()
+    bomb.write_bytes(bomb.read_bytes()[:900])
+    with pytest.raises(ValueError, match=r"incomplete|end of"):
+        grey(bomb)
+
+
+def test_a_small_file_of_very_many_pixels_is_refused(tmp_path):
+    path = Path(get_testdata_file("MR_small_RLE.dcm"))
+    with pytest.raises(ValueError, match="60000 x 60000 pixels are too many"):
+        grey(rewritten(path, tmp_path / "a.dcm", Rows=60_000, Columns=60_000))
+
+
+def test_files_that_are_no_dicom_are_counted(tmp_path, capsys):
+    (tmp_path / "source" / ".cache").mkdir(parents=True)
+    shutil.copy(MR, tmp_path / "source" / "a.dcm")
+    (tmp_path / "source" / "gone.dcm").symlink_to("nowhere")
+    for name in ("1.txt", "2.txt"):
+        (tmp_path / "source" / name).write_text("x")
+    assert dicom(tmp_path / "set", tmp_path / "source") == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    assert "1 pictures from 1 files; left out: 2 .txt (not DICOM), " in line
+    assert "1 broken links" in line and "1 hidden" in line
 
 
 def test_without_pydicom_the_extra_is_named(tmp_path, monkeypatch, capsys):

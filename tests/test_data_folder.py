@@ -13,6 +13,7 @@ from imagen_model.data.folder import read_items
 from imagen_model.data.image_reader import fit_picture, premultiplied, read_picture
 from imagen_model.data.item import Item
 from imagen_model.data.prepare.folder import build_folder
+from imagen_model.data.streaming import open_pictures
 
 
 def picture(path, colour=(200, 30, 40), size=(20, 20), mode="RGB", **options):
@@ -159,6 +160,26 @@ def test_an_opaque_picture_is_cut_to_its_central_square():
     array = fit_picture(image, resolution=10, channels=3)
     assert array.shape == (10, 10, 3)
     assert (array == (0, 0, 255)).all()
+
+
+@pytest.mark.parametrize("memory", [1 << 30, 0])
+def test_pictures_that_lose_more_than_a_third_are_counted_in_one_warning(
+    tmp_path, caplog, monkeypatch, memory
+):
+    monkeypatch.setattr("imagen_model.data.streaming.memory_for_pictures", lambda: memory)
+    for name, size in {"a": (90, 30), "b": (30, 90), "c": (40, 30), "d": (30, 30)}.items():
+        picture(tmp_path / "in" / f"{name}.png", size=size)
+    picture(tmp_path / "in" / "e.png", colour=(0, 0, 0, 0), size=(90, 30), mode="RGBA")
+    items, words = read_items(tmp_path / "in"), "2 of 5 pictures lose more than a third"
+    for cache in (None, tmp_path):  # of streamed pictures
+        caplog.clear()
+        pictures = open_pictures(items, resolution=16, channels=4, cache=cache)
+        pictures.save(tmp_path)
+        (record,) = caplog.records
+        assert record.getMessage().startswith(words) and "pad them" in record.getMessage()
+    caplog.clear()
+    assert build_folder(tmp_path / "in", tmp_path / "out", resolution=16)["cropped"] == 2
+    assert [record.getMessage()[: len(words)] for record in caplog.records] == [words]
 
 
 def test_a_picture_with_transparency_is_fitted_whole():

@@ -19,7 +19,7 @@ from imagen_model.conditioning.minilm import text_encoder_hash
 from imagen_model.data import captions
 from imagen_model.data import streaming as stream
 from imagen_model.data.dataset import InMemoryDataset, load_pictures
-from imagen_model.data.folder import read_items
+from imagen_model.data.folder import list_items, read_items
 from imagen_model.data.streaming import StreamedDataset, Survey, open_pictures
 from imagen_model.training.schedule import EpochOrder
 from imagen_model.training.trainer import Trainer
@@ -104,6 +104,80 @@ def test_shards_of_other_tools_are_read_with_their_captions(tmp_path):
     samples = read_items(tmp_path)
     assert [s.text for s in samples] == ["甲骨文", "a red square", ""]
     assert len(load_pictures(samples, resolution=8, channels=3)) == 3
+
+
+def shard_of(path: Path, *members: tuple[str, bytes]) -> Path:
+    """A tar file of these members in this order."""
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def jpeg(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40), (shade, 0, 0)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_members_of_one_key_belong_together_wherever_they_are(tmp_path):
+    pictures = [(f"{i}.jpg", jpeg(50 * i)) for i in range(4)]
+    captions = [(f"{i}.txt", f"shade {i}".encode()) for i in range(4)]
+    shard_of(tmp_path / "0.tar", *pictures, *reversed(captions))
+    items, left_out = list_items(tmp_path)
+    assert [item.text for item in items] == [f"shade {i}" for i in range(4)]
+    assert not left_out.lines()
+    reds = load_pictures(items, resolution=8, channels=3).pixels[:, 0].float().mean((1, 2))
+    assert reds.tolist() == pytest.approx([0, 50, 100, 150], abs=2)
+
+
+def test_keys_with_dots_are_items_of_their_own(tmp_path):
+    shard_of(
+        tmp_path / "0.tar",
+        *((f"d.1/a.{i}.jpg", jpeg(50 * i)) for i in range(3)),
+        *((f"d.1/a.{i}.txt", f"shade {i}".encode()) for i in range(3)),
+        ("d.1/a.0.ref.jpg", jpeg(9)),
+        ("b.jpg", jpeg(1)), ("b.txt", b"plain"),
+        ("b.2.jpg", jpeg(2)), ("b.2.json", b'{"text": "two"}'),
+    )  # fmt: skip
+    items, left_out = list_items(tmp_path)
+    assert [item.text for item in items] == ["shade 0", "shade 1", "shade 2", "plain", "two"]
+    assert [bool(item.image_ref) for item in items] == [True, False, False, False, False]
+    assert len(load_pictures(items, resolution=8, channels=3)) == 5 and not left_out.lines()
+
+
+def test_members_that_are_not_used_are_counted_and_named(tmp_path, capsys):
+    shard_of(
+        tmp_path / "0.tar",
+        ("0.jpg", jpeg(1)), ("0.png", jpeg(2)), ("0.mask.png", jpeg(3)), ("0.cls", b"7"),
+        ("1.txt", b"no picture"), ("README", b"x"), ("._0.jpg", b"x"), ("__MACOSX/0.jpg", b"x"),
+        ("0.jpg", jpeg(4)),
+    )  # fmt: skip
+    assert imagen("data", "folder", "--source", tmp_path, "--out", tmp_path / "out") == 0
+    line = capsys.readouterr().out.splitlines()[0]
+    for words in (
+        "1 pictures, 0 with captions", "1 .png (beside the picture of its key) such as 0.png",
+        "1 .mask.png (beside", "1 .cls (beside", "1 .txt (no picture of its key) such as 1.txt",
+        "1 files without a suffix such as README", "2 hidden",
+        "1 replaced by a later member of their name such as 0.jpg",
+    ):  # fmt: skip
+        assert words in line
+
+
+def test_bad_captions_in_a_shard_are_named_by_their_member(tmp_path, capsys):
+    latin = "Äpfel".encode("latin-1")
+    shard_of(
+        tmp_path / "0.tar",
+        ("0.jpg", jpeg(1)), ("0.txt", latin), ("1.jpg", jpeg(1)), ("1.json", b'{"weight": 0}'),
+        ("2.jpg", jpeg(1)), ("2.json", latin), ("3.jpg", jpeg(1)), ("3.txt", b"fine"),
+    )  # fmt: skip
+    assert imagen("train", tmp_path, "--out", tmp_path / "run", "--kimg", 1) == 1
+    line = last_line(capsys)
+    assert "0.tar: 0.txt is not UTF-8 text" in line and "0.json" not in line
+    assert "0.tar: 1.json holds no valid metadata (weight is 0.0" in line
+    assert "0.tar: 2.json is not UTF-8 text" in line and "3." not in line
 
 
 def test_two_packings_are_the_same_bytes(emoji_folder, tmp_path):

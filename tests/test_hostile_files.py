@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from imagen_model.cli import main
-from imagen_model.data.folder import read_items
+from imagen_model.data.folder import list_items, read_items
 from imagen_model.data.image_reader import MAX_PIXELS, read_picture
 from imagen_model.data.prepare.folder import build_folder
 from imagen_model.storage.provenance import read_facts
@@ -129,6 +129,26 @@ def test_a_link_out_of_the_folder_is_refused_by_its_name(name, tmp_path):
     picture().save(secret, "PNG")
     (folder / name).symlink_to(secret)
     with pytest.raises(ValueError, match=rf"{name} is a link that leads out of"):
+        read_items(folder)
+
+
+def test_a_linked_folder_is_followed_inside_and_refused_by_its_name_outside(tmp_path):
+    folder = tmp_path / "data"
+    (folder / "pets" / "cats").mkdir(parents=True)
+    picture().save(folder / "pets" / "cats" / "1.png")
+    (folder / "red_cats").symlink_to(folder / "pets" / "cats")
+    (folder / "pets" / "again").symlink_to(folder)  # without an end
+    (folder / "pets" / "self").symlink_to("self")
+    items, left_out = list_items(folder)
+    assert [item.text for item in items] == ["cats", "red cats"]
+    assert sorted(left_out.lines()) == [
+        "1 broken links such as self",
+        "1 links to folders in a loop or in a linked folder such as again",
+    ]
+    (tmp_path / "elsewhere").mkdir()
+    picture().save(tmp_path / "elsewhere" / "2.png")
+    (folder / "dogs").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"dogs is a link that leads out of"):
         read_items(folder)
 
 

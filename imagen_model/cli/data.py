@@ -57,11 +57,15 @@ def _run_emoji(args: argparse.Namespace) -> dict:
 def _run_folder(args: argparse.Namespace) -> dict:
     """Scale a folder of your own: class folders, .txt captions or metadata.jsonl."""
     from ..data.prepare.folder import build_folder
+    from ..data.reading import left_out_text
 
     manifest = build_folder(
         args.source, args.out, resolution=args.resolution, progress=progress_bar("scaling")
     )
-    print(f"{args.out}: {manifest['pictures']} pictures, {manifest['captioned']} with captions")
+    print(
+        f"{args.out}: {manifest['pictures']} pictures, {manifest['captioned']} with captions"
+        f"{left_out_text(manifest['left_out'])}"
+    )
     for name in ("captions", "source_sizes", "near_duplicates"):
         print(f"  {name.replace('_', ' ')}: {manifest[name]}")
     print_skipped(manifest["skipped"])
@@ -72,14 +76,14 @@ def _run_dicom(args: argparse.Namespace) -> dict:
     """Turn CT, MR and other grey DICOM files into pictures without patient data."""
     from ..data.prepare.dicom import build_dicom
 
-    manifest, skipped = build_dicom(
+    manifest, skipped, left_out = build_dicom(
         args.source,
         args.out,
         resolution=args.resolution,
         window=args.window and tuple(args.window),
         progress=progress_bar("reading"),
     )
-    print(f"{args.out}: {manifest['pictures']} pictures from {manifest['files']} files")
+    print(f"{args.out}: {manifest['pictures']} pictures from {manifest['files']} files{left_out}")
     print_skipped(skipped)
     return manifest
 
@@ -87,13 +91,14 @@ def _run_dicom(args: argparse.Namespace) -> dict:
 def _run_shards(args: argparse.Namespace) -> dict:
     """Pack a folder into WebDataset tar files, which `imagen train` reads as well."""
     from ..data.prepare.shards import build_shards
+    from ..data.reading import left_out_text
 
     manifest = build_shards(
         args.folder, args.out, shard_mb=args.shard_size, progress=progress_bar("packing")
     )
     print(
         f"{args.out}: {manifest['pictures']} pictures, {manifest['captioned']} with captions, "
-        f"{manifest['shards']} shards"
+        f"{manifest['shards']} shards{left_out_text(manifest['left_out'])}"
     )
     print_skipped(manifest["skipped"])
     return manifest

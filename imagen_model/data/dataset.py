@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..progress import OnProgress
-from .image_reader import CHUNK, check_skipped, read_all
+from .image_reader import CHUNK, check_skipped, read_all, warn_of_cropped
 from .item import Item, styles_of
 from .statistics import Fingerprints
 
@@ -23,6 +23,7 @@ class PictureDataset(Protocol):
 
     items: list[Item]
     skipped: list[str]  # "file: why"
+    left_out: str  # what else the folder holds, as text to append; "" if nothing or unknown
 
     def __len__(self) -> int: ...
 
@@ -68,6 +69,7 @@ class InMemoryDataset:
     pixels: Tensor
     skipped: list[str] = field(default_factory=list)  # "file: why"
     sides: Tensor | None = None  # [N] the smaller side of each file in pixels
+    left_out: str = ""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -126,7 +128,7 @@ def load_pictures(
 ) -> InMemoryDataset:
     """Read all pictures into memory; unreadable ones are skipped and listed."""
     kept: list[Item] = []
-    skipped, sides = [], []
+    skipped, sides, cropped = [], [], 0
     pixels = torch.empty(len(items), channels, resolution, resolution, dtype=torch.uint8)
     results = read_all(items, resolution=resolution, channels=channels, progress=progress)
     for item, result in zip(items, results, strict=True):
@@ -135,6 +137,8 @@ def load_pictures(
         else:
             pixels[len(kept)] = torch.from_numpy(result[0])
             kept.append(item)
-            sides.append(result[1])
+            sides.append(result[1].side)
+            cropped += result[1].is_cropped
     check_skipped(skipped, len(kept))
+    warn_of_cropped(cropped, len(kept))
     return InMemoryDataset(kept, pixels[: len(kept)], skipped, torch.tensor(sides))

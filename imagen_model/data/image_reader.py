@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,13 +22,14 @@ from PIL import Image, ImageOps
 from ..progress import OnProgress, reported
 from ..storage.images import open_image
 from .item import Item
+from .reading import MOST_LISTED
 
 logger = logging.getLogger(__name__)
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 MAX_PIXELS = 89_000_000  # larger pictures are refused: 350 MB as RGBA
 LARGE_PIXELS = 8_000_000  # larger pictures are decoded one at a time
-MOST_LISTED = 10  # unreadable files that are named; the others are counted
 CHUNK = 1024
+MOST_CROPPED = 1 / 3  # of an opaque picture, without a warning
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_EXTRAS = {b"tEXt", b"zTXt", b"iTXt", b"iCCP"}
 # What Pillow's decoders raise for damaged files.
@@ -40,6 +42,14 @@ _opening = threading.Lock()
 _decoding_large = threading.Lock()
 
 
+class Source(NamedTuple):
+    """What is known of a picture's file: its smaller side in pixels, and whether more than
+    MOST_CROPPED of the picture is cropped."""
+
+    side: int
+    is_cropped: bool
+
+
 def read_picture(path: Path, *, resolution: int, channels: int) -> np.ndarray:
     """One picture as uint8 [resolution, resolution, channels], straight alpha (see fit_picture).
 
@@ -48,11 +58,11 @@ def read_picture(path: Path, *, resolution: int, channels: int) -> np.ndarray:
     return read_item(Item(path), resolution=resolution, channels=channels)[0]
 
 
-def read_item(item: Item, *, resolution: int, channels: int) -> tuple[np.ndarray, int]:
-    """read_picture's array, and the smaller side of the picture in the file in pixels."""
+def read_item(item: Item, *, resolution: int, channels: int) -> tuple[np.ndarray, Source]:
+    """read_picture's array, and what is known of the file."""
     try:
         with _opened(item.file().opened()) as image:
-            side = min(image.size)
+            side, longer = min(image.size), max(image.size)
             pixels = image.width * image.height
             if not image.info.get("progressive"):  # which libjpeg holds at its full size
                 image.draft(None, (2 * resolution, 2 * resolution))  # a JPEG is decoded smaller
@@ -61,7 +71,9 @@ def read_item(item: Item, *, resolution: int, channels: int) -> tuple[np.ndarray
                 raise ValueError(f"{image.width} x {image.height} pixels are too many; scale it")
             with _decoding_large if pixels > LARGE_PIXELS else nullcontext():
                 upright = ImageOps.exif_transpose(_in_eight_bits(image)).convert("RGBA")
-                return fit_picture(upright, resolution=resolution, channels=channels), side
+                is_cropped = 1 - side / longer > MOST_CROPPED and _is_opaque(upright)
+                array = fit_picture(upright, resolution=resolution, channels=channels)
+                return array, Source(side, is_cropped)
     except DAMAGE as error:
         raise ValueError(f"{item.path}: not a readable picture ({error})") from None
 
@@ -116,7 +128,7 @@ def fit_picture(image: Image.Image, *, resolution: int, channels: int) -> np.nda
     cropped to its central square. Fewer channels than four are composited over white.
     """
     size = (resolution, resolution)
-    if image.getchannel("A").getextrema() == (255, 255):
+    if _is_opaque(image):
         image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
     else:
         scaled = ImageOps.contain(image, size, Image.Resampling.LANCZOS)
@@ -129,6 +141,10 @@ def fit_picture(image: Image.Image, *, resolution: int, channels: int) -> np.nda
     return np.array(image).reshape(resolution, resolution, channels)  # a writable copy
 
 
+def _is_opaque(image: Image.Image) -> bool:
+    return image.getchannel("A").getextrema() == (255, 255)
+
+
 def premultiplied(array: np.ndarray) -> np.ndarray:
     """uint8 [..., 4] straight alpha -> premultiplied; other channel counts unchanged."""
     if array.shape[-1] != 4:
@@ -139,18 +155,18 @@ def premultiplied(array: np.ndarray) -> np.ndarray:
 
 def read_all(
     items: list[Item], *, resolution: int, channels: int, progress: OnProgress | None = None
-) -> Iterator[tuple[np.ndarray, int] | str]:
-    """(uint8 [C, H, W] premultiplied, smaller side) of each item in order, or why it is unreadable.
+) -> Iterator[tuple[np.ndarray, Source] | str]:
+    """(uint8 [C, H, W] premultiplied, its source) of each item in order, or why it is unreadable.
 
     Several threads decode; at most CHUNK results wait in memory.
     """
 
-    def read(item: Item) -> tuple[np.ndarray, int] | str:
+    def read(item: Item) -> tuple[np.ndarray, Source] | str:
         try:
-            array, side = read_item(item, resolution=resolution, channels=channels)
+            array, source = read_item(item, resolution=resolution, channels=channels)
         except ValueError as error:
             return str(error)
-        return premultiplied(array).transpose(2, 0, 1), side
+        return premultiplied(array).transpose(2, 0, 1), source
 
     pool = ThreadPoolExecutor()
     try:
@@ -166,6 +182,16 @@ def check_skipped(skipped: list[str], num_kept: int) -> None:
     if not num_kept:
         raise ValueError(f"none of {len(skipped)} pictures could be read; the first: {skipped[0]}")
     warn_of_skipped(skipped)
+
+
+def warn_of_cropped(cropped: int, pictures: int) -> None:
+    if cropped:
+        logger.warning(
+            "%s of %s pictures lose more than a third, because opaque pictures are cropped to "
+            "their central square; pad them to a square, or crop them to what matters",
+            f"{cropped:,}",
+            f"{pictures:,}",
+        )
 
 
 def warn_of_skipped(skipped: list[str]) -> None:

@@ -9,14 +9,11 @@ from typing import NamedTuple
 
 from ..storage.files import storable
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+SUFFIXES = {
+    ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2",
+}  # fmt: skip
 COLUMNS = ("text", "keywords", "style", "hexcode", "base", "weight")
 REFERENCES = ("image_ref", "audio")
-# Folders of systems and programs: thumbnails, trash, versions. So is what begins with a dot.
-SYSTEM_FOLDERS = {
-    "@eaDir", "#recycle", "#snapshot", "$RECYCLE.BIN", "__MACOSX", "lost+found",
-    "System Volume Information",
-}  # fmt: skip
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")  # beside a picture, and in shards
 
 
@@ -93,13 +90,6 @@ class Item:
 
     def file(self) -> File:
         return File(self.path, self.span)
-
-
-def is_hidden(path: Path, root: Path) -> bool:
-    """Whether a file below `root` belongs to the system or a program, not to its user."""
-    return any(
-        part.startswith(".") or part in SYSTEM_FOLDERS for part in path.relative_to(root).parts
-    )
 
 
 def styles_of(items: list[Item]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..progress import OnProgress
 from ..storage.files import read_cache, write_atomically
 from .dataset import PictureDataset, fewest_channels, hash_of_hashes, load_pictures
-from .image_reader import check_skipped, premultiplied, read_all, read_item
+from .image_reader import check_skipped, premultiplied, read_all, read_item, warn_of_cropped
 from .item import Item, stamp_of, styles_of
 from .statistics import FingerprintCollector, Fingerprints
 
@@ -61,14 +61,17 @@ def open_pictures(
     survey = Survey.cached(cache / SURVEY, items, resolution, channels) if cache else None
     survey = survey or Survey.of(items, **options)  # type: ignore[arg-type]
     check_skipped(survey.skipped, int(survey.readable.sum()))
+    warn_of_cropped(survey.cropped, int(survey.readable.sum()))
     return StreamedDataset(items, survey, resolution=resolution, channels=channels)
 
 
 class Survey:
     """What reading all items once has found, in columns."""
 
-    def __init__(self, key: str, columns: dict[str, np.ndarray], skipped: list[str]) -> None:
-        self.key, self.columns, self.skipped = key, columns, skipped
+    def __init__(
+        self, key: str, columns: dict[str, np.ndarray], skipped: list[str], cropped: int
+    ) -> None:
+        self.key, self.columns, self.skipped, self.cropped = key, columns, skipped, cropped
         self.readable = columns["readable"]  # bool [items]; other columns have rows for these alone
         self.channels, self.needed = columns["channels"].tolist()  # as read; fewest_channels
 
@@ -92,16 +95,17 @@ class Survey:
     ) -> Survey:
         key = cls.key_of(items, resolution)
         readable = np.zeros(len(items), bool)
-        sides, digests, skipped = [], [], []
+        sides, digests, skipped, cropped = [], [], [], 0
         collector, needed = FingerprintCollector(), 1
         results = read_all(items, resolution=resolution, channels=channels, progress=progress)
         for i, result in enumerate(results):
             if isinstance(result, str):
                 skipped.append(result)
                 continue
-            picture, side = result
+            picture, source = result
             readable[i] = True
-            sides.append(side)
+            sides.append(source.side)
+            cropped += source.is_cropped
             digests.append([_digest(picture[:c]) for c in CHANNEL_COUNTS])
             collector.add(picture)
             needed = max(needed, fewest_channels(torch.from_numpy(picture)[None]))
@@ -110,10 +114,11 @@ class Survey:
             columns |= vars(collector.fingerprints())
             columns["digests"] = np.array(digests, np.uint8)
         columns["channels"] = np.array([channels, needed], np.int32)
-        return cls(key, columns, skipped)
+        return cls(key, columns, skipped, cropped)
 
     def save(self, path: Path) -> None:
-        facts = {"key": self.key, "skipped": json.dumps(self.skipped)}
+        skipped, cropped = json.dumps(self.skipped), str(self.cropped)
+        facts = {"key": self.key, "skipped": skipped, "cropped": cropped}
         write_atomically(path, lambda new: save_file(self.columns, new, metadata=facts))
 
     @classmethod
@@ -124,7 +129,9 @@ class Survey:
         if found is None:
             return None
         columns = {name: column.numpy() for name, column in found[0].items()}
-        survey = cls(key, columns, json.loads(found[1]["skipped"]))
+        facts = found[1]
+        cropped = int(facts.get("cropped", 0))  # older runs did not count them
+        survey = cls(key, columns, json.loads(facts["skipped"]), cropped)
         covers = survey.needed <= channels <= survey.channels or channels == survey.channels
         return survey if covers else None
 
@@ -141,7 +148,7 @@ class StreamedDataset:
     ) -> None:
         self.items = [item for item, ok in zip(items, survey.readable, strict=True) if ok]
         self._files = self.items  # `items` may be replaced by unlabelled ones
-        self.survey, self.skipped = survey, survey.skipped
+        self.survey, self.skipped, self.left_out = survey, survey.skipped, ""
         self.sides = torch.from_numpy(survey.columns["sides"])
         self.channels = channels
         self._read = partial(read_item, resolution=resolution, channels=channels)

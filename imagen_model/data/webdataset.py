@@ -1,10 +1,12 @@
-"""WebDataset shards -> items. In a shard the members 000.jpg, 000.json, 000.ogg ... are one item.
+"""WebDataset shards -> items. In a shard the members 000.jpg, 000.json, 000.ogg ... are one item,
+wherever they are in it.
 
 Shards are indexed: one pass over the headers finds the bytes of each picture and reads the
 captions. Training then reads pictures from there (streaming.py). All shards of the convention work,
 also img2dataset's: the picture is the member with a picture's suffix; its caption is in .json
 (text, keywords, style; or caption) or .txt; a recording of it is in .wav, .flac, .ogg or .mp3; a
-reference picture is in .ref.png. Compressed tars have no random access and are refused.
+reference picture is in .ref.png. What else is there is counted. Compressed tars have no random
+access and are refused.
 """
 
 from __future__ import annotations
@@ -12,18 +14,25 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
-from itertools import groupby
-from operator import itemgetter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
-from .item import SOUND_SUFFIXES, SUFFIXES, File, Item, Span, item_of
+from .item import REFERENCES, SOUND_SUFFIXES, SUFFIXES, File, Item, Span, item_of
+from .reading import HIDDEN, LeftOut, decoded, is_hidden, kind_of, refuse
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+TAR = ".tar"
 # As in the webdataset library, a member's key ends at the first dot of its file name.
-KEY = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
+KEY = re.compile(r"^((?:.*/|)[^./]+)[.]([^/]*)$")
+ROLES: dict[str, Collection[str]] = {  # what a member is for, by its suffix
+    "picture": SUFFIXES,
+    "json": {".json"},
+    "txt": {".txt"},
+    "image_ref": {f".ref{suffix}" for suffix in SUFFIXES},
+    "audio": SOUND_SUFFIXES,
+}
 
 
 class Member(NamedTuple):
@@ -37,46 +46,109 @@ class Member(NamedTuple):
 
 def shards_in(folder: Path) -> list[Path]:
     """The sorted tar files of a folder; ValueError if any is compressed."""
-    files = sorted(p for p in folder.iterdir() if p.is_file())
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not is_hidden(p.name))
     for path in files:
         if path.name.lower().endswith(COMPRESSED):
             raise ValueError(f"{path} is compressed; unpack it to .tar, which can be read anywhere")
-    return [path for path in files if path.suffix.lower() == ".tar"]
+    return [path for path in files if path.suffix.lower() == TAR]
 
 
-def items_of_shards(shards: list[Path]) -> Iterator[Item]:
-    """One pass over the headers. Groups of members without a picture are skipped."""
+def items_of_shards(shards: list[Path], left_out: LeftOut) -> Iterator[Item]:
+    """One pass over the headers of each shard, and one over its captions."""
+    problems: list[str] = []
     for shard in shards:
         with shard.open("rb") as file:
-            for key, members in _grouped(shard, file):
-                picture = next((m for ext, m in members.items() if f".{ext}" in SUFFIXES), None)
-                if picture is None:
-                    continue
-                try:
-                    row, image = _facts(file, members), picture.in_shard(shard)
-                    yield replace(
-                        item_of(image.path, row, image.span), **_references(shard, members)
-                    )
-                except (TypeError, ValueError) as error:
-                    raise ValueError(
-                        f"{shard}: {key}.json holds no valid metadata ({error})"
-                    ) from None
+            for members in _grouped(shard, file, left_out):
+                used = _used(members)
+                where = "beside the picture" if used else "no picture"
+                for extension, member in members.items():
+                    if member not in used.values():
+                        reason = f"{kind_of('.' + extension)} ({where} of its key)"
+                        left_out.add(reason, member.name)
+                if used:
+                    try:
+                        item = _item(shard, file, used)
+                    except ValueError as error:
+                        problems.append(str(error))
+                    else:
+                        yield item
+    refuse(problems)
 
 
-def _references(shard: Path, members: dict[str, Member]) -> dict[str, Any]:
-    """The reference picture 000.ref.png and the recording 000.wav (.flac, .ogg, .mp3)."""
-    pictures = (m for e, m in members.items() if e.startswith("ref.") and e[3:] in SUFFIXES)
-    recordings = (m for e, m in members.items() if f".{e}" in SOUND_SUFFIXES)
-    found = {"image_ref": next(pictures, None), "audio": next(recordings, None)}
-    return {name: member.in_shard(shard) for name, member in found.items() if member}
+def _used(members: dict[str, Member]) -> dict[str, Member]:
+    """The members of an item by their role; none without a picture."""
+    first = {
+        role: next((m for extension, m in members.items() if f".{extension}" in suffixes), None)
+        for role, suffixes in ROLES.items()
+    }
+    return {role: m for role, m in first.items() if m is not None and first["picture"] is not None}
 
 
-def _grouped(shard: Path, file: BinaryIO) -> Iterator[tuple[str, dict[str, Member]]]:
-    """(key, {extension: member}) of consecutive members with one key."""
-    matches = ((KEY.match(member.name), member) for member in _members(shard, file))
-    named = ((match[1], match[2].lower(), member) for match, member in matches if match)
-    for key, group in groupby(named, key=itemgetter(0)):
-        yield key, {extension: member for _, extension, member in group}
+def _item(shard: Path, file: BinaryIO, used: dict[str, Member]) -> Item:
+    """ValueError for a caption or metadata that can't be read."""
+    picture, texts = used["picture"].in_shard(shard), {"json": "", "txt": ""}
+    for role in texts.keys() & used.keys():
+        file.seek(used[role].offset)
+        texts[role] = decoded(file.read(used[role].size), f"{shard}: {used[role].name}")
+    try:
+        row = json.loads(texts["json"] or "{}")
+        if not isinstance(row, dict):
+            raise ValueError("expected a JSON object")
+        row["text"] = row.get("text") or texts["txt"].strip() or row.get("caption")
+        item = item_of(picture.path, row, picture.span)
+    except (TypeError, ValueError, RecursionError) as error:
+        name = used.get("json", used["picture"]).name
+        raise ValueError(f"{shard}: {name} holds no valid metadata ({error})") from None
+    found = [name for name in REFERENCES if name in used]
+    references: dict[str, Any] = {name: used[name].in_shard(shard) for name in found}
+    return replace(item, **references)
+
+
+def _grouped(shard: Path, file: BinaryIO, left_out: LeftOut) -> Iterator[dict[str, Member]]:
+    """{extension: member} of each key, in the order in which the keys appear."""
+    groups: dict[str, list[Member]] = {}
+    for member in _members(shard, file):
+        match = KEY.match(member.name)
+        if any(map(is_hidden, PurePosixPath(member.name).parts)):
+            left_out.add(HIDDEN)
+        elif match is None:
+            left_out.add("files without a suffix", member.name)
+        else:
+            groups.setdefault(match[1], []).append(member)
+    for key, members in groups.items():
+        yield from _with_dotted_keys(key, members, left_out)
+
+
+def _with_dotted_keys(
+    key: str, members: list[Member], left_out: LeftOut
+) -> Iterable[dict[str, Member]]:
+    """The members of a key, and apart from them those of longer keys with dots, such as photo.1 in
+    photo.1.png. A longer key needs a picture, and beside the picture of the shorter one a caption,
+    because the convention has masks and other pictures there."""
+    longer: dict[str, dict[str, Member]] = {}
+    for member in members:
+        long_key, extension = _split_at_last_dot(member.name)
+        group = longer.setdefault(long_key, {})
+        if extension in group:
+            left_out.add("replaced by a later member of their name", member.name)
+        group[extension] = member
+    beside_picture = bool(_used(longer.get(key, {})))
+    groups: dict[str, dict[str, Member]] = {}
+    for long_key, group in longer.items():
+        used = _used(group)
+        is_item = bool(used) and (not beside_picture or bool({"json", "txt"} & used.keys()))
+        own_key = long_key if is_item else key
+        for member in group.values():
+            groups.setdefault(own_key, {})[member.name[len(own_key) + 1 :].lower()] = member
+    return groups.values()
+
+
+def _split_at_last_dot(name: str) -> tuple[str, str]:
+    """A member's name as key and extension, in lower case."""
+    key, _, extension = name.rpartition(".")
+    if key.lower().endswith(".ref"):
+        key, extension = key[: -len(".ref")], f"ref.{extension}"
+    return key, extension.lower()
 
 
 def _members(shard: Path, file: BinaryIO) -> Iterator[Member]:
@@ -92,22 +164,3 @@ def _members(shard: Path, file: BinaryIO) -> Iterator[Member]:
         raise ValueError(
             f"{shard} is not a complete tar file ({error}); replace or remove it"
         ) from None
-
-
-def _facts(file: BinaryIO, members: dict[str, Member]) -> dict[str, Any]:
-    """The content of .json and .txt; the position in `file` is restored."""
-
-    def content(extension: str) -> str:
-        if extension not in members:
-            return ""
-        file.seek(members[extension].offset)
-        return file.read(members[extension].size).decode("utf-8-sig")
-
-    position = file.tell()
-    try:
-        row = json.loads(content("json") or "{}")
-        if not isinstance(row, dict):
-            raise ValueError("expected a JSON object")
-        return row | {"text": row.get("text") or content("txt").strip() or row.get("caption")}
-    finally:
-        file.seek(position)

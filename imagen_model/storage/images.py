@@ -20,13 +20,14 @@ from .provenance import png_info
 
 # What is opened, whatever a file is called. Nothing else is: Pillow would let Ghostscript run
 # PostScript.
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "AVIF")
 MAX_WRITTEN_PX = 100_000_000  # of one picture that is written: what 2 GB hold, and Pillow opens
 
 
 def open_image(file: Path | io.BytesIO, formats: tuple[str, ...] = FORMATS) -> Image.Image:
     """Image.open for a file of any origin; OSError where it is none of `formats`."""
-    return Image.open(file, formats=formats)
+    Image.init()
+    return Image.open(file, formats=[f for f in formats if f in Image.OPEN])  # AVIF: Pillow 11.3
 
 
 def check_written_size(width: int, height: int, remedy: str) -> None:

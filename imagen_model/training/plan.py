@@ -22,7 +22,7 @@ def describe(trainer: Trainer) -> dict:
     limits = [f"{t.kimg:g} kimg"] * bool(t.kimg) + [f"{t.minutes:g} minutes"] * bool(t.minutes)
     return {
         "pictures": f"{len(trainer.dataset)}, {captioned} with captions, "
-        f"{len(trainer.dataset.skipped)} unreadable",
+        f"{len(trainer.dataset.skipped)} unreadable{trainer.dataset.left_out}",
         **report(trainer.dataset),
         **trainer.captions.references.report(),
         "styles": ", ".join(trainer.model.conditioning.styles) or "none",

@@ -16,7 +16,7 @@ from ..conditioning.minilm import text_encoder
 from ..config import ModelConfig, preset
 from ..data.captions import CaptionSampler
 from ..data.dataset import PictureDataset
-from ..data.folder import read_items, read_notice
+from ..data.folder import list_items, read_notice
 from ..data.streaming import open_pictures
 from ..networks.networks import Networks
 from ..progress import ProgressFor
@@ -138,13 +138,15 @@ def _clip_encoder(job: _Job) -> ClipEncoder | None:
 
 def _read_dataset(job: _Job, model: ModelConfig) -> PictureDataset:
     """The pictures, with the initial state's channels or else as few as they need."""
+    items, left_out = list_items(job.data)
     dataset = open_pictures(
-        read_items(job.data),
+        items,
         resolution=model.generator.resolution,
         channels=model.generator.channels,
         cache=job.cache,
         progress=job.progress("reading"),
     )
+    dataset.left_out = str(left_out)
     return dataset if job.state else dataset.with_fewest_channels()
 
 

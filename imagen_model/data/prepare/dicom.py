@@ -6,14 +6,17 @@ in the pixels can't be detected here, so files that declare burned-in annotation
 captures, are skipped.
 
 The modality LUT turns stored values into units, and a window turns units into grey: the given one,
-the file's own, or percentiles (DICOM PS3.3 C.11.1 and C.11.2). pydicom decodes.
+the file's own, or percentiles (DICOM PS3.3 C.11.1 and C.11.2). Pixels that are not square are
+resampled. pydicom decodes.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import struct
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,8 +28,9 @@ from PIL import Image
 from ...progress import OnProgress, reported
 from ...storage.files import check_outside
 from ...storage.provenance import NOT_FOR_DIAGNOSIS
-from ..image_reader import fit_picture
+from ..image_reader import MAX_PIXELS, fit_picture
 from ..item import Item
+from ..reading import LeftOut, kind_of, walk
 from .output import new_folder, write_manifest, write_metadata
 
 KINDS = {
@@ -50,11 +54,13 @@ SPELLED = {
 NO_PICTURES = {"SEG", "RTDOSE"}  # modalities whose pixel data is not a picture
 NAMED_DICOM = {".dcm", ".dicom", ".ima"}
 PERCENTILES = 0.5, 99.5
+MAX_INFLATED, MAX_INFLATION = 16_000_000, 20  # bytes; times the size of a larger deflated file
+SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 LONGEST_REASON = 200  # characters: pydicom lists every decoder that it tried
 # What pydicom and its decoders raise for damaged or foreign files.
 DAMAGE = (
     OSError, ValueError, RuntimeError, ArithmeticError, AttributeError, LookupError, TypeError,
-    EOFError, struct.error,
+    EOFError, MemoryError, struct.error, zlib.error,
 )  # fmt: skip
 
 
@@ -65,8 +71,8 @@ def build_dicom(
     resolution: int,
     window: tuple[float, float] | None = None,
     progress: OnProgress | None = None,
-) -> tuple[dict, list[str]]:
-    """Write `out`/train; returns the manifest and a line for each skipped file.
+) -> tuple[dict, list[str], LeftOut]:
+    """Write `out`/train; returns the manifest, a line for each skipped file, and what is no DICOM.
 
     `window` (centre, width, in the modality's units) overrides the files' own.
     """
@@ -80,9 +86,10 @@ def build_dicom(
         raise ValueError(f"window has the width {window[1]:g}; expected 1 or more")
     for source in sources:
         check_outside(out, Path(source))
-    files = list(_dicom_files(sources))
+    left_out = LeftOut()
+    files = list(_dicom_files(sources, left_out))
     if not files:
-        raise ValueError(f"no DICOM files in {', '.join(map(str, sources))}")
+        raise ValueError(f"no DICOM files in {', '.join(map(str, sources))}{left_out}")
     with new_folder(out):
         items, skipped = _write_pictures(files, out / "train", resolution, window, progress)
         if not items:
@@ -98,18 +105,20 @@ def build_dicom(
         "captions": dict(sorted(Counter(item.text for item in items).items())),
     }
     write_manifest(out, manifest)
-    return manifest, skipped
+    return manifest, skipped, left_out
 
 
-def _dicom_files(sources: list[Path]) -> Iterator[Path]:
+def _dicom_files(sources: list[Path], left_out: LeftOut) -> Iterator[Path]:
     """The given files, and what looks like DICOM in the given folders."""
     from pydicom.misc import is_dicom
 
     for source in sources:
         if source.is_dir():
-            for path in sorted(p for p in source.rglob("*") if p.is_file()):
+            for path in sorted(walk(source, left_out)):
                 if path.suffix.lower() in NAMED_DICOM or is_dicom(path):
                     yield path
+                else:
+                    left_out.add(f"{kind_of(path.suffix)} (not DICOM)")
         elif source.is_file():
             yield source
         else:
@@ -154,15 +163,30 @@ def read_frames(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about deviations from the standard
         try:
-            data = pydicom.dcmread(file, force=True)
+            with _File(io.FileIO(file)) as stream:
+                data = pydicom.dcmread(stream, force=True)
             _refuse_other_than_grey(data)
             words = _words(data)
             for number in range(get_nr_frames(data)):
-                stored = pixel_array(data, index=number)
-                yield _grey(stored, _facts_of_frame(data, number), window), words
+                stored, facts = pixel_array(data, index=number), _facts_of_frame(data, number)
+                yield _with_square_pixels(_grey(stored, facts, window), facts), words
         except (*DAMAGE, BytesLengthException, InvalidDicomError) as error:
             reason = " ".join(str(error).split())[:LONGEST_REASON]
             raise ValueError(reason or type(error).__name__) from None
+
+
+class _File(io.BufferedReader):
+    """A file for pydicom, which reads all the rest at once only to inflate it whole."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """ValueError for a small file that would inflate to a very large one."""
+        content = super().read(size)
+        if size is None or size < 0:
+            limit = max(MAX_INFLATED, MAX_INFLATION * len(content))
+            inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+            if len(inflater.decompress(content, limit + 1)) > limit:
+                raise ValueError(f"is deflated, and over {limit:,} bytes when inflated")
+        return content
 
 
 def _refuse_other_than_grey(data: Any) -> None:
@@ -173,6 +197,8 @@ def _refuse_other_than_grey(data: Any) -> None:
         raise ValueError(f"is a colour picture ({colours}); expected grey")
     if str(data.get("BurnedInAnnotation", "")).upper() == "YES":
         raise ValueError("declares burned-in text, which may name the patient")
+    if data.Rows * data.Columns > MAX_PIXELS:
+        raise ValueError(f"{data.Columns} x {data.Rows} pixels are too many")
 
 
 def _words(data: Any) -> list[str]:
@@ -195,13 +221,13 @@ def _facts_of_frame(data: Any, number: int) -> Any:
     per_frame = data.get("PerFrameFunctionalGroupsSequence") or []
     groups = [*(data.get("SharedFunctionalGroupsSequence") or [])[:1]]
     groups += per_frame[number : number + 1]
-    macros = "PixelValueTransformationSequence", "FrameVOILUTSequence"
+    macros = "PixelMeasuresSequence", "PixelValueTransformationSequence", "FrameVOILUTSequence"
     parts = [data, *(g[name].value[0] for g in groups for name in macros if g.get(name))]
     for part in parts:
         for name in (
             "PhotometricInterpretation", "BitsStored", "PixelRepresentation", "PixelPaddingValue",
             "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
-            "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence",
+            "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", *SPACINGS,
         ):  # fmt: skip
             if name in part and part[name].value not in (None, ""):
                 facts[name] = part[name]
@@ -228,13 +254,15 @@ def _grey(stored: np.ndarray, facts: Any, window: tuple[float, float] | None) ->
 
 def _looked_up(values: np.ndarray, lut: Any) -> np.ndarray:
     """Units -> light by a file's own table (PS3.3 C.11.2.1.1). pydicom's apply_voi fails here: it
-    counts the entries of an 8-bit table in eight bits."""
-    length, first, bits = lut.LUTDescriptor
+    counts the entries of an 8-bit table in eight bits. White has as many bits as the largest entry:
+    files declare 16 for entries of 12."""
+    length, first, _ = lut.LUTDescriptor
     table = lut.LUTData
     if isinstance(table, bytes):
         table = np.frombuffer(table, np.uint8 if len(table) == length else "<u2")
     row = np.clip(values - first, 0, (length or 2**16) - 1).astype(np.int64)
-    return np.asarray(table, np.float64)[row] / (2**bits - 1)
+    table = np.asarray(table, np.int64)
+    return table[row] / (2 ** int(table.max()).bit_length() - 1)
 
 
 def _windowed(
@@ -245,7 +273,7 @@ def _windowed(
     kind = "LINEAR"
     if window is not None:
         centre, width = window
-    elif "WindowCenter" in facts and _first(facts.get("WindowWidth", 0)) >= 1:
+    elif "WindowCenter" in facts and 1 <= _first(facts.get("WindowWidth", 0)) <= _widest(facts):
         centre, width = _first(facts.WindowCenter), _first(facts.WindowWidth)
         kind = facts.get("VOILUTFunction", kind)
     else:
@@ -256,6 +284,30 @@ def _windowed(
     if kind == "LINEAR_EXACT" or width == 1:
         return (values - centre) / width + 0.5
     return (values - (centre - 0.5)) / (width - 1) + 0.5
+
+
+def _widest(facts: Any) -> float:
+    """The width of a window that is still plausible: twice the range of the stored bits. Some files
+    have one for 16 bits and store 12, which would be nearly black."""
+    if "BitsStored" not in facts or "ModalityLUTSequence" in facts:
+        return np.inf
+    return 2 * 2**facts.BitsStored * abs(float(facts.get("RescaleSlope", 1)))
+
+
+def _with_square_pixels(grey: np.ndarray, facts: Any) -> np.ndarray:
+    """uint8 [H, W] enlarged along the side whose pixels are longer; without a spacing as it is."""
+    spacing = next((facts[name].value for name in SPACINGS if name in facts), ())
+    if not isinstance(spacing, Sequence) or len(spacing) != 2 or not min(spacing) > 0:
+        return grey
+    between_rows, between_columns = map(float, spacing)
+    height, width = grey.shape
+    size = (
+        round(width * max(1, between_columns / between_rows)),
+        round(height * max(1, between_rows / between_columns)),
+    )
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f"has pixels of {between_rows:g} x {between_columns:g}; expected squares")
+    return np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BICUBIC))
 
 
 def _is_padding(stored: np.ndarray, facts: Any) -> np.ndarray:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from ...progress import OnProgress, reported
 from ...storage.files import check_outside
-from ..folder import read_items, read_notice
-from ..image_reader import premultiplied, read_item
+from ..folder import list_items, read_notice
+from ..image_reader import premultiplied, read_item, warn_of_cropped
 from ..statistics import (
     FingerprintCollector,
     describe_captions,
@@ -33,15 +33,15 @@ def build_folder(
 ) -> dict:
     """Scale a user's folder into the imagefolder convention; returns the manifest."""
     check_outside(out, source)
-    items = read_items(source)
+    items, left_out = list_items(source)
     with new_folder(out):
         train = out / "train"
         train.mkdir()
-        kept, kept_files, skipped, sides = [], [], [], []
+        kept, kept_files, skipped, sources = [], [], [], []
         collector = FingerprintCollector()
         for i, item in enumerate(reported(items, len(items), progress)):
             try:
-                array, side = read_item(item, resolution=resolution, channels=channels)
+                array, source_facts = read_item(item, resolution=resolution, channels=channels)
             except ValueError as error:
                 skipped.append(str(error))
                 continue
@@ -51,11 +51,13 @@ def build_folder(
                 replace(item, path=path, span=None, **copied_references(item, path, skipped))
             )
             kept_files.append(item.path)
-            sides.append(side)
+            sources.append(source_facts)
             collector.add(premultiplied(array).transpose(2, 0, 1))
         if not kept:
             raise ValueError(f"no readable picture in {source}; the first: {skipped[0]}")
         write_metadata(train, kept)
+    cropped = sum(facts.is_cropped for facts in sources)
+    warn_of_cropped(cropped, len(kept))
     duplicates = near_duplicates(collector.fingerprints())
     manifest = {
         "source": str(source),
@@ -64,9 +66,11 @@ def build_folder(
         "pictures": len(kept),
         "captioned": sum(bool(item.text) for item in kept),
         "captions": describe_captions([item.text for item in kept]),
-        "source_sizes": describe_sizes(torch.tensor(sides)),
+        "source_sizes": describe_sizes(torch.tensor([facts.side for facts in sources])),
+        "cropped": cropped,
         "near_duplicates": describe_duplicates(duplicates, kept_files),
         "skipped": skipped,
+        "left_out": left_out.lines(),
         "styles": dict(Counter(item.style for item in kept if item.style)),
         **({"notice": notice} if (notice := read_notice(source)) else {}),
     }

@@ -13,13 +13,13 @@ from typing import Any, BinaryIO
 from ...progress import OnProgress, reported
 from ...storage.files import check_outside
 from ...storage.images import open_image
-from ..folder import read_items, read_notice
+from ..folder import list_items, read_notice
 from ..image_reader import read_item
 from ..item import Item
 from ..webdataset import shards_in
 from .output import new_folder, packed_references, write_manifest
 
-WRITTEN_AS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg"}  # others become PNG
+WRITTEN_AS = {".png": "png", ".jpg": "jpg", ".jpeg": "jpg", ".jfif": "jpg"}  # others become PNG
 SHARD_NAME = "shard-%06d.tar"
 
 
@@ -73,7 +73,7 @@ def build_shards(
     PNG and JPEG files are copied byte by byte, others become PNG.
     """
     check_outside(out, source)
-    items = read_items(source)
+    items, left_out = list_items(source)
     skipped: list[str] = []
     pictures = 0
     with new_folder(out):
@@ -96,6 +96,7 @@ def build_shards(
         "captioned": sum(bool(item.text) for item in items),
         "shards": len(shards_in(out)),
         "skipped": skipped,
+        "left_out": left_out.lines(),
         **({"notice": notice} if (notice := read_notice(source)) else {}),
     }
     write_manifest(out, manifest)
