@@ -102,6 +102,27 @@ def test_the_loudness_and_the_number_of_channels_do_not_change_what_is_heard(red
     assert im.transcribe([(six, rate), (quiet_ends, rate)]) == im.transcribe([red_apple, red_apple])
 
 
+CHANGED = {
+    "a constant offset": lambda sound: sound + 0.5,
+    "offsets of both channels": lambda sound: torch.cat([sound - 0.3, sound + 0.6]),
+    "opposite phases": lambda sound: torch.cat([sound, -sound]),
+    "almost opposite phases": lambda sound: torch.cat([sound, -0.9 * sound, 0 * sound]),
+    "a huge amplitude": lambda sound: sound * 1e19,
+    "the largest amplitude": lambda sound: sound / sound.abs().max() * 3e38,
+}
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_is_inaudible_does_not_change_what_is_heard(red_apple, name):
+    sound, rate = red_apple
+    assert im.transcribe([(CHANGED[name](sound), rate)]) == im.transcribe([red_apple])
+
+
+def test_a_constant_is_silent(red_apple):
+    with pytest.raises(ValueError, match="the sound is silent"):
+        im.transcribe([(torch.full((2, 16_000), 0.7), 16_000)])
+
+
 def test_a_tone_falls_into_the_same_filter_at_every_rate():
     places = set()
     for rate in (8_000, 22_050, 44_100, 96_000):
@@ -169,7 +190,7 @@ def test_an_hour_is_cut_to_a_minute_before_anything_else(monkeypatch, caplog, re
         audio.SpeechRecognizer, "transcribe", lambda self, clips, *_: [mono(*c) for c in clips]
     )
     monkeypatch.setattr(torch.Tensor, "float", counted(torch.Tensor.float, seen))
-    hour = red_apple[0][0, 5_000].expand(6, 3600 * 44_100)
+    hour = torch.tensor([0, 1], dtype=torch.uint8).repeat(1800 * 44_100).expand(6, -1)
     with caplog.at_level(logging.WARNING):
         (sound,) = im.transcribe([(hour, 44_100)])
     assert sound.shape == (60 * 44_100,)
@@ -197,6 +218,32 @@ def test_a_model_without_text_takes_no_sound(tiny_config, tmp_path, red_apple):
         save_checkpoint(path, config, Networks.seeded(config, 0), {"lite0": lite0_hash()})
         with pytest.raises(ValueError, match=words):
             im.load(path).encode_audio([red_apple])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("silent.wav", torch.zeros(16_000), "silent.wav: the sound is silent"),
+        ("nan.wav", torch.full((16_000,), float("nan")), "nan.wav: the sound holds NaN"),
+        ("short.wav", torch.ones(100), "short.wav: the sound is 0.006 s long"),
+        ("x.m4a", b"\0\0\0\x20ftypM4A ", "x.m4a can't be read as sound"),
+        ("x.raw", b"\0" * 1000, "x.raw can't be read as sound"),
+    ],
+    ids=["silent", "NaN", "short", "m4a", "raw"],
+)
+def test_the_file_of_a_sound_that_cannot_be_heard_is_named(tmp_path, capsys, name, content, words):
+    soundfile = pytest.importorskip("soundfile")
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+        words = (words, "; expected WAV, FLAC, OGG, MP3")
+    else:
+        soundfile.write(tmp_path / name, content.numpy(), 16_000, subtype="FLOAT")
+        words = (words,)
+    good = SPEECH / "red_apple.wav"
+    command = ["sample", "--audio", good, "--audio", tmp_path / name, "--out", tmp_path / "x.png"]
+    assert main([str(word) for word in command]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert all(part in error for part in words), error
 
 
 # the lexicon

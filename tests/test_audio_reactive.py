@@ -111,6 +111,20 @@ def test_a_sound_that_cannot_be_walked_to_is_refused_in_one_line(wave, rate, wor
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [lambda x: x + 0.5, lambda x: torch.cat([x, -x]), lambda x: x * 1e19, lambda x: x * 3e38],
+    ids=["offset", "opposite phases", "huge", "largest"],
+)
+def test_offsets_phases_and_amplitudes_leave_a_film_as_it_is(changed, librosa):
+    time = torch.arange(16_000) / 16_000
+    wave = (torch.sin(2 * math.pi * 200 * time) * (time % 0.25 < 0.1))[None]
+    plain, other = im.analyze_audio(wave, 16_000), im.analyze_audio(changed(wave), 16_000)
+    for name, levels in plain.levels.items():
+        np.testing.assert_allclose(other.levels[name], levels, atol=0.02, err_msg=name)
+    np.testing.assert_allclose(other.melody, plain.melody, atol=0.02)
+
+
 def test_without_librosa_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "librosa", None)
     with pytest.raises(ValueError, match="pip install librosa"):

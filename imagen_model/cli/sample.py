@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> dict:
 def _encode_inputs(model: Model, args: argparse.Namespace) -> tuple[Condition, list[str]]:
     """The conditions, and a name for each row. Modalities have equal shares in a row; a single
     prompt or file is combined with each of another modality's."""
-    from ..condition import combined
+    from ..condition import Condition, combined
 
     parts: list[tuple[Condition, list[str]]] = []  # of each modality: rows and their names
     if args.prompt or not (args.image or args.audio):
@@ -116,11 +116,8 @@ def _encode_inputs(model: Model, args: argparse.Namespace) -> tuple[Condition, l
         condition = model.encode_image(pictures, style=args.style)
         parts.append((condition, [path.name for path in args.image]))
     if args.audio:
-        from ..data.sound import read_sound
-
-        clips = [read_sound(path) for path in args.audio]
-        condition = model.encode_audio(clips, style=args.style)
-        parts.append((condition, [path.name for path in args.audio]))
+        rows = [_encode_recording(model, path, args.style) for path in args.audio]
+        parts.append((Condition.cat(rows), [path.name for path in args.audio]))
     condition, names = parts[0]
     for i, (other, other_names) in enumerate(parts[1:], start=1):
         condition = combined(condition, other, 1 / (i + 1))
@@ -132,6 +129,17 @@ def _encode_inputs(model: Model, args: argparse.Namespace) -> tuple[Condition, l
 def _is_grid(args: argparse.Namespace) -> bool:
     """Whether all pictures go into one file, and not each into its own in a folder."""
     return bool(args.out.suffix) and not args.out.is_dir()
+
+
+def _encode_recording(model: Model, path: Path, style: str | None) -> Condition:
+    """ValueError that names the file, if nothing can be heard in it."""
+    from ..conditioning.audio import SoundError
+    from ..data.sound import read_sound
+
+    try:
+        return model.encode_audio([read_sound(path)], style=style)
+    except SoundError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _columns(prompts: int, args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import torch
 
 from ..conditioning.audio import MAX_SEC, Clip
 
+EXPECTED = "WAV, FLAC, OGG, MP3, AIFF or another format of libsndfile"
 NEEDS_SOUNDFILE = "reading sound needs soundfile: pip install 'imagen-gan[audio]'"
 
 
@@ -29,6 +30,7 @@ def read_sound(path: Path, *, content: io.BytesIO | None = None) -> Clip:
             rate = file.samplerate
             num_samples = round((MAX_SEC + 1) * rate)  # over MAX_SEC, so that audio.mono warns
             samples = file.read(num_samples, dtype="float32", always_2d=True)  # [L, C]
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} can't be read as sound: {error.error_string}") from None
+    except (soundfile.SoundFileError, TypeError, MemoryError) as error:  # TypeError: headerless
+        reason = str(getattr(error, "error_string", error)).rstrip(".")
+        raise ValueError(f"{path} can't be read as sound: {reason}; expected {EXPECTED}") from None
     return torch.from_numpy(samples).t(), rate

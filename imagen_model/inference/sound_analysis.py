@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..conditioning.audio import check_samples
+from ..conditioning.audio import check_samples, mixed
 from ..progress import OnProgress
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def analyze_audio(
 
 
 def _checked(waveform: Tensor, rate: int, frame_rate: float) -> tuple[np.ndarray, int]:
-    """The sound [L] with its channels averaged, and its number of frames."""
+    """The sound [L] with its channels mixed, and its number of frames."""
     if not FRAME_RATES[0] <= frame_rate <= FRAME_RATES[1]:
         low, high = FRAME_RATES
         raise ValueError(f"the frame rate is {frame_rate}; expected {low:g} to {high:g}")
@@ -91,10 +91,7 @@ def _checked(waveform: Tensor, rate: int, frame_rate: float) -> tuple[np.ndarray
             f"expected {MAX_FRAMES} or fewer ({MAX_FRAMES / frame_rate:.0f} s): trim the sound or "
             "lower the frame rate"
         )
-    sound = waveform.detach().cpu().float().mean(dim=0).numpy()
-    if not math.isfinite(float(sound.sum(dtype=np.float64))):
-        raise ValueError("the sound holds NaN or infinite samples")
-    return sound, frames
+    return mixed(waveform).numpy(), frames
 
 
 def _librosa() -> Any:
