@@ -94,7 +94,8 @@ def outcome_of(case: Callable[[], None]) -> str:
         case()
     except (ValueError, OSError) as error:
         message = str(error)
-        if message.strip() and len(message) <= MAX_MESSAGE:
+        is_short = len(message) <= MAX_MESSAGE or isinstance(error, OSError)  # it names the file
+        if message.strip() and is_short:
             return "refused"
         return f"a message of {len(message)} characters: {_place(error)}: {message[:80]!r}"
     except Exception as error:
@@ -120,8 +121,10 @@ def random_of(seed: int, target: str, index: int) -> Random:
 def builders() -> dict[str, Callable]:
     """The functions that prepare each target; importing them loads the library."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
-    files, calls = (importlib.import_module(f"fuzzing.{name}") for name in ("files", "calls"))
-    return {**files.FILES, "nodes": calls.nodes}
+    files, rated, calls = (
+        importlib.import_module(f"fuzzing.{name}") for name in ("files", "rated", "calls")
+    )
+    return {**files.FILES, **rated.RATED, "nodes": calls.nodes}
 
 
 def work(args: argparse.Namespace) -> int:

@@ -32,6 +32,7 @@ SPEECH_FILE = WEIGHTS_DIR / "speech" / "speech-v1.safetensors"
 MIN_SEC, MAX_SEC = 0.1, 60.0
 RATES_HZ = (2_000, 768_000)
 SILENCE = 1e-4  # a sound whose samples are all smaller is silent: 80 dB below full scale
+LOUDEST = 1e9  # samples are floats in [-1, 1], or whole numbers as floats
 NUM_MELS = 64
 TOP_HZ = 8000.0
 WINDOW_SEC, HOP_SEC = 0.032, 0.010
@@ -60,6 +61,14 @@ def check_samples(waveform: Tensor, rate: int) -> None:
         )
 
 
+def check_amplitude(peak: float) -> None:
+    """ValueError for NaN, infinity, and samples whose powers are none that fp32 holds."""
+    if not math.isfinite(peak):
+        raise ValueError("the sound holds NaN or infinite samples")
+    if peak > LOUDEST:
+        raise ValueError(f"the sound's samples reach {peak:.2g}; expected -1 to 1")
+
+
 def mono(waveform: Tensor, rate: int) -> Tensor:
     """[C, L] -> [L] fp32 on the CPU: the mean of the channels, cut to MAX_SEC.
 
@@ -73,8 +82,7 @@ def mono(waveform: Tensor, rate: int) -> Tensor:
         logger.warning("a sound is over %d s long; the rest is ignored", MAX_SEC)
     # cut first, so that a long sound costs no more than MAX_SEC
     sound = waveform[:, : round(MAX_SEC * rate)].detach().cpu().float().mean(dim=0)
-    if not sound.isfinite().all():
-        raise ValueError("the sound holds NaN or infinite samples")
+    check_amplitude(float(sound.abs().max()))
     if float(sound.abs().max()) < SILENCE:
         raise ValueError("the sound is silent")
     return sound

@@ -12,13 +12,12 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..storage.files import storable
+from ..storage.files import json_of, storable
 from .item import COLUMNS, REFERENCES, SOUND_SUFFIXES, SUFFIXES, File, Item, is_hidden, item_of
 from .webdataset import items_of_shards, shards_in
 
@@ -56,9 +55,9 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict]]:
     for number, line in enumerate(_text_of(path).split("\n"), start=1):
         if line.strip():
             try:
-                row = json.loads(line)
+                row = json_of(line)
                 row["file_name"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{path} line {number}: expected a JSON object with file_name ({error})"
                 ) from None
@@ -143,7 +142,7 @@ def read_notice(data: Path) -> str:
     """The notice in a data set's manifest that goes with every model and picture; else ""."""
     for folder in (data, data.parent):  # `data` is a data set or its split
         try:
-            notice = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("notice", "")
+            notice = json_of((folder / MANIFEST).read_text(encoding="utf-8")).get("notice", "")
         except (OSError, ValueError, AttributeError):  # missing, or another program's
             continue
         return notice if isinstance(notice, str) else ""

@@ -9,7 +9,6 @@ reference picture is in .ref.png. Compressed tars have no random access and are 
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from ..storage.files import json_of
 from .item import SOUND_SUFFIXES, SUFFIXES, File, Item, Span, item_of
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -105,7 +105,7 @@ def _facts(file: BinaryIO, members: dict[str, Member]) -> dict[str, Any]:
 
     position = file.tell()
     try:
-        row = json.loads(content("json") or "{}")
+        row = json_of(content("json") or "{}")
         if not isinstance(row, dict):
             raise ValueError("expected a JSON object")
         return row | {"text": row.get("text") or content("txt").strip() or row.get("caption")}

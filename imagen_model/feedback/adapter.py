@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..checkpoint import save_checkpoint, tensors_sha256
+from ..checkpoint import check_card, save_checkpoint, tensors_sha256
 from ..condition import Condition
 from ..inference.latent import SEED_RANGE, Latent
 from ..inference.sampling import fitted
@@ -29,12 +29,13 @@ from ..networks.generator import Generator
 from ..networks.layers import ModulatedBlock
 from ..networks.networks import Networks
 from ..progress import OnPictures
-from ..storage.files import save_tensors, write_atomically
+from ..storage.files import brief, json_of, save_tensors, write_atomically
 from ..storage.images import as_model_pictures
 from .recipe import model_hash
 from .reward import Reward, extract_features, feature_extractor
 
 FORMAT = 1
+CARD = {"base": {"sha256": str, "name": str}, "sha256": str}  # as checkpoint.CARD
 STRIDE = 0x9E3779B97F4A7C15  # between the seeds of one picture's candidates
 MAX_CANDIDATES = 16
 
@@ -82,15 +83,18 @@ def load_adapter(path: Path | str) -> Adapter:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, struct.error) as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
+        raise ValueError(f"{path} is not a readable safetensors file: {brief(error)}") from None
     if "imagen.adapter" not in metadata:
         raise ValueError(f"{path} is not an Imagen GAN adapter (no imagen.adapter)")
     try:
-        version, card = int(metadata["imagen.adapter"]), json.loads(metadata["imagen.card"])
-        reward = Reward(*(tensors[f"reward.{name}"] for name in ("mean", "projection", "theta")))
+        version, card = int(metadata["imagen.adapter"]), json_of(metadata["imagen.card"])
+        reward = Reward(
+            *(tensors[f"reward.{name}"].float() for name in ("mean", "projection", "theta"))
+        )
         names = [n.removesuffix(".up") for n in tensors if n.endswith(".up")]
         lora = {n.removeprefix("lora."): (tensors[f"{n}.up"], tensors[f"{n}.down"]) for n in names}
         candidates, known = int(card["candidates"]), card["sha256"]
+        check_card(card, CARD)
         card["base"]["sha256"], card["base"]["name"]
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path} has damaged metadata; learn or download it again") from None
@@ -98,8 +102,8 @@ def load_adapter(path: Path | str) -> Adapter:
         raise ValueError(f"{path} has adapter format {version}; this version reads up to {FORMAT}")
     if known != tensors_sha256(tensors) or not 1 <= candidates <= MAX_CANDIDATES:
         raise ValueError(f"{path} is damaged: its tensors do not have the hash of its card")
-    if not all(bool(t.isfinite().all()) for t in tensors.values()):
-        raise ValueError(f"{path} holds NaN or infinite numbers")
+    if not all(t.is_floating_point() and bool(t.isfinite().all()) for t in tensors.values()):
+        raise ValueError(f"{path} holds other numbers than finite floats")
     return Adapter(card, reward, tensors.get("shift"), lora, candidates)
 
 
@@ -200,7 +204,8 @@ def merge(networks: Networks, adapter: Adapter, strength: float) -> None:
     generator = networks.generator
     layers = linear_layers(generator)
     for name, (up, down) in adapter.lora.items():
-        if name not in layers or layers[name].weight.shape != (len(up), down.shape[1]):
+        fits = up.ndim == down.ndim == 2 and up.shape[1] == len(down)
+        if not fits or name not in layers or layers[name].weight.shape != (len(up), down.shape[1]):
             raise ValueError(f"the adapter has a layer {name} that the model lacks")
         weight = layers[name].weight
         weight += strength * (up.to(weight) @ down.to(weight))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from ..conditioning.audio import check_samples
+from ..conditioning.audio import check_amplitude, check_samples
 from ..progress import OnProgress
 
 logger = logging.getLogger(__name__)
@@ -92,8 +92,7 @@ def _checked(waveform: Tensor, rate: int, frame_rate: float) -> tuple[np.ndarray
             "lower the frame rate"
         )
     sound = waveform.detach().cpu().float().mean(dim=0).numpy()
-    if not math.isfinite(float(sound.sum(dtype=np.float64))):
-        raise ValueError("the sound holds NaN or infinite samples")
+    check_amplitude(float(np.abs(sound).max()))
     return sound, frames
 
 

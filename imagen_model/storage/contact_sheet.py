@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .images import check_written_size
+from .images import check_pictures, check_written_size
 
 LABEL_PX = 18  # height of a caption on a contact sheet
 
@@ -34,6 +34,7 @@ def contact_sheet(
     the distance between pictures in pixels of the sheet. Captions are cut at their picture's width.
     ValueError for more captions than pictures, and for a sheet of more than images.MAX_WRITTEN_PX.
     """
+    check_pictures(pictures)
     n, c = pictures.shape[:2]
     if len(captions) > n:
         raise ValueError(f"{len(captions)} captions do not fit {n} pictures; expected {n} or fewer")

@@ -94,10 +94,9 @@ def _edit(x: Inputs, work: Path) -> None:
 def _audio_walk(x: Inputs, work: Path) -> None:
     sound = im.analyze_audio(*x.clip(), frame_rate=x.real(12.0))
     names = ("coarse", "middle", "fine", "attack", "release", "smoothing")
-    sources = {f"{name}_from": x.one(x.text("bass"), *SOURCES) for name in names[:3]}
-    reactions = Reactions(
-        **{name: x.real(0.5) for name in names}, **sources, loop=x.one(True, False)
-    )
+    options: dict[str, Any] = {name: x.real(0.5) for name in names}
+    options |= {f"{name}_from": x.one(x.text("bass"), *SOURCES) for name in names[:3]}
+    reactions = Reactions(**options, loop=x.one(True, False))
     frames = x.model.audio_walk(x.condition(), x.latent(), sound, reactions, truncation=x.real(1.0))
     next(iter(frames), None)
 

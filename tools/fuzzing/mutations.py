@@ -32,7 +32,7 @@ def text(rng: Random) -> str:
 
 def value(rng: Random) -> Any:
     """Anything that JSON can hold, valid or not where it is put."""
-    kinds = (
+    kinds: tuple[Any, ...] = (
         number(rng), number(rng), text(rng), None, True, False, [], {}, [number(rng)] * 3,
         {text(rng): number(rng)}, DEEP,
     )  # fmt: skip
@@ -162,7 +162,7 @@ def changed_safetensors(data: bytes, rng: Random) -> bytes:
         _change_metadata(header["__metadata__"], rng)
     else:
         _change_tensor(header, body, rng)
-    return joined(dumped(header, rng), body)
+    return joined(dumped(header, rng), bytes(body))
 
 
 def parts_of(data: bytes) -> tuple[dict, bytearray]:

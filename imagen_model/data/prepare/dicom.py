@@ -154,7 +154,10 @@ def read_frames(
             data = pydicom.dcmread(file, force=True)
             _refuse_other_than_grey(data)
             words = _words(data)
-            for number in range(get_nr_frames(data)):
+            frames = get_nr_frames(data)
+            if frames < 1:
+                raise ValueError("holds no frames")
+            for number in range(frames):
                 stored = pixel_array(data, index=number)
                 yield _grey(stored, _facts_of_frame(data, number), window), words
         except (*DAMAGE, BytesLengthException, InvalidDicomError) as error:
