@@ -79,7 +79,7 @@ class Inputs:
         t, d = self.one(1, 5), self.one(config.dim, 7)
         mask = torch.full((n, t), self.one(True, False))
         style = self.tensor(n, len(config.styles))
-        if style.shape[:1] != (n,):  # no node makes such a condition
+        if style.ndim != 2 or len(style) != n:  # no node makes such a condition
             style = torch.zeros(n, 0)
         return Condition(
             torch.zeros(n, t, d), mask, torch.full((n, d), self.one(0.0, *CONTENTS)), style
