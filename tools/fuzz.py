@@ -293,27 +293,33 @@ def main(argv: list[str] | None = None) -> int:
     with contextlib.suppress(KeyboardInterrupt):
         while first < end:
             first = run_worker(args, first, min(BATCH, end - first), findings)
-    report(findings, time.monotonic() - started, args.json)
+            save(findings, time.monotonic() - started, args.json)
+    report(findings, time.monotonic() - started)
     return bool(findings.faults)
 
 
-def report(findings: Findings, seconds: float, file: Path | None) -> None:
+def processor_sec() -> float:
+    """Of the workers that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def save(findings: Findings, seconds: float, file: Path | None) -> None:
+    """The findings so far, so that a long run can be ended at any time."""
+    if file is not None:
+        facts = {"cases": findings.total, **vars(findings)}
+        facts |= {"seconds": round(seconds), "processor_sec": round(processor_sec())}
+        file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def report(findings: Findings, seconds: float) -> None:
     for target, counts in findings.counts.items():
         print(f"{target:11}" + "".join(f"{n:8} {kind}" for kind, n in sorted(counts.items())))
-    cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(
         f"{findings.total} cases, {len(findings.faults)} faults, {seconds:.0f} s "
-        f"({cpu.ru_utime + cpu.ru_stime:.0f} s of processor), peak {findings.peak_mb} MB "
+        f"({processor_sec():.0f} s of processor), peak {findings.peak_mb} MB "
         f"({findings.base_mb} MB of it the library)"
     )
-    if file is not None:
-        facts = {"cases": findings.total, "seconds": seconds, "counts": findings.counts}
-        facts |= {
-            "faults": findings.faults,
-            "peak_mb": findings.peak_mb,
-            "base_mb": findings.base_mb,
-        }
-        file.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
