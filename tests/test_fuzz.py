@@ -105,7 +105,7 @@ def test_an_int8_scale_of_another_length_is_refused(model, tmp_path):
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        ({"reward.theta": torch.ones(3, dtype=torch.int32)}, "damaged metadata|finite floats"),
+        ({"reward.theta": torch.ones(3, dtype=torch.int32)}, "damaged metadata|no floats"),
         ({"reward.theta": torch.ones(1)}, "damaged metadata"),
         ({"reward.mean": torch.ones(9), "reward.projection": torch.ones(9, 3)}, "9 features"),
     ],

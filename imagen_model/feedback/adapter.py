@@ -103,7 +103,7 @@ def load_adapter(path: Path | str) -> Adapter:
     if known != tensors_sha256(tensors) or not 1 <= candidates <= MAX_CANDIDATES:
         raise ValueError(f"{path} is damaged: its tensors do not have the hash of its card")
     if not all(t.is_floating_point() and bool(t.isfinite().all()) for t in tensors.values()):
-        raise ValueError(f"{path} holds other numbers than finite floats")
+        raise ValueError(f"{path} holds NaN or infinite numbers, or no floats")
     return Adapter(card, reward, tensors.get("shift"), lora, candidates)
 
 
