@@ -5,7 +5,7 @@
     python3 run.py studio                 the same, and the GUI stays open
     python3 run.py test                   the tests; further arguments go to pytest
     python3 run.py test-all               the slow ones too
-    python3 run.py check                  formatting, lint, types
+    python3 run.py check                  formatting, lint, types, known vulnerabilities
 
 Everything goes into .venv and .comfyui beside this file; delete them to undo it. The first call
 downloads about 3 GB (PyTorch is most of it) and needs 8 GB of disk; later calls start at once.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "imagen-setup.sha256"
 EXTRAS = "audio,credentials,dev,medical,speech,studio,train"
 NEEDED_GB = 8
+AUDIT_SEC = 60
 STARTER = ROOT / "example_workflows" / "text_to_image.json"
 
 
@@ -45,7 +47,7 @@ def main() -> int:
     commands.add_parser("studio", help="the demo, with the GUI left open")
     commands.add_parser("test", help="run the tests")
     commands.add_parser("test-all", help="run the tests, the slow ones too")
-    commands.add_parser("check", help="formatting, lint and types")
+    commands.add_parser("check", help="formatting, lint, types, known vulnerabilities")
     args, rest = parser.parse_known_args()
     if rest and not args.command.startswith("test"):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -97,7 +99,8 @@ def make_venv() -> None:
         return
     shutil.rmtree(VENV, ignore_errors=True)
     tools = ROOT / ".cache" / "virtualenv"
-    call([sys.executable, "-m", "pip", "install", "--quiet", "--target", tools, "virtualenv"])
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", tools]
+    call([*pip, "--require-hashes", "--only-binary", ":all:", "-r", "bootstrap.txt"])
     call([sys.executable, "-m", "virtualenv", "--quiet", VENV], PYTHONPATH=str(tools))
 
 
@@ -124,7 +127,31 @@ def check() -> int:
     tools.append(["mypy", "-p", "imagen_gan.nodes"])
     environment = {**os.environ, "MYPYPATH": str(linked_package().parent)}
     commands = [[str(PYTHON), "-m", *tool] for tool in tools]
-    return max(subprocess.run(line, cwd=ROOT, env=environment).returncode for line in commands)
+    codes = [subprocess.run(line, cwd=ROOT, env=environment).returncode for line in commands]
+    return max(*codes, audit())
+
+
+def audit() -> int:
+    """Whether a tested version has a known vulnerability; skipped where PyPI can't be asked."""
+    command = [PYTHON, "-m", "pip_audit", "--requirement", "constraints.txt", "--no-deps"]
+    command += ["--disable-pip", "--format", "json", "--progress-spinner", "off", "--timeout", "5"]
+    line = [str(part) for part in command]
+    try:
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=AUDIT_SEC)
+        packages = json.loads(done.stdout)["dependencies"]
+    except subprocess.TimeoutExpired:
+        print(f"pip-audit: skipped (no answer within {AUDIT_SEC} s)")
+        return 0
+    except ValueError:  # its output is no JSON
+        reason = (done.stderr.strip() or "no reason given").splitlines()[-1]
+        print(f"pip-audit: skipped ({reason[:150]})")
+        return 0
+    found = [(p, vulnerability) for p in packages for vulnerability in p.get("vulns", ())]
+    for package, vulnerability in found:
+        fixed = ", ".join(vulnerability["fix_versions"]) or "no version"
+        print(f"{package['name']} {package['version']}: {vulnerability['id']}, fixed in {fixed}")
+    print(f"pip-audit: {len(found)} known vulnerabilities in {len(packages)} packages")
+    return bool(found)
 
 
 def linked_package() -> Path:

@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,11 +21,25 @@ from torch import Tensor
 
 from .config import ModelConfig
 from .networks.networks import Networks
-from .storage.files import save_tensors, write_atomically
+from .storage.files import brief, json_of, save_tensors, write_atomically
 from .storage.int8 import dequantized, quantized
 from .storage.tensor_file import TensorFile
 
 FORMAT = 1
+# The parts of a card that the program reads, with their types; a list has those of its items.
+CARD: dict[str, Any] = {
+    "name": str,
+    "stage": str,
+    "notice": str,
+    "sha256": str,
+    "lite0": str,
+    "data": {"name": str},
+    "judge": {"real": (int, float), "generated": (int, float)},
+    "lineage": [{"name": str}],
+    "figures": {"retrieval": {"text": dict.fromkeys(("r1", "chance", "ceiling"), (int, float))}},
+    "text_encoder": {"name": str},
+    "adapter": {"sha256": str, "strength": (int, float)},
+}
 
 
 def tensors_sha256(tensors: dict[str, Tensor]) -> str:
@@ -76,7 +91,8 @@ def _opened(path: Path) -> Iterator[TensorFile]:
             yield file
     except (SafetensorError, OSError) as error:
         raise ValueError(
-            f"{path} is not a readable safetensors file (truncated, or another kind): {error}"
+            f"{path} is not a readable safetensors file (truncated, or another kind): "
+            f"{brief(error)}"
         ) from None
 
 
@@ -88,15 +104,33 @@ def _check_metadata(path: Path, metadata: dict[str, str]) -> None:
         )
     try:
         version = int(metadata["imagen.format"])
-        parts = [json.loads(metadata[f"imagen.{part}"]) for part in ("config", "card")]
+        parts = [json_of(metadata[f"imagen.{part}"]) for part in ("config", "card")]
         if not all(isinstance(part, dict) for part in parts):
             raise ValueError
-    except (KeyError, ValueError, RecursionError):
+        check_card(parts[1], CARD)
+    except (KeyError, ValueError):
         raise ValueError(f"{path} has damaged metadata; download or export it again") from None
     if not 1 <= version <= FORMAT:
         raise ValueError(
             f"{path} has checkpoint format {version}; this version reads up to {FORMAT}"
         )
+
+
+def check_card(card: object, parts: Any) -> None:
+    """ValueError where a part of a card is of another type than its program reads it as; `parts` is
+    as CARD. A part may be missing."""
+    if isinstance(parts, dict):
+        if not isinstance(card, dict):
+            raise ValueError(f"{card!r} in the card; expected an object")
+        for name in parts.keys() & card.keys():
+            check_card(card[name], parts[name])
+    elif isinstance(parts, list):
+        if not isinstance(card, list):
+            raise ValueError(f"{card!r} in the card; expected a list")
+        for part in card:
+            check_card(part, parts[0])
+    elif not isinstance(card, parts):
+        raise ValueError(f"{card!r} in the card is of the wrong type")
 
 
 def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
@@ -105,16 +139,16 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
     with _opened(path) as file:
         metadata, stored = file.metadata, file.tensors()
     try:
-        config = ModelConfig.from_dict(json.loads(metadata["imagen.config"]))
+        config = ModelConfig.from_dict(json_of(metadata["imagen.config"]))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    card = json.loads(metadata["imagen.card"])
+    card = json_of(metadata["imagen.card"])
     if card.get("sha256") != tensors_sha256(stored):
         raise ValueError(f"{path} is damaged: its tensors do not have the hash that its card names")
     try:
         state = dequantized(stored)
-    except KeyError as error:
-        raise ValueError(f"{path} has int8 weights without their scale {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise ValueError(f"{path} holds NaN or infinite weights (first in {name})")

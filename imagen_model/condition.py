@@ -7,6 +7,7 @@ seed chooses the style.
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,7 +82,7 @@ def style_weights(styles: tuple[str, ...], style: str | None, n: int) -> Tensor:
     if style and style != "any":
         if style not in styles:
             known = ", ".join(styles) or "no styles"
-            raise ValueError(f"style is {style!r}; this model knows: {known}")
+            raise ValueError(f"style is {reprlib.repr(style)}; this model knows: {known}")
         weights[:, styles.index(style)] = 1.0
     return weights
 

@@ -7,6 +7,7 @@ A misspelt or impossible option fails here with one line. Checkpoints store `to_
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -260,7 +261,7 @@ def _check_sizes(config: object, *names: str, low: int = 1) -> None:
 
 def _check(what: str, got: object, ok: bool, expected: object) -> None:
     if not ok:
-        raise ValueError(f"{what} is {got!r}; expected {expected}")
+        raise ValueError(f"{what} is {reprlib.repr(got)}; expected {expected}")
 
 
 def _check_field(config: object, name: str, ok: bool, expected: object) -> None:

@@ -38,7 +38,7 @@ class Model:
     def __init__(self, name: str, config: ModelConfig, networks: Networks, card: dict) -> None:
         self.name, self.config, self.networks, self.card = name, config, networks, card
         self.lite0 = _own_lite0(name, card) if config.discriminator.features else None
-        logits = card.get("judge", {"real": 0.0, "generated": 0.0})
+        logits = {"real": 0.0, "generated": 0.0, **card.get("judge", {})}
         self._midpoint = (logits["real"] + logits["generated"]) / 2
         self._attributes: dict[str, Tensor] = {}  # computed at the first use
         self._clip: ClipEncoder | None = None  # of with_text_encoder
@@ -220,7 +220,7 @@ class Model:
             f"data: {card.get('data', {}).get('name', '?')}",
         ]
         retrieval = card.get("figures", {}).get("retrieval", {}).get("text")
-        if retrieval:
+        if retrieval and {"r1", "chance", "ceiling"} <= retrieval.keys():
             lines.append(
                 f"prompt retrieval R@1: {retrieval['r1']:.1%} (chance {retrieval['chance']:.1%}, "
                 f"real pictures {retrieval['ceiling']:.1%})"

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..storage.files import storable
+from ..storage.files import json_of, storable
 from .item import COLUMNS, REFERENCES, SOUND_SUFFIXES, SUFFIXES, File, Item, item_of
 from .reading import LeftOut, decoded, kind_of, leads_out, refusal_of_link, refuse, walk
 from .webdataset import TAR, items_of_shards, shards_in
@@ -91,9 +90,9 @@ def _json_rows(path: Path, problems: list[str]) -> Iterator[tuple[int, dict]]:
     for number, line in enumerate(decoded(path.read_bytes(), path).split("\n"), start=1):
         if line.strip():
             try:
-                row = json.loads(line)
+                row = json_of(line)
                 row["file_name"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError) as error:
                 problems.append(_bad_row(path, number, error))
             else:
                 yield number, row
@@ -195,7 +194,7 @@ def read_notice(data: Path) -> str:
     """The notice in a data set's manifest that goes with every model and picture; else ""."""
     for folder in (data, data.parent):  # `data` is a data set or its split
         try:
-            notice = json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("notice", "")
+            notice = json_of((folder / MANIFEST).read_text(encoding="utf-8")).get("notice", "")
         except (OSError, ValueError, AttributeError):  # missing, or another program's
             continue
         return notice if isinstance(notice, str) else ""

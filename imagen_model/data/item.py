@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..storage.files import storable
+from ..storage.files import brief, storable
 
 SUFFIXES = {
     ".png", ".jpg", ".jpeg", ".jfif", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".jp2",
@@ -102,7 +102,7 @@ def _text(row: dict, name: str) -> str:
     if value is None or value != value:  # pandas writes NaN for what is missing
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"{name} is {value!r}; expected text")
+        raise ValueError(f"{name} is {brief(repr(value))}; expected text")
     return storable(str(value))
 
 

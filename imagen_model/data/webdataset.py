@@ -11,7 +11,6 @@ access and are refused.
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Collection, Iterable, Iterator
@@ -91,7 +90,7 @@ def _item(shard: Path, file: BinaryIO, used: dict[str, Member]) -> Item:
         file.seek(used[role].offset)
         texts[role] = decoded(file.read(used[role].size), f"{shard}: {used[role].name}")
     try:
-        row = json.loads(texts["json"] or "{}")
+        row = json_of(texts["json"] or "{}")
         if not isinstance(row, dict):
             raise ValueError("expected a JSON object")
         row["text"] = row.get("text") or texts["txt"].strip() or row.get("caption")

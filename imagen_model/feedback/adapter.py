@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..checkpoint import save_checkpoint, tensors_sha256
+from ..checkpoint import check_card, save_checkpoint, tensors_sha256
 from ..condition import Condition
 from ..inference.latent import SEED_RANGE, Latent
 from ..inference.sampling import fitted
@@ -28,12 +28,13 @@ from ..networks.generator import Generator
 from ..networks.layers import ModulatedBlock
 from ..networks.networks import Networks
 from ..progress import OnPictures
-from ..storage.files import read_tensors, save_tensors, write_atomically
+from ..storage.files import brief, json_of, read_tensors, save_tensors, write_atomically
 from ..storage.images import as_model_pictures
 from .recipe import model_hash
 from .reward import Reward, extract_features, feature_extractor, num_features
 
 FORMAT = 1
+CARD = {"base": {"sha256": str, "name": str}, "sha256": str}  # as checkpoint.CARD
 STRIDE = 0x9E3779B97F4A7C15  # between the seeds of one picture's candidates
 MAX_CANDIDATES = 16
 
@@ -80,15 +81,18 @@ def load_adapter(path: Path | str) -> Adapter:
     try:
         tensors, metadata = read_tensors(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from None
+        raise ValueError(f"{path} is not a readable safetensors file: {brief(error)}") from None
     if "imagen.adapter" not in metadata:
         raise ValueError(f"{path} is not an Imagen GAN adapter (no imagen.adapter)")
     try:
-        version, card = int(metadata["imagen.adapter"]), json.loads(metadata["imagen.card"])
-        reward = Reward(*(tensors[f"reward.{name}"] for name in ("mean", "projection", "theta")))
+        version, card = int(metadata["imagen.adapter"]), json_of(metadata["imagen.card"])
+        reward = Reward(
+            *(tensors[f"reward.{name}"].float() for name in ("mean", "projection", "theta"))
+        )
         names = [n.removesuffix(".up") for n in tensors if n.endswith(".up")]
         lora = {n.removeprefix("lora."): (tensors[f"{n}.up"], tensors[f"{n}.down"]) for n in names}
         candidates, known = int(card["candidates"]), card["sha256"]
+        check_card(card, CARD)
         card["base"]["sha256"], card["base"]["name"]
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path} has damaged metadata; learn or download it again") from None
@@ -96,8 +100,8 @@ def load_adapter(path: Path | str) -> Adapter:
         raise ValueError(f"{path} has adapter format {version}; this version reads up to {FORMAT}")
     if known != tensors_sha256(tensors) or not 1 <= candidates <= MAX_CANDIDATES:
         raise ValueError(f"{path} is damaged: its tensors do not have the hash of its card")
-    if not all(bool(t.float().isfinite().all()) for t in tensors.values()):
-        raise ValueError(f"{path} holds NaN or infinite numbers")
+    if not all(t.is_floating_point() and bool(t.isfinite().all()) for t in tensors.values()):
+        raise ValueError(f"{path} holds NaN or infinite numbers, or no floats")
     refuse_misfits(tensors, {}, str(path))
     return Adapter(card, reward, tensors.get("shift"), lora, candidates, str(path))
 

@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from typing import Any
 
+from ..storage.files import brief, json_of
 from .store import Picture, Rating
 
 WORD = re.compile(r"([+\-*])(\d+)|(\d+)>(\d+)")
@@ -31,7 +31,7 @@ def parse_ratings(clicks: str, pictures: Sequence[Picture]) -> list[Rating]:
 
     def picture(index: Any) -> Picture:
         if isinstance(index, bool) or not isinstance(index, int):
-            raise ValueError(f"a picture is {index!r}; expected its number, from 0")
+            raise ValueError(f"a picture is {brief(repr(index))}; expected its number, from 0")
         if not 0 <= index < len(pictures):
             raise ValueError(
                 f"there is no picture {index}; this batch has 0 to {len(pictures) - 1}"
@@ -59,7 +59,9 @@ def _read(clicks: str) -> dict[str, list]:
     for word in text.replace(",", " ").split():
         match = WORD.fullmatch(word)
         if match is None:
-            raise ValueError(f"rating {word!r}; expected +0 (up), -0 (down), 0>1 (better) or *0")
+            raise ValueError(
+                f"rating {brief(repr(word))}; expected +0 (up), -0 (down), 0>1 (better) or *0"
+            )
         sign, index, winner, loser = match.groups()
         if sign is None:
             parsed["pairs"].append((int(winner), int(loser)))
@@ -70,8 +72,8 @@ def _read(clicks: str) -> dict[str, list]:
 
 def _from_json(text: str) -> dict[str, list]:
     try:
-        given = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        given = json_of(text)
+    except ValueError as error:
         raise ValueError(f"the ratings are no JSON: {error}") from None
     if not isinstance(given, dict) or set(given) - set(KEYS):
         raise ValueError(f"the ratings are {text[:40]}; expected an object of {', '.join(KEYS)}")
@@ -79,7 +81,7 @@ def _from_json(text: str) -> dict[str, list]:
         given["best"] = [given["best"]]
     for key, value in given.items():
         if not isinstance(value, list):
-            raise ValueError(f"{key} is {value!r}; expected a list")
+            raise ValueError(f"{key} is {brief(value)}; expected a list")
         if key == "pairs" and not all(isinstance(p, list) and len(p) == 2 for p in value):
-            raise ValueError(f"pairs is {value!r}; expected [[better, worse], ...]")
+            raise ValueError(f"pairs is {brief(value)}; expected [[better, worse], ...]")
     return given

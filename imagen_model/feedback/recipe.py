@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..condition import Condition
+from ..data.image_reader import DAMAGE
 from ..inference.latent import Latent
 from ..inference.sampling import fitted
 from ..model import Model
@@ -19,6 +21,8 @@ from ..progress import OnPictures
 from ..storage.images import as_model_pictures
 from ..version import __version__
 from .store import Picture
+
+DAMAGED = "a rated picture has damaged numbers; delete its ratings"
 
 
 def pictures_of(
@@ -44,7 +48,7 @@ def pictures_of(
         )
     known = model.latent(latent.seeds).values if latent.space == "z" else None
     adapter = model.card.get("adapter")
-    adapter = adapter and {key: adapter[key] for key in ("sha256", "strength")}
+    adapter = adapter and {key: adapter.get(key) for key in ("sha256", "strength")}
     pictures = []
     for i, seed in enumerate(latent.seeds):
         from_seed = known is not None and torch.equal(latent.values[i].cpu().float(), known[i])
@@ -113,9 +117,13 @@ def packed(values: Tensor) -> dict:
     return {"shape": list(array.shape), "float32": base64.b64encode(array.tobytes()).decode()}
 
 
-def unpacked(plain: dict) -> Tensor:
-    array = np.frombuffer(base64.b64decode(plain["float32"]), dtype="<f4")
-    return torch.from_numpy(array.copy()).view(plain["shape"])
+def unpacked(plain: Any) -> Tensor:
+    """ValueError for anything but what `packed` gives."""
+    try:
+        array = np.frombuffer(base64.b64decode(plain["float32"]), dtype="<f4")
+        return torch.from_numpy(array.copy()).view(plain["shape"])
+    except (ValueError, TypeError, LookupError, RuntimeError):
+        raise ValueError(DAMAGED) from None
 
 
 def packed_condition(condition: Condition, row: int) -> dict:
@@ -128,11 +136,12 @@ def packed_condition(condition: Condition, row: int) -> dict:
 
 
 def unpacked_condition(plain: dict) -> Condition:
-    tokens = unpacked(plain["tokens"])
+    tokens, pooled, style = (unpacked(plain.get(name)) for name in ("tokens", "pooled", "style"))
+    if [t.ndim for t in (tokens, pooled, style)] != [2, 1, 1] or tokens.shape[1] != len(pooled):
+        raise ValueError(DAMAGED)
     mask = torch.ones(1, max(len(tokens), 1), dtype=torch.bool)
     if not len(tokens):  # the null condition: a single masked token
         tokens, mask = tokens.new_zeros(1, tokens.shape[1]), ~mask
-    pooled, style = unpacked(plain["pooled"]), unpacked(plain["style"])
     return Condition(tokens[None], mask, pooled[None], style[None])
 
 
@@ -147,7 +156,10 @@ def to_png(picture: Tensor) -> bytes:
 
 def from_png(png: bytes, resolution: int, channels: int) -> Tensor:
     """The file of `to_png` -> [C, H, W] in [-1, 1], of the model's size and channels."""
-    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
-        array = torch.from_numpy(np.array(image)).float() / 127.5 - 1
+    try:
+        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+            array = torch.from_numpy(np.array(image)).float() / 127.5 - 1
+    except DAMAGE as error:
+        raise ValueError(f"a rated picture is no readable PNG ({error}); delete it") from None
     picture = array.view(*array.shape[:2], -1).permute(2, 0, 1)[None]
     return as_model_pictures(picture, resolution=resolution, channels=channels)[0]

@@ -135,8 +135,19 @@ class Reward:
     projection: Tensor  # [F, K]
     theta: Tensor  # [K]
 
+    def __post_init__(self) -> None:
+        size, count = self.mean.numel(), self.theta.numel()
+        shapes = [self.mean.shape, self.projection.shape, self.theta.shape]
+        if shapes != [(size,), (size, count), (count,)]:
+            raise ValueError("the parts of the reward do not fit each other")
+
     def __call__(self, features: Tensor) -> Tensor:
-        """[N, F] -> [N], differentiable."""
+        """[N, F] -> [N], differentiable. ValueError for other features than it was fitted to."""
+        if features.shape[1] != len(self.mean):
+            raise ValueError(
+                f"the reward is of {len(self.mean)} features, and the pictures have "
+                f"{features.shape[1]}; learn again"
+            )
         mean, weights = self.mean.to(features), (self.projection @ self.theta).to(features)
         return (features - mean) @ weights
 

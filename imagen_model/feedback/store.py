@@ -11,6 +11,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import math
 import sqlite3
 import time
 import uuid
@@ -21,6 +22,19 @@ from typing import Any, Literal
 
 UNWRITABLE = ("locked", "readonly", "is full", "disk I/O", "unable to open")  # SQLite's words
 APPLICATION_ID = 0x494D4752  # "IMGR", in the file's header
+# The types of a recipe's facts besides model, seed and space.
+RECIPE_TYPES: dict[str, tuple[type, ...]] = {
+    "text": (str,),
+    "style": (str, type(None)),
+    "truncation": (int, float),
+    "values": (dict, type(None)),
+    "condition": (dict, type(None)),
+    "adapter": (dict, type(None)),
+    "code_version": (str,),
+    "png": (bytes, type(None)),
+}
+DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)  # of JSON in a file
+MAX_SHOWN = 100  # characters
 BUSY_SEC = 30.0  # how long one process waits for another
 # The statements from schema version i to i + 1; a release only appends.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -67,9 +81,12 @@ class Picture:
         if not isinstance(self.model, str) or not self.model:
             raise ValueError("a picture's recipe names no model")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise ValueError(f"a picture's seed is {self.seed!r}; expected a whole number")
+            raise ValueError(f"a picture's seed is {_shown(self.seed)}; expected a whole number")
         if self.space not in ("z", "w") or (self.space == "w" and self.values is None):
-            raise ValueError(f"a latent in {self.space!r} needs its values; only z has seeds")
+            raise ValueError(f"a latent in {_shown(self.space)} needs its values; only z has seeds")
+        for name, kinds in RECIPE_TYPES.items():
+            if not isinstance(value := getattr(self, name), kinds):
+                raise ValueError(f"a picture's {name} is {_shown(value)}")
 
     def recipe(self) -> dict[str, Any]:
         """Everything but the pixels, as plain data."""
@@ -86,13 +103,17 @@ class Picture:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Picture:
-        """ValueError for unknown and missing keys."""
+        """ValueError for anything but what `to_dict` gives."""
+        if not isinstance(plain, dict):
+            raise ValueError(f"a picture is {_shown(plain)}; expected an object")
         if unknown := set(plain) - {f.name for f in fields(cls)}:
-            raise ValueError(f"a recipe has no {min(unknown)!r}")
+            raise ValueError(f"a recipe has no {_shown(min(unknown))}")
         if missing := {"model", "seed"} - set(plain):
             raise ValueError(f"a recipe lacks its {min(missing)}")
         png = plain.get("png")
-        return cls(**{**plain, "png": None if png is None else base64.b64decode(png)})
+        if isinstance(png, str):
+            png = base64.b64decode(png)
+        return cls(**{**plain, "png": png})
 
 
 @dataclass(frozen=True)
@@ -107,7 +128,11 @@ class Rating:
 
     def __post_init__(self) -> None:
         if self.value not in (1, -1) or (self.other is not None and self.value != 1):
-            raise ValueError(f"a rating is {self.value!r}; expected 1 or -1, and 1 for a pair")
+            raise ValueError(
+                f"a rating is {_shown(self.value)}; expected 1 or -1, and 1 for a pair"
+            )
+        if not isinstance(self.id, str) or not math.isfinite(self.time):
+            raise ValueError(f"a rating has the id {_shown(self.id)} and the time {self.time}")
         if self.other is not None and self.other.id == self.picture.id:
             raise ValueError("a pair needs two different pictures")
 
@@ -127,6 +152,11 @@ class Rating:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Rating:
+        """ValueError for anything but what `to_dict` gives."""
+        if not isinstance(plain, dict):
+            raise ValueError(f"{_shown(plain)}; expected an object")
+        if missing := {"picture", "value", "time", "id"} - plain.keys():
+            raise ValueError(f"it lacks {min(missing)!r}")
         other = plain.get("other")
         rating = cls(
             Picture.from_dict(plain["picture"]),
@@ -136,7 +166,9 @@ class Rating:
             str(plain["id"]),
         )
         if plain.get("kind", rating.kind) != rating.kind:
-            raise ValueError(f"a {plain['kind']} with {'one picture' if other is None else 'two'}")
+            raise ValueError(
+                f"a {_shown(plain['kind'])} with {'one picture' if other is None else 'two'}"
+            )
         return rating
 
 
@@ -180,31 +212,26 @@ class Store:
 
     def ratings(self, model: str | None = None) -> list[Rating]:
         """All ratings, or those of one model (by its hash), in order of time."""
-        rows = self._db.execute(
+        rows = self._read(
             """SELECT r.id, r.value, r.time, a.recipe, a.png, b.recipe, b.png
             FROM ratings r JOIN pictures a ON a.id = r.picture
             LEFT JOIN pictures b ON b.id = r.other
             WHERE :model IS NULL OR a.model = :model ORDER BY r.time, r.rowid""",
             {"model": model},
         )
-        return [
-            Rating(_picture(recipe, png), value, other and _picture(other, other_png), when, id_)
-            for id_, value, when, recipe, png, other, other_png in rows
-        ]
+        return [self._rating(*row) for row in rows]
 
     def count(self, model: str | None = None) -> int:
-        (count,) = self._db.execute(
+        ((count,),) = self._read(
             """SELECT count(*) FROM ratings r JOIN pictures a ON a.id = r.picture
             WHERE :model IS NULL OR a.model = :model""",
             {"model": model},
-        ).fetchone()
+        )
         return count
 
     def stamp(self) -> str:
         """A string that changes whenever the ratings change."""
-        return str(
-            self._db.execute("SELECT count(*), total(rowid), max(time) FROM ratings").fetchone()
-        )
+        return str(self._read("SELECT count(*), total(rowid), max(time) FROM ratings")[0])
 
     def delete(self, rating_id: str) -> None:
         """Delete one rating, and pictures without ratings; ValueError for an unknown id."""
@@ -218,7 +245,7 @@ class Store:
         with self._writing():
             count = self._db.execute("DELETE FROM ratings").rowcount
             self._delete_pictures()
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._read("PRAGMA wal_checkpoint(TRUNCATE)")
         return count
 
     def export_jsonl(self, path: Path | str) -> int:
@@ -241,8 +268,8 @@ class Store:
                 continue
             try:
                 ratings.append(Rating.from_dict(json.loads(line)))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise ValueError(f"{path}, line {number} is no rating: {error}") from None
+            except DAMAGE as error:
+                raise ValueError(f"{path}, line {number} is no rating: {_shown(error)}") from None
         with self._writing():
             before = self.count()
             for rating in ratings:
@@ -287,7 +314,7 @@ class Store:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """One transaction; other processes wait until it ends. OSError if it cannot be written."""
-        try:
+        with self._explained():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -296,9 +323,36 @@ class Store:
                 if self._db.in_transaction:  # a full disk ends it already
                     self._db.execute("ROLLBACK")
                 raise
-        except sqlite3.OperationalError as error:
+
+    def _read(self, query: str, values: dict[str, Any] | None = None) -> list[tuple]:
+        """All rows of a query."""
+        with self._explained():
+            return self._db.execute(query, values or {}).fetchall()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """OSError if the disk or another process refused; ValueError for a damaged file."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
             self._check_writable(error)
-            raise
+            raise ValueError(f"the ratings in {self.path} are damaged: {error}") from None
+
+    def _rating(
+        self, id_: str, value: int, when: float, recipe: str, png: bytes, *other: Any
+    ) -> Rating:
+        """The rating of a row of the two tables; ValueError if it is damaged."""
+        try:
+            pictures = [
+                None if text is None else Picture.from_dict(json.loads(text) | {"png": pixels})
+                for text, pixels in ((recipe, png), other)
+            ]
+            assert pictures[0] is not None
+            return Rating(pictures[0], value, pictures[1], when, id_)
+        except DAMAGE as error:
+            raise ValueError(
+                f"the rating {_shown(id_)} in {self.path} is damaged: {_shown(error)}"
+            ) from None
 
     def _check_writable(self, error: sqlite3.DatabaseError) -> None:
         """OSError if the disk or another process refused, and not the file's content."""
@@ -345,12 +399,14 @@ class Store:
         )
 
 
+def _shown(value: object) -> str:
+    """A value for a message, which may quote little of a file."""
+    text = str(value) if isinstance(value, Exception) else repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."
+
+
 def _canonical(plain: dict[str, Any]) -> str:
     return json.dumps(plain, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def _picture(recipe: str, png: bytes | None) -> Picture:
-    return Picture(**json.loads(recipe), png=png)
 
 
 def batch_id(pictures: Sequence[Picture]) -> str:

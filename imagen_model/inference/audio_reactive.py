@@ -8,6 +8,7 @@ the next latents, so every frame is an interpolation of the given latents.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ class Reactions:
             source = getattr(self, f"{name}_from")
             if source not in SOURCES:
                 known = ", ".join(SOURCES)
-                raise ValueError(f"{name}_from is {source!r}; expected one of {known}")
+                raise ValueError(f"{name}_from is {reprlib.repr(source)}; expected one of {known}")
         limits = {**dict.fromkeys(BANDS, 8), "attack": 10, "release": 10, "smoothing": 10}
         for name, top in limits.items():
             if not 0 <= getattr(self, name) <= top:

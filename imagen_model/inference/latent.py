@@ -33,6 +33,12 @@ class Latent:
     def __post_init__(self) -> None:
         if self.space not in ("z", "w"):
             raise ValueError(f"latent space is {self.space!r}; expected 'z' or 'w'")
+        expected = {"z": 2, "w": 3}[self.space]
+        if self.values.ndim != expected or not self.values.is_floating_point():
+            raise ValueError(
+                f"latents in {self.space} are {self.values.dtype} of shape "
+                f"{list(self.values.shape)}; expected floats with {expected} dimensions"
+            )
         if len(self.values) != len(self.seeds):
             raise ValueError(f"{len(self.values)} latents have {len(self.seeds)} seeds")
 

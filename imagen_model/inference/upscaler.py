@@ -23,6 +23,7 @@ from ..networks.generator import check_tile
 from ..networks.precision import channels_last, full_precision
 from ..progress import OnPictures
 from ..storage.files import WEIGHTS_DIR, checked_sha256, read_tensors
+from ..storage.images import check_pictures
 from ..storage.int8 import dequantized
 
 SCALE = 4
@@ -123,8 +124,7 @@ def upscale(
     large pictures, and may raise to cancel. ValueError for other shapes and tiles, for sides over
     MAX_SIDE, and where the weights are missing.
     """
-    if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4) or not pictures.numel():
-        raise ValueError(f"pictures have shape {tuple(pictures.shape)}; expected [N, 1|3|4, H, W]")
+    check_pictures(pictures)
     count, channels, height, width = pictures.shape
     if max(height, width) > MAX_SIDE:
         raise ValueError(f"pictures of {width}x{height}; expected sides of up to {MAX_SIDE} pixels")

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from .images import check_written_size
+from .images import check_pictures, check_written_size
 
 LABEL_PX = 18  # height of a caption on a contact sheet
 
@@ -35,6 +35,7 @@ def contact_sheet(
     An odd height or width gets one more pixel of paper at its end, because H.264 takes even ones.
     ValueError for more captions than pictures, and for a sheet of more than images.MAX_WRITTEN_PX.
     """
+    check_pictures(pictures)
     n, c = pictures.shape[:2]
     if len(captions) > n:
         raise ValueError(f"{len(captions)} captions do not fit {n} pictures; expected {n} or fewer")

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -19,6 +20,7 @@ from .tensor_file import TensorFile
 
 logger = logging.getLogger(__name__)
 
+MAX_REASON = 300  # characters
 WEIGHTS_DIR = Path(__file__).parent.parent / "weights"
 
 
@@ -78,6 +80,20 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: object) -> None:
     """Indented by one, for people too."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def json_of(text: str | bytes) -> Any:
+    """json.loads; ValueError also for JSON that is nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
+
+
+def brief(error: object) -> str:
+    """What a library says of a file, in one line that may quote little of the file."""
+    line = " ".join(str(error).split())
+    return line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]} ..."
 
 
 def storable(text: str) -> str:

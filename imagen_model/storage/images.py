@@ -82,6 +82,7 @@ def save_png(
     `deep` writes a grey picture with 16 bits; colour always has 8.
     ValueError if `scale` makes it larger than MAX_WRITTEN_PX.
     """
+    check_pictures(picture[None])
     height, width = picture.shape[-2:]
     check_written_size(width * scale, height * scale, "lower the scale, or give fewer pictures")
     image = to_deep_image(picture) if deep and len(picture) == 1 else to_image(picture)
@@ -95,14 +96,19 @@ def save_png(
     write_atomically(path, lambda p: p.write_bytes(png))
 
 
+def check_pictures(pictures: Tensor) -> None:
+    """ValueError for anything but [N, 1, 3 or 4, H, W] with pixels."""
+    if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4) or not pictures.numel():
+        raise ValueError(f"pictures have shape {tuple(pictures.shape)}; expected [N, 1|3|4, H, W]")
+
+
 def as_model_pictures(pictures: Tensor, *, resolution: int, channels: int) -> Tensor:
     """[N, 1, 3 or 4, H, W] in [-1, 1] -> the model's channels and resolution.
 
     A picture without alpha counts as opaque. If the model has no alpha, RGBA is composited over
     white.
     """
-    if pictures.ndim != 4 or pictures.shape[1] not in (1, 3, 4):
-        raise ValueError(f"pictures have shape {tuple(pictures.shape)}; expected [N, 1|3|4, H, W]")
+    check_pictures(pictures)
     x = pictures.float()
     if x.shape[1] == 4 and channels != 4:
         x = x[:, :3] + (1 - x[:, 3:])  # over white, as efficientnet.as_rgb

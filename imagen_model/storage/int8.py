@@ -28,15 +28,18 @@ def quantized(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def dequantized(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """fp32 tensors of a state dict written by `quantized`."""
+    """fp32 tensors of a state dict written by `quantized`; ValueError where a scale is missing or
+    does not fit."""
     result = {}
     for name, tensor in state.items():
         if name.endswith(SCALE_SUFFIX):
             continue
         result[name] = tensor.float()
         if tensor.dtype == torch.int8:
-            scale = state[name + SCALE_SUFFIX].float()
-            result[name] *= scale.view(-1, *[1] * (tensor.ndim - 1))
+            scale = state.get(name + SCALE_SUFFIX, tensor)
+            if tensor.ndim < 2 or scale.shape != tensor.shape[:1]:
+                raise ValueError(f"the int8 weights {name} are without their scale, one a row")
+            result[name] *= scale.float().view(-1, *[1] * (tensor.ndim - 1))
     return result
 
 

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..version import __version__
 from .credentials import CHUNK, read_credentials
-from .files import storable
+from .files import json_of, storable
 
 KEY, GRAPH_KEY = "imagen", "prompt"
 NOT_FOR_DIAGNOSIS = "synthetic, not for diagnosis"
@@ -27,7 +27,7 @@ def model_facts(name: str, card: dict) -> dict[str, Any]:
     and the adapter and the model's notice if there are any."""
     facts = {"model": name, "sha256": card.get("sha256"), "code_version": __version__}
     if "adapter" in card:
-        facts["adapter"] = {key: card["adapter"][key] for key in ("sha256", "strength")}
+        facts["adapter"] = {key: card["adapter"].get(key) for key in ("sha256", "strength")}
     if card.get("notice"):
         facts["notice"] = card["notice"]
     return facts
@@ -52,7 +52,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise ValueError(f"{path} is not a readable picture ({error})") from error
     try:
-        found = {key: json.loads(texts[key]) for key in (KEY, GRAPH_KEY) if key in texts}
+        found = {key: json_of(texts[key]) for key in (KEY, GRAPH_KEY) if key in texts}
     except ValueError as error:
         raise ValueError(f"{path} has a damaged record of how it was made ({error})") from error
     if is_signed:

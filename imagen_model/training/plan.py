@@ -30,7 +30,7 @@ def describe(trainer: Trainer) -> dict:
         "generator": f"{trainer.model.preset}, {millions(trainer.networks.generator)} parameters",
         "judge": f"{millions(trainer.networks.discriminator)} parameters, {t.objective}",
         "training": f"{t.stage}, batch {t.batch}, lr {t.lr:.1e}, until {' or '.join(limits)}",
-        "begins with": " > ".join(str(p["name"]) for p in trainer.card.get("lineage", []))
+        "begins with": " > ".join(str(p.get("name")) for p in trainer.card.get("lineage", []))
         or "random weights",
         "device": str(trainer.device),
     }

@@ -167,7 +167,10 @@ def read_frames(
                 data = pydicom.dcmread(stream, force=True)
             _refuse_other_than_grey(data)
             words = _words(data)
-            for number in range(get_nr_frames(data)):
+            frames = get_nr_frames(data)
+            if frames < 1:
+                raise ValueError("holds no frames")
+            for number in range(frames):
                 stored, facts = pixel_array(data, index=number), _facts_of_frame(data, number)
                 yield _with_square_pixels(_grey(stored, facts, window), facts), words
         except (*DAMAGE, BytesLengthException, InvalidDicomError) as error:

@@ -1,8 +1,8 @@
 """The four-style emoji set: each concept in four styles, so that composition can be measured.
 
-Pictures come from npm packages with their licences, and only the npm client downloads them. A rule
-on names alone decides which (concept, style) pairs are held out, so they are the same in every
-build; a skin-tone variant follows its base.
+Pictures come from npm packages with their licences. Only the npm client downloads them, and it
+checks the hashes in npm/package-lock.json. A rule on names alone decides which (concept, style)
+pairs are held out, so they are the same in every build; a skin-tone variant follows its base.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ STYLES = {
     ),
 }  # fmt: skip
 NAMES = Source("emojibase-data", "17.0.0", "en", ".json", "MIT", "emojibase by Miles Johnson")
+LOCK = Path(__file__).parent / "npm"
 SKIN_WEIGHT = 0.5  # of all skin tones of an emoji together; the emoji itself has 1
 
 
@@ -108,9 +109,9 @@ def fetch_packages(destination: Path) -> Path:
             "npm is not installed; install Node.js, or unpack the packages yourself and name their "
             "node_modules folder as source"
         )
-    specs = [source.spec for source in (*STYLES.values(), NAMES)]
-    (destination / "package.json").write_text("{}")
-    command = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", *specs]
+    for name in ("package.json", "package-lock.json"):  # the lock has the hash of every package
+        shutil.copy(LOCK / name, destination)
+    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
     done = subprocess.run(command, cwd=destination, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip() or "no reason given").splitlines()[-1]

@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from ...progress import OnProgress, ProgressFor, reported
-from ...storage.files import write_json
+from ...storage.files import json_of, write_json
 from ..image_reader import DAMAGE, read_item
 from ..item import Item
 from .output import prepare_empty, write_manifest
@@ -230,7 +230,7 @@ def _narratives(path: Path) -> Iterator[tuple[str, int, str, str]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json_of(line)
                 caption, voice = str(row["caption"]).strip(), str(row.get("voice_recording") or "")
                 yield str(row["image_id"]), int(row["annotator_id"]), caption, voice
             except (KeyError, TypeError, ValueError) as error:
