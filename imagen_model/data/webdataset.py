@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
+from ..storage.files import json_of
 from .item import REFERENCES, SOUND_SUFFIXES, SUFFIXES, File, Item, Span, item_of
 from .reading import HIDDEN, LeftOut, decoded, is_hidden, kind_of, refuse
 
