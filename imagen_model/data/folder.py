@@ -93,7 +93,7 @@ def _json_rows(path: Path, problems: list[str]) -> Iterator[tuple[int, dict]]:
             try:
                 row = json.loads(line)
                 row["file_name"]
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+            except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
                 problems.append(_bad_row(path, number, error))
             else:
                 yield number, row
