@@ -71,6 +71,7 @@ class DiscriminatorConfig:
         _check_one_of(self, "channels", CHANNELS)
         _check_sizes(self, "width", "max_width", "blocks_per_stage", "group_size", "embed_dim")
         _check_sizes(self, "feature_channels")
+        _check_field(self, "features", isinstance(self.features, bool), "true or false")
         divides = self.width % self.group_size == 0 and self.max_width % self.group_size == 0
         _check_field(self, "group_size", divides, "a divisor of width and max_width")
 
@@ -138,6 +139,7 @@ class ConditioningConfig:
         _check_sizes(self, "dim")
         named = all(isinstance(style, str) for style in self.styles)
         _check_field(self, "styles", named and len(self.styles) <= MAX_SIZE, "names")
+        _check_field(self, "text_encoder", isinstance(self.text_encoder, str), "text")
         _check_field(self, "styles", len(set(self.styles)) == len(self.styles), "distinct names")
 
     @property
@@ -160,6 +162,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         known = self.architecture in ARCHITECTURES
         _check_field(self, "architecture", known, ", ".join(ARCHITECTURES))
+        _check_field(self, "preset", isinstance(self.preset, str), "text")
         for name in ("resolution", "channels"):
             ours, theirs = getattr(self.generator, name), getattr(self.discriminator, name)
             _check(f"discriminator {name}", theirs, ours == theirs, f"the generator's {ours}")

@@ -87,7 +87,8 @@ def test_an_impossible_generator_is_refused_by_field(field, value):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("resolution", 33), ("channels", 5), ("group_size", 0), ("group_size", 24)]
+    ("field", "value"),
+    [("resolution", 33), ("channels", 5), ("group_size", 0), ("group_size", 24), ("features", 1)],
 )
 def test_an_impossible_discriminator_is_refused_by_field(field, value):
     with pytest.raises(ValueError, match=f"^{field} is {value}; expected"):
@@ -98,6 +99,14 @@ def test_an_impossible_discriminator_is_refused_by_field(field, value):
 def test_both_networks_must_agree_on_the_picture(field, value):
     with pytest.raises(ValueError, match=f"discriminator {field} is {value}"):
         ModelConfig(discriminator=DiscriminatorConfig(**{field: value}))
+
+
+@pytest.mark.parametrize("value", [True, 7, None, ["x"], {}])
+def test_names_must_be_text(value):
+    with pytest.raises(ValueError, match="^text_encoder is .*; expected text"):
+        ConditioningConfig(text_encoder=value)
+    with pytest.raises(ValueError, match="^preset is .*; expected text"):
+        ModelConfig(preset=value)
 
 
 def test_styles_must_be_distinct():

@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file
 
 import imagen_model as im
+from imagen_model.training.state import saved_state
 
 # The server imports once; the processes that it forks start in a moment.
 PROCESSES = multiprocessing.get_context("forkserver") if sys.platform != "win32" else None
@@ -133,7 +134,7 @@ def finished(start, base: Path, kimg: float) -> dict[str, torch.Tensor]:
     assert ended(*start(base, kimg=kimg))[1] == ""
     assert im.load(base / MODEL).card["kimg"] == pytest.approx(kimg)
     assert not list((base / "run").glob(".*.safetensors")), "a half-written file was left"
-    return load_file(base / "run" / "state" / "networks.safetensors")
+    return load_file(saved_state(base / "run") / "networks.safetensors")
 
 
 def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:

@@ -54,7 +54,7 @@ class LeftOut:
 
     def add(self, reason: str, name: str = "") -> None:
         self.counts[reason] += 1
-        self._first.setdefault(reason, storable(name))
+        self._first.setdefault(reason, " ".join(storable(name).split()))
 
     def lines(self) -> list[str]:
         """As ["12 .heic (not a format that is read)", "3 broken links such as a.png"]."""
@@ -98,11 +98,13 @@ def walk(
         folder, linked = waiting.pop()
         try:
             with os.scandir(folder) as scanned:
-                entries = [e for e in scanned if folder != root or e.name not in but]
+                entries = sorted(scanned, key=lambda entry: entry.name)
         except OSError:
             left_out.add("folders that can't be opened", folder.name)
             continue
         for entry in entries:
+            if folder == root and entry.name in but:
+                continue
             path, is_link = folder / entry.name, entry.is_symlink()
             if is_hidden(entry.name):
                 left_out.add(HIDDEN)
