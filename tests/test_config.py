@@ -103,9 +103,9 @@ def test_both_networks_must_agree_on_the_picture(field, value):
 
 @pytest.mark.parametrize("value", [True, 7, None, ["x"], {}])
 def test_names_must_be_text(value):
-    with pytest.raises(ValueError, match="^text_encoder is .*; expected text"):
+    with pytest.raises(ValueError, match=r"^text_encoder is .*; expected text"):
         ConditioningConfig(text_encoder=value)
-    with pytest.raises(ValueError, match="^preset is .*; expected text"):
+    with pytest.raises(ValueError, match=r"^preset is .*; expected text"):
         ModelConfig(preset=value)
 
 
