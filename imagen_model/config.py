@@ -13,6 +13,7 @@ from typing import ClassVar
 
 RESOLUTIONS = (32, 64, 128, 256)
 MAX_SIZE = 4096  # of whatever a configuration counts; no network of these kinds needs more
+MAX_STYLE_LENGTH = 200  # characters
 CHANNELS = (1, 3, 4)  # grey, RGB, premultiplied RGBA
 COND_DIM = 384  # width of MiniLM, and so of conditions without a CLIP text encoder
 
@@ -137,7 +138,7 @@ class ConditioningConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "styles", tuple(self.styles))  # JSON gives lists
         _check_sizes(self, "dim")
-        named = all(isinstance(style, str) for style in self.styles)
+        named = all(isinstance(s, str) and len(s) <= MAX_STYLE_LENGTH for s in self.styles)
         _check_field(self, "styles", named and len(self.styles) <= MAX_SIZE, "names")
         _check_field(self, "text_encoder", isinstance(self.text_encoder, str), "text")
         _check_field(self, "styles", len(set(self.styles)) == len(self.styles), "distinct names")

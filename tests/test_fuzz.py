@@ -11,6 +11,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from PIL import Image
 import imagen_model as im
 from imagen_model.checkpoint import save_checkpoint, tensors_sha256
 from imagen_model.cli import main
+from imagen_model.config import ConditioningConfig
 from imagen_model.data.folder import read_items
 from imagen_model.data.prepare.dicom import build_dicom
 from imagen_model.data.prepare.labelled import append_labelled
@@ -274,3 +276,12 @@ def test_the_shard_of_a_stranger_with_deep_json_is_refused(tmp_path):
     (tmp_path / "0.png").unlink()
     with pytest.raises(ValueError, match=r"0\.json holds no valid metadata .*nested too deeply"):
         read_items(tmp_path)
+
+
+def test_a_style_of_a_million_characters_is_refused_at_once(model):
+    style, started = "long " * 200_000, time.process_time()
+    with pytest.raises(ValueError, match="this model knows: "):
+        model.encode_text("a cat", style=style)
+    assert time.process_time() - started < 1
+    with pytest.raises(ValueError, match=r"styles is .* expected names"):
+        ConditioningConfig(styles=(style,))

@@ -25,8 +25,9 @@ def encode_text(
 
     prompt.py reads the texts: weights in brackets, other languages, names of styles. One warning
     names the words without a known translation. `progress` is called after each BATCH. `encoder`
-    None is the bundled one. ValueError for a weight that is not from 0 to 3.
+    None is the bundled one. ValueError for a weight that is not from 0 to 3, and an unknown style.
     """
+    style_weights(styles, style, 1)  # an unknown style is refused before the texts are read
     prompts = read_prompts(texts, styles=styles, style=style)
     unknown = unknown_words(prompts)
     if unknown:
