@@ -133,12 +133,12 @@ def _is_grid(args: argparse.Namespace) -> bool:
 
 def _encode_recording(model: Model, path: Path, style: str | None) -> Condition:
     """ValueError that names the file, if nothing can be heard in it."""
-    from ..conditioning.audio import SoundError
     from ..data.sound import read_sound
 
+    clip = read_sound(path)  # its messages name the file
     try:
-        return model.encode_audio([read_sound(path)], style=style)
-    except SoundError as error:
+        return model.encode_audio([clip], style=style)
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 

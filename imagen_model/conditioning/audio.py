@@ -48,18 +48,14 @@ def speech_recognizer_hash() -> str:
     return checked_sha256(SPEECH_FILE)
 
 
-class SoundError(ValueError):
-    """One line about a sound that can't be used; who knows its file puts the name before it."""
-
-
 def check_samples(waveform: Tensor, rate: int) -> None:
-    """SoundError unless the waveform is [C, L] with samples, and the rate within RATES_HZ."""
+    """ValueError unless the waveform is [C, L] with samples, and the rate within RATES_HZ."""
     if waveform.ndim != 2 or not waveform.numel():
-        raise SoundError(
+        raise ValueError(
             f"the sound is empty (shape {list(waveform.shape)}; expected [channels, samples])"
         )
     if not RATES_HZ[0] <= rate <= RATES_HZ[1]:
-        raise SoundError(
+        raise ValueError(
             f"the sample rate is {rate} Hz; expected {RATES_HZ[0]} to {RATES_HZ[1]} Hz"
         )
 
@@ -68,12 +64,12 @@ def mixed(waveform: Tensor) -> Tensor:
     """[C, L] -> [L] fp32 on the CPU: the mean of the channels without their constant offsets.
 
     A channel whose phase is opposite to the loudest one's is inverted, which is inaudible, so that
-    the two do not cancel out. Peaks over 1 are scaled to 1. SoundError for NaN or infinite samples.
+    the two do not cancel out. Peaks over 1 are scaled to 1. ValueError for NaN or infinite samples.
     """
     sound = waveform.detach().cpu().float()
     peak = max(map(abs, map(float, sound.aminmax())))
     if not math.isfinite(peak):
-        raise SoundError("the sound holds NaN or infinite samples")
+        raise ValueError("the sound holds NaN or infinite samples")
     sound = sound / max(peak, 1)
     sound -= sound.mean(dim=1, keepdim=True)
     loudest = sound[torch.linalg.vector_norm(sound, dim=1).argmax()]
@@ -84,18 +80,18 @@ def mixed(waveform: Tensor) -> Tensor:
 def mono(waveform: Tensor, rate: int) -> Tensor:
     """[C, L] -> [L] fp32 on the CPU: the channels `mixed`, cut to MAX_SEC.
 
-    SoundError for no samples, less than MIN_SEC, NaN, or silence.
+    ValueError for no samples, less than MIN_SEC, NaN, or silence.
     """
     check_samples(waveform, rate)
     seconds = waveform.shape[1] / rate
     if seconds < MIN_SEC:
-        raise SoundError(f"the sound is {seconds:.3f} s long; expected {MIN_SEC} s or more")
+        raise ValueError(f"the sound is {seconds:.3f} s long; expected {MIN_SEC} s or more")
     if seconds > MAX_SEC:
         logger.warning("a sound is over %d s long; the rest is ignored", MAX_SEC)
     # cut first, so that a long sound costs no more than MAX_SEC
     sound = mixed(waveform[:, : round(MAX_SEC * rate)])
     if float(sound.abs().max()) < SILENCE:
-        raise SoundError("the sound is silent")
+        raise ValueError("the sound is silent")
     return sound
 
 
@@ -215,7 +211,7 @@ class SpeechRecognizer:
 
     @torch.no_grad()
     def transcribe(self, clips: Sequence[Clip], progress: OnProgress | None = None) -> list[str]:
-        """One text for each clip; `progress` counts the frames of each clip. SoundError as `mono`,
+        """One text for each clip; `progress` counts the frames of each clip. ValueError as `mono`,
         and for no words."""
         texts = []
         for wave, rate in clips:
@@ -225,7 +221,7 @@ class SpeechRecognizer:
             # a short unclear word may not be worth its cost
             words = words or self.lexicon.best(log_probs, free=True, progress=progress)
             if not words:
-                raise SoundError("no words were recognized in the sound")
+                raise ValueError("no words were recognized in the sound")
             texts.append(" ".join(words))
         return texts
 
@@ -241,7 +237,7 @@ def transcribe(clips: Sequence[Clip], *, progress: OnProgress | None = None) -> 
 
     Clips have a rate from 2 to 768 kHz, any number of channels, and 0.1 to 60 s; longer ones are
     cut with a warning. `progress` is called with (done, total) frames of each clip, and may raise
-    to cancel. SoundError for silence, NaN, a clip that is too short or wordless; ValueError for no
+    to cancel. ValueError for silence, NaN, a clip that is too short or wordless, and for no
     clips.
     """
     if not clips:

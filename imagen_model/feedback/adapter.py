@@ -86,9 +86,7 @@ def load_adapter(path: Path | str) -> Adapter:
         raise ValueError(f"{path} is not an Imagen GAN adapter (no imagen.adapter)")
     try:
         version, card = int(metadata["imagen.adapter"]), json_of(metadata["imagen.card"])
-        reward = Reward(
-            *(tensors[f"reward.{name}"].float() for name in ("mean", "projection", "theta"))
-        )
+        parts = [tensors[f"reward.{name}"] for name in ("mean", "projection", "theta")]
         names = [n.removesuffix(".up") for n in tensors if n.endswith(".up")]
         lora = {n.removeprefix("lora."): (tensors[f"{n}.up"], tensors[f"{n}.down"]) for n in names}
         candidates, known = int(card["candidates"]), card["sha256"]
@@ -103,6 +101,7 @@ def load_adapter(path: Path | str) -> Adapter:
     if not all(t.is_floating_point() and bool(t.isfinite().all()) for t in tensors.values()):
         raise ValueError(f"{path} holds NaN or infinite numbers, or no floats")
     refuse_misfits(tensors, {}, str(path))
+    reward = Reward(*(part.float() for part in parts))
     return Adapter(card, reward, tensors.get("shift"), lora, candidates, str(path))
 
 
