@@ -69,7 +69,7 @@ def test_10000_prompts_with_cancels_neither_grow_nor_drift(host):
     first = {kind: saved_pixels(host, host.run(best_of_two(host, kind, 1))) for kind in kinds}
     resident, cancelled = [], 0
     for begin in range(0, PROMPTS, QUEUED):
-        kind = rng.choice(kinds)  # every load costs some KB: parametrized modules are new classes
+        kind = rng.choice(kinds)  # a load keeps a little memory; the cause is not known
         seeds = range(10_000 + begin, 10_000 + begin + QUEUED)
         queued = [host.queue(best_of_two(host, kind, seed)) for seed in seeds]
         time.sleep(rng.uniform(0, 2))

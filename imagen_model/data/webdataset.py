@@ -96,7 +96,7 @@ def _item(shard: Path, file: BinaryIO, used: dict[str, Member]) -> Item:
             raise ValueError("expected a JSON object")
         row["text"] = row.get("text") or texts["txt"].strip() or row.get("caption")
         item = item_of(picture.path, row, picture.span)
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         name = used.get("json", used["picture"]).name
         raise ValueError(f"{shard}: {name} holds no valid metadata ({error})") from None
     found = [name for name in REFERENCES if name in used]

@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..storage.files import read_tensors, save_tensors
+from ..storage.files import save_tensors
 from ..storage.tensor_file import TensorFile
 
 logger = logging.getLogger(__name__)
@@ -59,7 +61,8 @@ def saved_state(run: Path) -> Path | None:
             try:
                 read_progress(folder)
                 for path in folder.glob("*.safetensors"):
-                    _check_tensors(path)
+                    with _opened(path):
+                        pass
                 return folder
             except ValueError as error:
                 first = first or error
@@ -92,20 +95,19 @@ def load_state(folder: Path, modules: dict[str, nn.Module], optimizers: dict) ->
     return read_progress(folder)
 
 
-def _check_tensors(path: Path) -> None:
-    """ValueError for a file that is cut off or no safetensors; its header says its length."""
+@contextmanager
+def _opened(path: Path) -> Iterator[TensorFile]:
+    """ValueError for a file that is cut off (its header says its length) or no safetensors."""
     try:
-        with TensorFile(path):
-            pass
+        with TensorFile(path) as file:
+            yield file
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from None
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return read_tensors(path)[0]
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from None
+    with _opened(path) as file:
+        return file.tensors()
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

@@ -158,7 +158,7 @@ class Trainer:
         except BaseException as error:
             self.order.seek(epoch, cursor)
             self.rng.set_state(rng)
-            if is_out_of_memory(error):
+            if _is_out_of_memory(error):
                 batch, parts = self.training.batch, self.training.accumulate
                 raise ValueError(
                     f"out of memory with a batch of {batch} in {parts} parts; expected a smaller "
@@ -469,7 +469,7 @@ class Trainer:
         self.preview(real=real).save(path)
 
 
-def is_out_of_memory(error: BaseException) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     """PyTorch has a class of its own for this on CUDA only."""
     words = ("out of memory", "can't allocate memory")
     said = isinstance(error, RuntimeError) and any(w in str(error) for w in words)
