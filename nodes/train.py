@@ -125,7 +125,7 @@ class ImagenTrain(io.ComfyNode):
             )
             trainer.published = published
             progress = TrainingProgress(trainer.preview)
-            trainer.run(progress)
+            trainer.run(progress, management.throw_exception_if_processing_interrupted)
         loss = {"loss": plottable(progress.losses or trainer.logged_losses())}
         return io.NodeOutput(HostedModel.wrap(load(target)), loss, str(target))
 

@@ -1,4 +1,4 @@
-"""Signals during a training: it ends after its step, all is saved, and nothing is repeated."""
+"""Signals during a training: it ends within its step, all is saved, and nothing is repeated."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def stats(run: Path) -> list[dict]:
     return [
         {k: v for k, v in line.items() if k not in ("seconds", "img_per_sec")} for line in lines
     ]
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    state = im.load(run / "latest.safetensors").networks.state_dict()
+    return {name: tensor.numpy().tobytes() for name, tensor in state.items()}
 
 
 @pytest.fixture
@@ -56,13 +61,36 @@ def interrupted(trainer, monkeypatch):
     return run
 
 
+def test_a_run_stopped_at_any_check_goes_on_as_if_it_had_not_been(trainer):
+    def stop() -> None:
+        calls.append(t.progress.cur_nimg)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+
+    options = {"tick_kimg": 0.008, "kimg": 0.024, "accumulate": 2}
+    checks = 6  # in a step: before each half is generated, and around both halves' gradients
+    whole = trainer("whole", **options)
+    whole.run()
+    for number in (1, 4, checks, checks + 1):  # the last is in the third step
+        calls: list[int] = []
+        t = trainer(f"stopped-{number}", **options)
+        with pytest.raises(KeyboardInterrupt):
+            t.run(check=stop)
+        assert t.progress.cur_nimg == calls[-1] == (8 if number <= checks else 16)
+        again = trainer(f"stopped-{number}", **options)
+        assert again.resume()
+        again.run()
+        assert stats(again.out) == stats(whole.out)
+        assert weights(again.out) == weights(whole.out)
+
+
 @pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
 def test_a_signal_inside_a_step_and_more_during_the_save_lose_nothing(number, interrupted, trainer):
     t = interrupted(number)
-    assert t.progress.cur_nimg == 16  # the step that was under way has been finished
+    assert t.progress.cur_nimg == 8  # the step that was under way has been broken off
     assert im.load(t.out / "latest.safetensors").resolution == 32
     again = trainer("parts", tick_kimg=0.008)
-    assert again.resume() and again.progress.cur_nimg == 16
+    assert again.resume() and again.progress.cur_nimg == 8
     again.run()
     whole = trainer("whole", tick_kimg=0.008)
     whole.run()

@@ -1,4 +1,4 @@
-"""Signals during a run: they ask it to stop after the present step, and never break a save off."""
+"""Signals during a run: they ask it to stop, and never break a save off."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StopRequest:
     requested = False
 
     def check(self) -> None:
-        """KeyboardInterrupt where it has: call it between steps."""
+        """KeyboardInterrupt where it has."""
         if self.requested:
             raise KeyboardInterrupt
 

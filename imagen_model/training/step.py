@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -68,19 +68,28 @@ class TrainStep:
         *,
         has_words: bool,
         update_generator: bool = True,
+        check: Callable[[], object] = lambda: None,
     ) -> dict[str, Tensor]:
         """Train on real pictures [N, C, H, W] and their conditions; `generate(rows)` makes pictures
-        for rows of `condition`. Returns scalars for the log."""
+        for rows of `condition`. Returns scalars for the log.
+
+        `check` may raise to stop the step. It is called only while no weight has been changed;
+        buffers (running statistics, power iterations) have been.
+        """
         noise, size = self._sample_noise(real.shape), len(real) // self.training.accumulate
         micro_batches = [slice(begin, begin + size) for begin in range(0, len(real), size)]
         again = generate if len(micro_batches) > 1 else None
         with torch.no_grad() if again else contextlib.nullcontext():
-            batches = [
-                self.builder.build(generate, real, condition, noise, has_words=has_words, rows=rows)
-                for rows in micro_batches
-            ]
+            batches = []
+            for rows in micro_batches:
+                check()
+                batches.append(
+                    self.builder.build(
+                        generate, real, condition, noise, has_words=has_words, rows=rows
+                    )
+                )
         with cached():  # one power iteration of spectral norm per step, for all calls
-            log, real_outputs = self._update_discriminator(batches, condition)
+            log, real_outputs = self._update_discriminator(batches, condition, check)
         if update_generator:
             # an unrolled discriminator has other weights, which a cache would hide
             with contextlib.nullcontext() if self.training.unrolled_steps else cached():
@@ -95,7 +104,7 @@ class TrainStep:
         return noise[self.context.local_slice(self.training.batch)]
 
     def _update_discriminator(
-        self, batches: list[Batch], condition: Condition
+        self, batches: list[Batch], condition: Condition, check: Callable[[], object]
     ) -> tuple[dict[str, Tensor], list[DiscriminatorOutput]]:
         """The log, and the outputs for each micro-batch's real pictures."""
         discriminator, objective = self.networks.discriminator, self.objective
@@ -105,7 +114,7 @@ class TrainStep:
         objective.gamma_scale = self.controls.gamma_scale
         cache = objective.cache_for_discriminator(batches)
         losses = (objective.discriminator_loss(batch, condition, cache) for batch in batches)
-        norm, done = self._descend("d", losses)
+        norm, done = self._descend("d", losses, check=check)
         real = torch.cat([loss.real.realism() for loss in done])
         generated = torch.cat([loss.generated.realism() for loss in done])
         log = _mean_terms(done) | {"d_grad_norm": norm}
@@ -135,17 +144,24 @@ class TrainStep:
         return _mean_terms(done) | {"g_grad_norm": norm}
 
     def _descend(
-        self, name: str, losses: Iterable[Loss], *, clip: float | None = None
+        self,
+        name: str,
+        losses: Iterable[Loss],
+        *,
+        clip: float | None = None,
+        check: Callable[[], object] = lambda: None,
     ) -> tuple[Tensor, list[Loss]]:
         """One optimiser step on the mean of the micro-batches' losses, unless the gradient's norm
         is not finite; returns the norm, and the losses without their graphs."""
         optimizer, count, done = self.optimizers[name], self.training.accumulate, []
         optimizer.zero_grad(set_to_none=True)
         for loss in losses:
+            check()
             # the next loss shares spectral norm's part of the graph, which is cached
             (loss.value / count).backward(retain_graph=count > 1)
             done.append(loss.detach())
             del loss  # and with it the rest of this micro-batch's graph
+            check()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.context.average_gradients(parameters)
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])

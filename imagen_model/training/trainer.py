@@ -108,6 +108,7 @@ class Trainer:
         weights = torch.tensor([item.weight for item in dataset.items])
         self.order = EpochOrder(weights, self.training.seed)
         self.progress = Progress()
+        self.check: Callable[[], object] = lambda: None  # called inside steps; may raise to stop
         self.metrics: Callable[[Networks], dict[str, float]] | None = None
         self.measured_at, self.measuring_sec = -math.inf, 0.0
         self.published: PublishedModel | None = None
@@ -149,15 +150,18 @@ class Trainer:
     def step(self) -> dict[str, Tensor]:
         """Train on one batch; returns scalars for the log.
 
-        After a failure the run's place in the data is before the batch again. ValueError if the
-        memory does not suffice.
+        After a failure the run's place in the data is before the batch again; after one that
+        `check` raised, all else is as well. ValueError if the memory does not suffice.
         """
         epoch, cursor, rng = self.order.epoch, self.order.cursor, self.rng.get_state()
+        buffers = [buffer.clone() for buffer in self.networks.buffers()]
         try:
             return self._train_on_next_batch()
         except BaseException as error:
             self.order.seek(epoch, cursor)
             self.rng.set_state(rng)
+            for buffer, before in zip(self.networks.buffers(), buffers, strict=True):
+                buffer.copy_(before)
             if _is_out_of_memory(error):
                 batch, parts = self.training.batch, self.training.accumulate
                 raise ValueError(
@@ -180,6 +184,7 @@ class Trainer:
             condition,
             has_words=bool(words.condition.mask.any()),
             update_generator=not self.discriminator_only,
+            check=self.check,
         )
         self.progress.cur_nimg += t.batch
         if not self.discriminator_only:
@@ -204,10 +209,16 @@ class Trainer:
 
     # -- a run ------------------------------------------------------------------------------------
 
-    def run(self, on_step: Callable[[Progress], object] | None = None) -> None:
-        """Train to the limit. `on_step` may raise to stop; the run is saved first.
+    def run(
+        self,
+        on_step: Callable[[Progress], object] | None = None,
+        check: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Train to the limit. `on_step`, called after each step, and `check`, called inside steps
+        too, may raise to stop; the run is saved first.
 
-        A signal to stop (interrupt.py) raises KeyboardInterrupt after the step and the save.
+        A signal to stop (interrupt.py) raises KeyboardInterrupt after the save. The first step is
+        never broken off, nor is any with several processes, which would wait for each other.
         ValueError while another training writes to the run's folder.
         """
         if self.context.is_first:
@@ -218,6 +229,7 @@ class Trainer:
             if self.progress.fraction >= 1:
                 return self._finish_again()
             with stop_request() as stop:
+                self.check = self._check_inside_steps(stop, check)
                 try:
                     self._loop(on_step, stop)
                 finally:
@@ -244,6 +256,16 @@ class Trainer:
         if self.progress.cur_nimg == 0:
             drop_stats_after(self.out, 0.0)  # of a run that ended before its first save
             self._save_grid("real.png", real=True)
+
+    def _check_inside_steps(
+        self, stop: StopRequest, check: Callable[[], object]
+    ) -> Callable[[], None]:
+        def check_both() -> None:
+            if self.progress.cur_nimg and self.context.size == 1:
+                stop.check()
+                check()
+
+        return check_both
 
     def _loop(self, on_step: Callable[[Progress], object] | None, stop: StopRequest) -> None:
         last = saved_at = time.monotonic()
