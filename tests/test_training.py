@@ -805,10 +805,10 @@ def test_captions_make_the_stage_text(prepared, emoji_pictures):
     assert t.training.stage == "text"
     assert t.model.conditioning.text_encoder == text_encoder_hash()
     assert t.model.conditioning.styles == ("fluent-3d", "fluent-flat", "noto", "twemoji")
-    assert t.card["data"]["pictures"] == 53
+    assert t.card["data"]["pictures"] == 49
     assert t.card["data"]["training_list"] == emoji_pictures.content_hash()
     assert not t.out.exists()  # nothing is written yet
-    assert describe(t)["pictures"] == "53, 53 with captions, 0 unreadable"
+    assert describe(t)["pictures"] == "49, 49 with captions, 0 unreadable"
 
 
 def test_pretraining_forgets_the_captions(prepared):
@@ -881,8 +881,8 @@ def test_preset_dcgan_is_the_article_s_loop(prepared):
     t = prepared(kimg=0.0, **choices)
     training = t.training
     assert (training.objective, training.batch, training.lr) == ("non-saturating", 128, 2e-4)
-    assert training.kimg == pytest.approx(100 * 53 / 1000)  # epochs
-    assert training.snapshot_kimg == pytest.approx(53 / 1000)  # an epoch
+    assert training.kimg == pytest.approx(100 * 49 / 1000)  # epochs
+    assert training.snapshot_kimg == pytest.approx(49 / 1000)  # an epoch
     assert training.tick_kimg == pytest.approx(12.8)  # 100 batches
     t._set_lr()
     assert {g["lr"] for o in t.optimizers.values() for g in o.param_groups} == {2e-4}

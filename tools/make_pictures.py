@@ -84,7 +84,8 @@ def opened(path: Path) -> Image.Image:
 def to_train_on(folder: Path) -> Iterator[None]:
     """A folder of pictures for as long as the block lasts."""
     with tempfile.TemporaryDirectory() as data:
-        build_emoji(Path(data) / "emoji", resolution=32, source=EMOJI_SOURCES)
+        styles = ("fluent-3d", "fluent-flat", "noto", "twemoji")
+        build_emoji(Path(data) / "emoji", resolution=32, styles=styles, source=EMOJI_SOURCES)
         shutil.copytree(Path(data) / "emoji" / "train", folder, dirs_exist_ok=True)
     try:
         yield

@@ -15,6 +15,11 @@ def add_command(commands: Commands) -> None:
     emoji.add_argument(
         "--source", type=Path, help="a node_modules folder with the packages unpacked"
     )
+    emoji.add_argument(
+        "--styles", type=_names, metavar="STYLE,...",
+        help="default all: fluent-3d, fluent-flat, noto, twemoji, noto-v1, emojione, fxemoji, "
+        "streamline",
+    )  # fmt: skip
     folder = command(kinds, "folder", _run_folder)
     folder.add_argument("--source", type=Path, required=True, help="the folder")
     dicom = command(kinds, "dicom", _run_dicom)
@@ -41,17 +46,27 @@ def add_command(commands: Commands) -> None:
 
 
 def _run_emoji(args: argparse.Namespace) -> dict:
-    """Build the four-style emoji set (npm fetches about 60 MB of pictures)."""
-    from ..data.prepare.emoji import build_emoji
+    """Build the emoji set in eight styles (npm fetches about 30 MB of pictures)."""
+    from ..data.prepare.emoji import STYLES, build_emoji
 
     manifest = build_emoji(
-        args.out, resolution=args.resolution, source=args.source, progress=progress_bar("rendering")
+        args.out,
+        resolution=args.resolution,
+        styles=args.styles or tuple(STYLES),
+        source=args.source,
+        progress=progress_bar("rendering"),
     )
     counts = manifest["pictures"]
     print(f"{args.out}: {counts['train']} pictures to train on, {counts['test']} held out")
     for source in manifest["sources"].values():
         print(f"  {source['package']}: {source['licence']}, {source['attribution']}")
+    for style, names in manifest["unmapped"].items():
+        print(f"  left out of {style}, because their names mean no emoji or several: {len(names)}")
     return manifest
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
 
 
 def _run_folder(args: argparse.Namespace) -> dict:

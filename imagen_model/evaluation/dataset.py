@@ -64,6 +64,7 @@ def has_text(model: Model) -> bool:
 
 def base_pictures(model: Model, data: Path, split: str) -> InMemoryDataset:
     """Emoji without skin tones; of other data all, or for a model with text those with captions.
+    If the model knows any of the pictures' styles, only those of the styles that it knows.
 
     ValueError where there are none, and where training pictures are those of the test split.
     """
@@ -76,6 +77,8 @@ def base_pictures(model: Model, data: Path, split: str) -> InMemoryDataset:
     items = [item for item in items if item.hexcode == item.base]
     if has_text(model):
         items = [item for item in items if item.text]
+    if any(item.style in model.styles for item in items):
+        items = [item for item in items if item.style in model.styles]
     if not items:
         raise ValueError(f"{data} has no captioned pictures in its {split} split")
     config = model.config.generator
