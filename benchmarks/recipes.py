@@ -35,7 +35,8 @@ from imagen_model.inference.latent import random_latent
 from imagen_model.inference.sampling import draw
 from imagen_model.training.options import TrainOptions
 from imagen_model.training.setup import prepare
-from imagen_model.training.trainer import Progress, Trainer
+from imagen_model.training.progress import Progress
+from imagen_model.training.trainer import Trainer
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 FASHION = Path("/usr/share/datasets/fashion-mnist")

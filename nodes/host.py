@@ -31,7 +31,7 @@ from ..imagen_model.progress import OnProgress
 if TYPE_CHECKING:  # imported when they are used
     from server import PromptServer
 
-    from ..imagen_model.training.trainer import Progress
+    from ..imagen_model.training.progress import Progress
 
 logger = logging.getLogger(__name__)
 

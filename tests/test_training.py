@@ -35,7 +35,8 @@ from imagen_model.training.report import write_timelapse
 from imagen_model.training.schedule import EpochOrder
 from imagen_model.training.setup import prepare
 from imagen_model.training.state import load_state, save_state, saved_state
-from imagen_model.training.trainer import Progress, Trainer
+from imagen_model.training.progress import Progress
+from imagen_model.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 PRETRAIN = {

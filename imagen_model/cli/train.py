@@ -15,7 +15,8 @@ from .common import Commands, bar_interval, command, number_above, pick_device, 
 
 if TYPE_CHECKING:
     from ..training.distributed import DistributedContext
-    from ..training.trainer import Progress, Trainer
+    from ..training.progress import Progress
+    from ..training.trainer import Trainer
 
 
 def add_command(commands: Commands) -> None:

@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import torch
 from PIL.Image import Image
@@ -34,6 +33,7 @@ from .divergence import DivergenceGuard
 from .ema import Ema
 from .interrupt import StopRequest, stop_request
 from .latent_codes import LatentCodes
+from .progress import Progress
 from .published_model import PublishedModel
 from .report import write_report, write_timelapse
 from .run_lock import run_lock
@@ -49,21 +49,6 @@ GRID_COLUMNS = 8  # and as many rows
 SAVE_EVERY_SEC = 300.0
 MEASURING_SHARE = 0.05  # of the time, at most, for metrics; the last ones are always computed
 LOW_DIVERSITY = 0.3  # relative to the data's; below it a tick warns
-
-
-@dataclass
-class Progress:
-    """The progress of a run, for a caller's progress bar."""
-
-    cur_nimg: int = 0
-    seconds: float = 0.0
-    fraction: float = 0.0  # of kimg or minutes, whichever is nearer
-    img_per_sec: float = 0.0  # since the last line of the log
-    loss: float = math.nan  # of the last step: distance from the real pictures, or D's loss
-
-    @property
-    def eta_sec(self) -> float:
-        return self.seconds * max(0.0, 1 - self.fraction) / max(self.fraction, 1e-6)
 
 
 class Trainer:
