@@ -34,8 +34,8 @@ from imagen_model.evaluation.training_metrics import TrainingMetrics
 from imagen_model.inference.latent import random_latent
 from imagen_model.inference.sampling import draw
 from imagen_model.training.options import TrainOptions
-from imagen_model.training.setup import prepare
 from imagen_model.training.progress import Progress
+from imagen_model.training.setup import prepare
 from imagen_model.training.trainer import Trainer
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")

@@ -30,12 +30,12 @@ from imagen_model.training.config import PENALTIES, RunConfig, TrainingConfig
 from imagen_model.training.losses import OBJECTIVES
 from imagen_model.training.options import TrainOptions
 from imagen_model.training.plan import describe, estimate
+from imagen_model.training.progress import Progress
 from imagen_model.training.published_model import PublishedModel
 from imagen_model.training.report import write_timelapse
 from imagen_model.training.schedule import EpochOrder
 from imagen_model.training.setup import prepare
 from imagen_model.training.state import load_state, save_state, saved_state
-from imagen_model.training.progress import Progress
 from imagen_model.training.trainer import Trainer
 
 CPU = torch.device("cpu")
