@@ -141,14 +141,14 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
     try:
         config = ModelConfig.from_dict(json_of(metadata["imagen.config"]))
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {brief(error)}") from None
     card = json_of(metadata["imagen.card"])
     if card.get("sha256") != tensors_sha256(stored):
         raise ValueError(f"{path} is damaged: its tensors do not have the hash that its card names")
     try:
         state = dequantized(stored)
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        raise ValueError(f"{path} is damaged: {brief(error)}") from None
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise ValueError(f"{path} holds NaN or infinite weights (first in {name})")

@@ -22,7 +22,10 @@ STYLE_SHARPNESS = 40.0  # inverse temperature of the softmax by which a seed cho
 
 @dataclass(frozen=True)
 class Condition:
-    """N conditions. `style` rows sum to one, or to zero for any style."""
+    """N conditions. `style` rows sum to one, or to zero for any style.
+
+    ValueError where tokens, pooled and style are not of one floating-point type.
+    """
 
     tokens: Tensor  # [N, T, D]
     mask: Tensor  # [N, T] bool, True where there is a token
@@ -33,6 +36,12 @@ class Condition:
         n, t, d = self.tokens.shape
         assert self.mask.shape == (n, t) and self.mask.dtype == torch.bool
         assert self.pooled.shape == (n, d) and self.style.shape[0] == n
+        types = [x.dtype for x in (self.tokens, self.pooled, self.style)]
+        if len(set(types)) > 1 or not self.tokens.is_floating_point():
+            raise ValueError(
+                f"tokens, pooled and style of a condition are {types[0]}, {types[1]} and "
+                f"{types[2]}; expected one floating-point type"
+            )
 
     def __len__(self) -> int:
         return len(self.pooled)
@@ -115,6 +124,10 @@ def combined(a: Condition, b: Condition, weight: float) -> Condition:
                 f"the two conditions are of different models ({ours} and {theirs} {unit}); "
                 "encode both with the same one"
             )
+    if a.tokens.dtype != b.tokens.dtype:
+        raise ValueError(
+            f"the two conditions are of {a.tokens.dtype} and {b.tokens.dtype}; expected one type"
+        )
     n = max(len(a), len(b))
     if not {len(a), len(b)} <= {1, n}:
         raise ValueError(f"{len(a)} and {len(b)} conditions; expected equal counts, or one")

@@ -184,6 +184,15 @@ def test_what_can_not_be_combined_is_one_line(generator):
         combined(a, a, 1.5)
     with pytest.raises(ValueError, match=r"different models \(4 and 2 styles\)"):
         combined(a, a.with_style(torch.zeros(2, 2)), 0.0)
+    with pytest.raises(ValueError, match=r"torch\.float32 and torch\.float64; expected one type"):
+        combined(a, a.to(torch.float64), 0.5)
     wide = Condition.null(2, ConditioningConfig(dim=16, styles=CONFIG.styles))
     with pytest.raises(ValueError, match=r"different models \(8 and 16 numbers a token\)"):
         combined(a, wide, 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16])
+def test_a_style_of_another_type_is_one_line(generator, dtype):
+    condition = condition_of(2, 3, generator)
+    with pytest.raises(ValueError, match="expected one floating-point type"):
+        condition.with_style(condition.style.to(dtype))

@@ -26,6 +26,7 @@ from imagen_model.cli import main
 from imagen_model.config import ConditioningConfig
 from imagen_model.data.folder import read_items
 from imagen_model.data.prepare.dicom import build_dicom
+from imagen_model.data.prepare.folder import build_folder
 from imagen_model.data.prepare.labelled import append_labelled
 from imagen_model.feedback.adapter import apply_adapter, load_adapter
 from imagen_model.feedback.rating_syntax import parse_ratings
@@ -130,6 +131,43 @@ def test_what_a_message_quotes_of_a_file_is_short(tmp_path):
         with pytest.raises(ValueError, match=r"m\.safetensors is not a readable") as refused:
             read(tmp_path / "m.safetensors")
         assert len(str(refused.value)) < 1000
+
+
+def test_what_a_message_quotes_of_a_configuration_is_short(tmp_path):
+    data = MODEL.read_bytes()
+    metadata = json.loads(data[8 : 8 + struct.unpack("<Q", data[:8])[0]])["__metadata__"]
+    config = json.loads(metadata["imagen.config"])
+    config["generator"]["long " * 20_000] = 1
+    metadata["imagen.config"] = json.dumps(config)
+    safetensors.torch.save_file(safetensors.torch.load(data), tmp_path / "m.safetensors", metadata)
+    with pytest.raises(ValueError, match=r"m\.safetensors: not a model configuration") as refused:
+        im.load(tmp_path / "m.safetensors")
+    assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("metadata.csv", "long " * 20_000 + "\n", "has the columns long long"),
+        ("metadata.csv", "file_name\n" + " " * 2000 + "\n", "no readable picture in"),
+        ("metadata.jsonl", json.dumps({"file_name": "a.png", "weight": "x" * 20_000}), "line 1"),
+    ],
+    ids=["columns", "file name", "weight"],
+)
+def test_what_a_message_quotes_of_a_table_is_short(name, text, words, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_text(text)
+    with pytest.raises((ValueError, OSError), match=words) as refused:
+        build_folder(tmp_path / "data", tmp_path / "out", resolution=32)
+    assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize("candidates", [float("inf"), float("nan"), 1e300])
+def test_an_adapter_with_an_impossible_number_is_refused(candidates, tmp_path):
+    source = SAVED / "adapter.safetensors"
+    path = rewritten(source, tmp_path / "a.safetensors", candidates=candidates)
+    with pytest.raises(ValueError, match="damaged metadata|is damaged"):
+        load_adapter(path)
 
 
 # -- JSON that is nested too deeply ---------------------------------------------------------------

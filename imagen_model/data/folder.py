@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..storage.files import json_of, storable
+from ..storage.files import brief, json_of, storable
 from .item import COLUMNS, REFERENCES, SOUND_SUFFIXES, SUFFIXES, File, Item, item_of
 from .reading import LeftOut, decoded, kind_of, leads_out, refusal_of_link, refuse, walk
 from .webdataset import TAR, items_of_shards, shards_in
@@ -99,14 +99,14 @@ def _json_rows(path: Path, problems: list[str]) -> Iterator[tuple[int, dict]]:
 
 
 def _bad_row(path: Path, number: int, error: Exception) -> str:
-    return f"{path} line {number}: expected a JSON object with file_name ({error})"
+    return f"{path} line {number}: expected a JSON object with file_name ({brief(error)})"
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[int, dict]]:
     reader = csv.DictReader(io.StringIO(decoded(path.read_bytes(), path), newline=""))
     if "file_name" not in (reader.fieldnames or ()):
         raise ValueError(
-            f"{path} has the columns {', '.join(reader.fieldnames or ['none'])}; "
+            f"{path} has the columns {brief(', '.join(reader.fieldnames or ['none']))}; "
             "expected file_name and text"
         )
     for row in reader:

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..progress import OnProgress, reported
+from ..storage.files import brief
 from ..storage.images import open_image
 from .item import Item
 from .reading import MOST_LISTED
@@ -75,7 +76,7 @@ def read_item(item: Item, *, resolution: int, channels: int) -> tuple[np.ndarray
                 array = fit_picture(upright, resolution=resolution, channels=channels)
                 return array, Source(side, is_cropped)
     except DAMAGE as error:
-        raise ValueError(f"{item.path}: not a readable picture ({error})") from None
+        raise ValueError(f"{item.path}: not a readable picture ({brief(error)})") from None
 
 
 def _opened(file: Path | io.BytesIO) -> Image.Image:
@@ -180,7 +181,9 @@ def read_all(
 def check_skipped(skipped: list[str], num_kept: int) -> None:
     """Warn of unreadable pictures; ValueError if no picture is left."""
     if not num_kept:
-        raise ValueError(f"none of {len(skipped)} pictures could be read; the first: {skipped[0]}")
+        raise ValueError(
+            f"none of {len(skipped)} pictures could be read; the first: {brief(skipped[0])}"
+        )
     warn_of_skipped(skipped)
 
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
-from ..storage.files import json_of
+from ..storage.files import brief, json_of
 from .item import REFERENCES, SOUND_SUFFIXES, SUFFIXES, File, Item, Span, item_of
 from .reading import HIDDEN, LeftOut, decoded, is_hidden, kind_of, refuse
 
@@ -98,7 +98,7 @@ def _item(shard: Path, file: BinaryIO, used: dict[str, Member]) -> Item:
         item = item_of(picture.path, row, picture.span)
     except (TypeError, ValueError) as error:
         name = used.get("json", used["picture"]).name
-        raise ValueError(f"{shard}: {name} holds no valid metadata ({error})") from None
+        raise ValueError(f"{shard}: {name} holds no valid metadata ({brief(error)})") from None
     found = [name for name in REFERENCES if name in used]
     references: dict[str, Any] = {name: used[name].in_shard(shard) for name in found}
     return replace(item, **references)
@@ -162,5 +162,5 @@ def _members(shard: Path, file: BinaryIO) -> Iterator[Member]:
                 raise tarfile.ReadError("unexpected end of data")
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(
-            f"{shard} is not a complete tar file ({error}); replace or remove it"
+            f"{shard} is not a complete tar file ({brief(error)}); replace or remove it"
         ) from None

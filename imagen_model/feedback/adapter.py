@@ -92,7 +92,7 @@ def load_adapter(path: Path | str) -> Adapter:
         candidates, known = int(card["candidates"]), card["sha256"]
         check_card(card, CARD)
         card["base"]["sha256"], card["base"]["name"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(f"{path} has damaged metadata; learn or download it again") from None
     if not 1 <= version <= FORMAT:
         raise ValueError(f"{path} has adapter format {version}; this version reads up to {FORMAT}")

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..version import __version__
 from .credentials import CHUNK, read_credentials
-from .files import json_of, storable
+from .files import brief, json_of, storable
 
 KEY, GRAPH_KEY = "imagen", "prompt"
 NOT_FOR_DIAGNOSIS = "synthetic, not for diagnosis"
@@ -50,11 +50,13 @@ def read_facts(path: Path) -> dict[str, Any]:
             texts = getattr(image, "text", {})
             is_signed = any(name == CHUNK for name, *_ in getattr(image, "private_chunks", ()))
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise ValueError(f"{path} is not a readable picture ({error})") from error
+        raise ValueError(f"{path} is not a readable picture ({brief(error)})") from error
     try:
         found = {key: json_of(texts[key]) for key in (KEY, GRAPH_KEY) if key in texts}
     except ValueError as error:
-        raise ValueError(f"{path} has a damaged record of how it was made ({error})") from error
+        raise ValueError(
+            f"{path} has a damaged record of how it was made ({brief(error)})"
+        ) from error
     if is_signed:
         try:
             found["credentials"] = read_credentials(path)

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..storage.files import save_tensors
+from ..storage.files import brief, save_tensors
 from ..storage.tensor_file import TensorFile
 
 logger = logging.getLogger(__name__)
@@ -112,8 +112,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 def _damaged(path: Path, error: Exception) -> ValueError:
     return ValueError(
-        f"the saved state {path} is damaged ({error}); begin another run with the last model as "
-        f"init, {path.parent.parent / 'latest.safetensors'}"
+        f"the saved state {path} is damaged ({brief(error)}); begin another run with the last "
+        f"model as init, {path.parent.parent / 'latest.safetensors'}"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -36,6 +36,8 @@ def ratings(folder: Path) -> Case:
     """A store of ratings: its pages, and the cells of its tables."""
     model, source = im.load(MODEL), SAVED / "ratings.sqlite"
     pages = source.read_bytes()
+    with closing(sqlite3.connect(source)) as database:
+        (recipe,) = database.execute("SELECT recipe FROM pictures").fetchone()
 
     def change_cells(path: Path, rng: Random) -> None:
         database = sqlite3.connect(path)
@@ -46,9 +48,8 @@ def ratings(folder: Path) -> Case:
                  ("pictures", "model"), ("ratings", "value"), ("ratings", "time"),
                  ("ratings", "id"), ("ratings", "other"), ("ratings", "kind"))
             )  # fmt: skip
-            (old,) = database.execute(f"SELECT {column} FROM {table}").fetchone()
             if column == "recipe":
-                new: Any = m.changed_json(json.loads(old), rng)
+                new: Any = m.changed_json(json.loads(recipe), rng)
             else:
                 new = rng.choice(
                     (m.encoded(m.text(rng)), m.number(rng), b"\x89PNG\r\n\x1a\n", None)

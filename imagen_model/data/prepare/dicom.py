@@ -26,7 +26,7 @@ import numpy as np
 from PIL import Image
 
 from ...progress import OnProgress, reported
-from ...storage.files import check_outside
+from ...storage.files import brief, check_outside
 from ...storage.provenance import NOT_FOR_DIAGNOSIS
 from ..image_reader import MAX_PIXELS, fit_picture
 from ..item import Item
@@ -93,7 +93,9 @@ def build_dicom(
     with new_folder(out):
         items, skipped = _write_pictures(files, out / "train", resolution, window, progress)
         if not items:
-            raise ValueError(f"no picture in {len(files)} DICOM files; the first: {skipped[0]}")
+            raise ValueError(
+                f"no picture in {len(files)} DICOM files; the first: {brief(skipped[0])}"
+            )
         write_metadata(out / "train", items)
     manifest = {  # without the source, because paths may hold names
         "resolution": resolution,

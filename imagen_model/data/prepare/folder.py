@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ...progress import OnProgress, reported
-from ...storage.files import check_outside
+from ...storage.files import brief, check_outside
 from ..folder import list_items, read_notice
 from ..image_reader import premultiplied, read_item, warn_of_cropped
 from ..statistics import (
@@ -54,7 +54,7 @@ def build_folder(
             sources.append(source_facts)
             collector.add(premultiplied(array).transpose(2, 0, 1))
         if not kept:
-            raise ValueError(f"no readable picture in {source}; the first: {skipped[0]}")
+            raise ValueError(f"no readable picture in {source}; the first: {brief(skipped[0])}")
         write_metadata(train, kept)
     cropped = sum(facts.is_cropped for facts in sources)
     warn_of_cropped(cropped, len(kept))

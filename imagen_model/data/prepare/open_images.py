@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from ...progress import OnProgress, ProgressFor, reported
-from ...storage.files import json_of, write_json
+from ...storage.files import brief, json_of, write_json
 from ..image_reader import DAMAGE, read_item
 from ..item import Item
 from .output import prepare_empty, write_manifest
@@ -209,7 +209,7 @@ def _labels(path: Path, names: dict[str, str]) -> Iterator[tuple[str, str]]:
         wanted = ("ImageID", "LabelName", "Confidence")
         if not set(wanted) <= set(reader.fieldnames or ()):
             raise ValueError(
-                f"{path} has the columns {', '.join(reader.fieldnames or ['none'])}; "
+                f"{path} has the columns {brief(', '.join(reader.fieldnames or ['none']))}; "
                 f"expected {', '.join(wanted)}"
             )
         for row in reader:
@@ -236,7 +236,7 @@ def _narratives(path: Path) -> Iterator[tuple[str, int, str, str]]:
             except (KeyError, TypeError, ValueError) as error:
                 raise ValueError(
                     f"{path} line {number}: expected a JSON object with image_id, annotator_id and "
-                    f"caption ({error})"
+                    f"caption ({brief(error)})"
                 ) from None
 
 
@@ -290,7 +290,7 @@ def _jpeg(path: Path, resolution: int | None) -> bytes:
                 try:
                     upright = ImageOps.exif_transpose(image).convert("RGB")
                 except DAMAGE as error:
-                    raise ValueError(f"{path}: not a readable picture ({error})") from None
+                    raise ValueError(f"{path}: not a readable picture ({brief(error)})") from None
                 ratio = resolution / min(upright.size)
                 width, height = (max(resolution, round(side * ratio)) for side in upright.size)
                 smaller = upright.resize((width, height), Image.Resampling.LANCZOS)

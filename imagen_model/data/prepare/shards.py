@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...progress import OnProgress, reported
-from ...storage.files import check_outside
+from ...storage.files import brief, check_outside
 from ...storage.images import open_image
 from ..folder import list_items, read_notice
 from ..image_reader import read_item
@@ -89,7 +89,7 @@ def build_shards(
                     writer.write({"__key__": f"{i:09d}", **files, extension: data, "json": facts})
                     pictures += 1
         if not pictures:
-            raise ValueError(f"no readable picture in {source}; the first: {skipped[0]}")
+            raise ValueError(f"no readable picture in {source}; the first: {brief(skipped[0])}")
     manifest = {
         "source": str(source),
         "pictures": pictures,
