@@ -185,6 +185,9 @@ class Thumbnails:
     def pooled(self, pictures: torch.Tensor) -> torch.Tensor:
         return F.adaptive_avg_pool2d(pictures, 4).flatten(1)
 
+    def pooled_and_spatial(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.pooled(pictures), F.adaptive_avg_pool2d(pictures, 8).flatten(1)
+
     def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
         return F.normalize(self.pooled(pictures), dim=1)
 

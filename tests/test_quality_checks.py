@@ -46,6 +46,9 @@ class Thumbnails:
     def pooled(self, pictures: torch.Tensor) -> torch.Tensor:
         return F.adaptive_avg_pool2d(pictures, 4).flatten(1)
 
+    def pooled_and_spatial(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.pooled(pictures), self.pooled(pictures)
+
     def __call__(self, pictures: torch.Tensor) -> torch.Tensor:
         return F.normalize(self.pooled(pictures), dim=1)
 
@@ -242,9 +245,9 @@ def test_without_a_synthesiser_the_figure_is_left_out_and_the_line_says_why(meas
     assert "no spoken prompts: speech synthesis needs espeak-ng" in said
 
 
-def test_a_noisy_one_is_flagged_by_its_density_alone(measured):
+def test_a_noisy_one_is_flagged_by_its_density_and_by_its_colours(measured):
     found = measured(Noisy())
-    assert found["flags"].keys() == {"unreal"}
+    assert found["flags"].keys() == {"unreal", "rainbow"}
     sound = measured(Painter())
     assert found["density"] < 0.25 * found["density_real"] < sound["density"]
     for key in ("fd_lite1", "fd_random", "kid_lite1"):

@@ -111,7 +111,10 @@ def item_of(path: Path, row: dict, span: Span | None = None) -> Item:
     keywords = row.get("keywords") or ()
     if isinstance(keywords, str):
         keywords = [word.strip() for word in keywords.split(",") if word.strip()]
-    weight = 1.0 if row.get("weight") is None else float(row["weight"])
+    try:
+        weight = 1.0 if row.get("weight") is None else float(row["weight"])
+    except OverflowError:  # JSON's integers have any length
+        weight = float("inf")
     if not 0 < weight < float("inf"):
         raise ValueError(f"weight is {weight}; expected more than 0")
     return Item(

@@ -37,10 +37,19 @@ class EvaluationSet:
         """[N, F] of unit length."""
         return self.lite1(all_pixels(self.test))
 
-    @cached_property
+    @property
     def train_pooled(self) -> Tensor:
         """[M, F] as the network gives them."""
-        return self.lite1.pooled(all_pixels(self.train))
+        return self._train_features_of_both_kinds[0]
+
+    @property
+    def train_spatial(self) -> Tensor:
+        """[M, SPATIAL_DIM]."""
+        return self._train_features_of_both_kinds[1]
+
+    @cached_property
+    def _train_features_of_both_kinds(self) -> tuple[Tensor, Tensor]:
+        return self.lite1.pooled_and_spatial(all_pixels(self.train))
 
     @cached_property
     def train_features(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Figures from nearest neighbours: density, coverage, memorisation, diversity.
+"""Figures from nearest neighbours: density, coverage, precision, recall, memorisation, diversity.
 
 Features are [N, F] of unit length, so a distance is at most 2.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 NEIGHBOURS = 5
+MANIFOLD_NEIGHBOURS = 3  # of precision and recall, as in their paper
 
 
 class DensityCoverage(NamedTuple):
@@ -30,6 +31,29 @@ def density_and_coverage(
     inside = torch.cdist(real, generated) < radius[:, None]  # [N, M]
     return DensityCoverage(
         float(inside.float().sum(dim=0).mean() / k), float(inside.any(dim=1).float().mean())
+    )
+
+
+class PrecisionRecall(NamedTuple):
+    precision: float
+    recall: float
+
+
+def precision_and_recall(
+    real: Tensor, generated: Tensor, *, k: int = MANIFOLD_NEIGHBOURS
+) -> PrecisionRecall:
+    """1904.06991: the share of generated pictures that lie in a real one's ball, and the share of
+    real ones that lie in a generated one's.
+
+    A ball reaches to the k-th nearest neighbour of its own kind; there must be more than k of each.
+    """
+    between = torch.cdist(real, generated)  # [N, M]
+    radius, generated_radius = (
+        torch.cdist(x, x).kthvalue(k + 1, dim=1).values for x in (real, generated)
+    )
+    return PrecisionRecall(
+        float((between < radius[:, None]).any(dim=0).float().mean()),
+        float((between < generated_radius).any(dim=1).float().mean()),
     )
 
 

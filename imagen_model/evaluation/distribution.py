@@ -1,8 +1,9 @@
 """How far generated pictures are from real ones as two sets of features: FD, KID and others.
 
 FD is the Frechet distance (1706.08500) and KID the kernel distance (1801.01401), computed by
-torchmetrics, here on lite1's pooled features instead of Inception's: their values compare models
-with each other and with the floor between two sets of real pictures, never with a published FID.
+torchmetrics, here on lite1's pooled features instead of Inception's, and FD on spatial features as
+well, as sFID (2103.03841): their values compare models with each other and with the floor between
+two sets of real pictures, never with a published FID.
 
 Each of several splits takes captions and styles from a random half of the real pictures, and
 compares what is generated for them with the other half. The floor compares the two halves, which
@@ -22,7 +23,12 @@ from torch import Tensor, nn
 
 from ..progress import OnStage
 from .dataset import EvaluationSet, all_pixels, generate_pairs, subset
-from .density_coverage import density_and_coverage, mean_pairwise_distance, nearest_distance
+from .density_coverage import (
+    density_and_coverage,
+    mean_pairwise_distance,
+    nearest_distance,
+    precision_and_recall,
+)
 from .features import RandomConvolutions
 from .results import DistributionResult
 
@@ -86,7 +92,7 @@ class Comparison(NamedTuple):
 
 def compare_distributions(data: EvaluationSet, stage: OnStage) -> Comparison:
     """Split s generates with the seeds 1000 * i + s."""
-    real, random = data.train_pooled, RandomConvolutions()
+    real, real_spatial, random = data.train_pooled, data.train_spatial, RandomConvolutions()
     real_random = random.pooled(all_pixels(data.train))
     count = min(len(data.train) // 2, MAX_PICTURES)
     rows, diversity, to_training = [], [], []
@@ -95,12 +101,15 @@ def compare_distributions(data: EvaluationSet, stage: OnStage) -> Comparison:
         order = torch.randperm(len(data.train), generator=torch.Generator().manual_seed(split))
         given, held = order[:count], order[count : 2 * count]
         pictures = generate_pairs(data.model, subset(data.train, given).items, split)
-        pooled, random_pooled = data.lite1.pooled(pictures), random.pooled(pictures)
+        pooled, spatial = data.lite1.pooled_and_spatial(pictures)
+        random_pooled = random.pooled(pictures)
         unit, unit_given, unit_held = (
             F.normalize(x, dim=1) for x in (pooled, real[given], real[held])
         )
         near = density_and_coverage(unit_held, unit)
         near_real = density_and_coverage(unit_held, unit_given)
+        overlap = precision_and_recall(unit_held, unit)
+        overlap_real = precision_and_recall(unit_held, unit_given)
         rows.append(
             DistributionResult(
                 fd_lite1=frechet_distance(real[held], pooled),
@@ -113,6 +122,12 @@ def compare_distributions(data: EvaluationSet, stage: OnStage) -> Comparison:
                 density_real=near_real.density,
                 coverage=near.coverage,
                 coverage_real=near_real.coverage,
+                fd_spatial=frechet_distance(real_spatial[held], spatial),
+                fd_spatial_floor=frechet_distance(real_spatial[held], real_spatial[given]),
+                precision=overlap.precision,
+                precision_real=overlap_real.precision,
+                recall=overlap.recall,
+                recall_real=overlap_real.recall,
             )
         )
         diversity.append([mean_pairwise_distance(unit), mean_pairwise_distance(unit_given)])

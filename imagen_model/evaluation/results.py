@@ -93,6 +93,27 @@ class DistributionResult:
     density_real: float
     coverage: float
     coverage_real: float
+    fd_spatial: float
+    fd_spatial_floor: float
+    precision: float
+    precision_real: float
+    recall: float
+    recall_real: float
+
+
+@dataclass(frozen=True)
+class DetailResult:
+    """How well pictures are drawn (detail.py); `*_real`: the real pictures of the same captions."""
+
+    sharpness: float  # RMS of what a 3x3 mean removes from luma inside shapes; black to white is 1
+    sharpness_real: float
+    chroma_noise: float  # mean distance of chroma from its local median
+    chroma_noise_real: float
+    edge_width: float | None  # pixels of half-transparent outline; None without transparency
+    edge_width_real: float | None
+    asymmetry: float | None  # mean difference from the mirror image, where the real one is alike
+    asymmetry_real: float | None  # None where no real picture is symmetric
+    symmetric_pictures: int
 
 
 @dataclass(frozen=True)
@@ -121,6 +142,7 @@ class EvaluationResult:
     identical_to_training: int  # held-out pictures with a twin in the training split
     shared_artifact: float
     shared_artifact_real: float
+    detail: DetailResult  # of held-out pairs
     diversity: dict[str, float]  # mean distances among_pictures, among_real_pictures, among_seeds
     prompts: list[str]  # of the sheet; prompt i has seed i
     speed: SpeedResult
@@ -142,6 +164,7 @@ class EvaluationResult:
             "identical_to_training": self.identical_to_training,
             "common_mark": self.shared_artifact,
             "common_mark_real": self.shared_artifact_real,
+            "detail": asdict(self.detail),
             "diversity": self.diversity,
             "sheet": {"prompts": self.prompts, "seeds": [0, len(self.prompts) - 1]},
             "speed": asdict(self.speed),
