@@ -4,6 +4,7 @@ of fault that it has found."""
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import re
 import shutil
@@ -209,6 +210,18 @@ def test_a_rating_with_a_damaged_recipe_is_named(recipe, tmp_path, capsys):
     assert main(["ratings", "--store", str(path), "--list"]) == 1
     assert re.match(r"error: the rating 'a' in \S+r\.sqlite is damaged: ", capsys.readouterr().err)
     assert main(["ratings", "--store", str(path), "--delete", "a"]) == 0
+
+
+@pytest.mark.parametrize("column", ["picture", "other"])
+def test_a_rating_whose_picture_is_gone_is_named(column, tmp_path, capsys):
+    path = tmp_path / "r.sqlite"
+    shutil.copy(SAVED / "ratings.sqlite", path)
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute(f"UPDATE ratings SET {column} = 'gone' WHERE kind = 'pair'")
+        database.commit()
+    assert main(["ratings", "--store", str(path), "--list"]) == 1
+    expected = r"error: the rating '\w+' in \S+r\.sqlite is damaged: a picture of it is missing"
+    assert re.match(expected, capsys.readouterr().err)
 
 
 def test_a_store_with_damaged_pages_is_named(tmp_path, capsys):

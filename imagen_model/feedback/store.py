@@ -213,8 +213,8 @@ class Store:
     def ratings(self, model: str | None = None) -> list[Rating]:
         """All ratings, or those of one model (by its hash), in order of time."""
         rows = self._read(
-            """SELECT r.id, r.value, r.time, a.recipe, a.png, b.recipe, b.png
-            FROM ratings r JOIN pictures a ON a.id = r.picture
+            """SELECT r.id, r.kind, r.value, r.time, a.recipe, a.png, b.recipe, b.png
+            FROM ratings r LEFT JOIN pictures a ON a.id = r.picture
             LEFT JOIN pictures b ON b.id = r.other
             WHERE :model IS NULL OR a.model = :model ORDER BY r.time, r.rowid""",
             {"model": model},
@@ -223,7 +223,7 @@ class Store:
 
     def count(self, model: str | None = None) -> int:
         ((count,),) = self._read(
-            """SELECT count(*) FROM ratings r JOIN pictures a ON a.id = r.picture
+            """SELECT count(*) FROM ratings r LEFT JOIN pictures a ON a.id = r.picture
             WHERE :model IS NULL OR a.model = :model""",
             {"model": model},
         )
@@ -339,16 +339,17 @@ class Store:
             raise ValueError(f"the ratings in {self.path} are damaged: {error}") from None
 
     def _rating(
-        self, id_: str, value: int, when: float, recipe: str, png: bytes, *other: Any
+        self, id_: str, kind: str, value: int, when: float, recipe: str, png: bytes, *other: Any
     ) -> Rating:
         """The rating of a row of the two tables; ValueError if it is damaged."""
         try:
-            pictures = [
+            picture, than = (
                 None if text is None else Picture.from_dict(json.loads(text) | {"png": pixels})
                 for text, pixels in ((recipe, png), other)
-            ]
-            assert pictures[0] is not None
-            return Rating(pictures[0], value, pictures[1], when, id_)
+            )
+            if picture is None or (kind == "pair" and than is None):
+                raise ValueError("a picture of it is missing")
+            return Rating(picture, value, than, when, id_)
         except DAMAGE as error:
             raise ValueError(
                 f"the rating {_shown(id_)} in {self.path} is damaged: {_shown(error)}"

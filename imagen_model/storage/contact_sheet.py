@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -19,10 +18,10 @@ def picture_grid(pictures: Tensor, *, columns: int, blank: float = -1.0) -> Tens
     """[N, C, H, W] -> one picture [C, rows * H, columns * W]; missing cells are `blank`."""
     n, c, h, w = pictures.shape
     rows = -(-n // columns)
-    sheet = pictures.new_full((rows * columns, c, h, w), blank)
-    sheet[:n] = pictures
-    sheet = sheet.view(rows, columns, c, h, w).permute(2, 0, 3, 1, 4)
-    return sheet.reshape(c, rows * h, columns * w)
+    sheet = pictures.new_full((c, rows * h, columns * w), blank)
+    for cells, part in _by_rows(_cells(sheet, rows, columns), pictures):
+        cells.copy_(part)
+    return sheet
 
 
 def contact_sheet(
@@ -42,21 +41,43 @@ def contact_sheet(
     if columns < 1 or scale < 1 or gap < 0:
         raise ValueError(f"columns {columns}, scale {scale}, gap {gap}: expected 1, 1, 0 or more")
     label = LABEL_PX if captions else 0
-    width = columns * (pictures.shape[3] * scale + gap)
-    height = -(-n // columns) * (pictures.shape[2] * scale + label + gap)
-    check_written_size(width, height, "lower scale or gap, or give fewer pictures")
-    cells = pictures.repeat_interleave(scale, dim=2).repeat_interleave(scale, dim=3)
+    inner_h, inner_w = pictures.shape[2] * scale, pictures.shape[3] * scale
+    cell_h, cell_w, rows = inner_h + label + gap, inner_w + gap, -(-n // columns)
+    check_written_size(
+        columns * cell_w, rows * cell_h, "lower scale or gap, or give fewer pictures"
+    )
+    paper = -1.0 if c == 4 else 1.0  # premultiplied: transparent
+    # one allocation; enlarged pictures are written where they belong
+    sheet = pictures.new_full((c, rows * cell_h + 1, columns * cell_w + 1), paper)
+    cells = _cells(sheet[:, :-1, :-1], rows, columns)
+    for rows_of, part in _by_rows(cells, pictures):
+        enlarged = rows_of[..., :inner_h, :inner_w].unflatten(4, (-1, scale))
+        enlarged.unflatten(3, (-1, scale)).copy_(part[..., :, None, :, None])
     if captions:
         labels = [*captions, *[""] * (n - len(captions))]
-        strips = torch.stack([_label(text, cells.shape[3]) for text in labels])
-        strips = strips[:, None].repeat(1, c, 1, 1).to(cells)
+        strips = torch.stack([_label(text, inner_w) for text in labels])
+        strips = strips[:, None].repeat(1, c, 1, 1).to(pictures)
         if c == 4:
             strips[:, 3] = 1.0  # an opaque label
-        cells = torch.cat([cells, strips], dim=2)
-    paper = -1.0 if c == 4 else 1.0  # premultiplied: transparent
-    sheet = picture_grid(F.pad(cells, (0, gap, 0, gap), value=paper), columns=columns, blank=paper)
-    sheet = sheet[:, : sheet.shape[1] - gap, : sheet.shape[2] - gap]
-    return F.pad(sheet, (0, sheet.shape[2] % 2, 0, sheet.shape[1] % 2), value=paper)
+        for rows_of, part in _by_rows(cells, strips):
+            rows_of[..., inner_h : inner_h + label, :inner_w] = part
+    height, width = rows * cell_h - gap, columns * cell_w - gap
+    return sheet[:, : height + height % 2, : width + width % 2]
+
+
+def _cells(sheet: Tensor, rows: int, columns: int) -> Tensor:
+    """A view of a sheet [C, H, W] as cells [rows, columns, C, H / rows, W / columns]."""
+    return sheet.unflatten(1, (rows, -1)).unflatten(3, (columns, -1)).permute(1, 3, 0, 2, 4)
+
+
+def _by_rows(cells: Tensor, pictures: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cells, and the pictures [n, C, h, w] that belong there: all full rows, then the last one."""
+    columns = cells.shape[1]
+    full, rest = divmod(len(pictures), columns)
+    if full:
+        yield cells[:full], pictures[: full * columns].unflatten(0, (full, columns))
+    if rest:
+        yield cells[full : full + 1, :rest], pictures[None, full * columns :]
 
 
 def _label(text: str, width: int) -> Tensor:
