@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import os
 import shutil
 import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -81,6 +85,8 @@ STYLES = {
 }  # fmt: skip
 NAMES = Source("emojibase-data", "17.0.0", "MIT", "emojibase by Miles Johnson", "en")
 LOCK = Path(__file__).parent / "npm"
+JOBS_A_WORKER = 500  # a process takes seconds to start
+CHUNK = 16
 
 
 def is_held_out(base: str, style: str) -> bool:
@@ -155,15 +161,19 @@ def _build(
     unmapped: dict[str, list[str]] = {}
     pictures = list(_pictures(modules, styles, concepts, unmapped))
     by_split: dict[str, list[Item]] = {"train": [], "test": []}
-    for picture in reported(pictures, len(pictures), progress):
+    jobs: list[tuple[_Picture, Path]] = []
+    for picture in pictures:
         concept, style = concepts[picture.hexcode], picture.style
         split = "test" if is_held_out(concept.base, style) else "train"
         target = out / split / style / f"{picture.name}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
-        pixels = fit_picture(picture.open(2 * resolution), resolution=resolution, channels=4)
-        Image.fromarray(pixels).save(target)
         facts = (concept.text, concept.keywords, style, concept.hexcode, concept.base)
         by_split[split].append(Item(target, *facts, concept.weight))
+        jobs.append((picture, target))
+    with _workers(len(jobs)) as in_order:
+        done = in_order(partial(_write, resolution), jobs)
+        for _ in reported(done, len(jobs), progress):
+            pass
     for split, items in by_split.items():
         write_metadata(out / split, items)
     manifest = {
@@ -215,6 +225,28 @@ def _pictures(
         yield from _icons_by_char(style, icons, chars, concepts)
         if not chars:
             yield from _icons_by_name(style, icons, names, unmapped)
+
+
+def _write(resolution: int, job: tuple[_Picture, Path]) -> None:
+    picture, target = job
+    pixels = fit_picture(picture.open(2 * resolution), resolution=resolution, channels=4)
+    Image.fromarray(pixels).save(target)
+
+
+@contextmanager
+def _workers(num_jobs: int) -> Iterator[Callable[..., Iterator]]:
+    """`map`, in processes where there is work for them: resvg holds Python's lock."""
+    workers = min(os.cpu_count() or 1, num_jobs // JOBS_A_WORKER)
+    if workers < 2:
+        yield map
+        return
+    context = multiprocessing.get_context("spawn")  # forking a process with threads may hang it
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            yield partial(pool.map, chunksize=CHUNK)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _opened(path: Path, side: int) -> Image.Image:
