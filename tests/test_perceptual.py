@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from imagen_model.networks import perceptual as likeness
 from imagen_model.networks.efficientnet import as_rgb, lite0
@@ -105,3 +106,20 @@ def test_flat_pictures_have_no_fine_detail():
     slope = torch.linspace(-1, 1, 32).expand(2, 4, 32, 32)
     assert fine_detail(torch.full((2, 4, 32, 32), 0.3)).abs().max() < 1e-6
     assert fine_detail(slope)[..., 2:-2].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("size", [(32, 32), (128, 128), (48, 20)])
+def test_fine_detail_is_what_the_mean_over_a_window_leaves(size, generator):
+    pictures = torch.randn(2, 4, *size, generator=generator)
+    reach = max(1, size[0] // 16)
+    padded = F.pad(pictures, [reach] * 4, mode="replicate")
+    expected = pictures - F.avg_pool2d(padded, 2 * reach + 1, stride=1)
+    torch.testing.assert_close(fine_detail(pictures), expected, atol=1e-5, rtol=0)
+
+
+def test_fine_detail_measured_first_can_be_trained_with_later():
+    with torch.inference_mode():
+        fine_detail(torch.zeros(1, 4, 96, 96))
+    pictures = torch.zeros(1, 4, 96, 96, requires_grad=True)
+    fine_detail(pictures).square().sum().backward()
+    assert pictures.grad is not None
