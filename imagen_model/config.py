@@ -32,13 +32,14 @@ class GeneratorConfig:
     z_dim: int = 64
     tail_channels: int = 32  # width of the last convolutions, at full resolution
     readout_every: int = 3  # blocks between the readouts that the tail sums
+    num_fine_blocks: int = 0  # in the tail, at twice the tokens a side
 
     def __post_init__(self) -> None:
         _check_one_of(self, "resolution", RESOLUTIONS)
         _check_one_of(self, "channels", CHANNELS)
         _check_sizes(self, "dim", "num_blocks", "num_heads", "grid", "z_dim", "tail_channels")
         _check_sizes(self, "readout_every")
-        _check_sizes(self, "num_registers", low=0)
+        _check_sizes(self, "num_registers", "num_fine_blocks", low=0)
         is_multiple = self.dim % (4 * self.num_heads) == 0
         _check_field(self, "dim", is_multiple, "a multiple of 4 * num_heads")
         ratio = self.resolution // self.grid
@@ -50,7 +51,15 @@ class GeneratorConfig:
     @property
     def min_weights(self) -> int:
         """A number of weights that the network has at least."""
-        return 22 * self.num_blocks * self.dim**2 + (self.grid**2 + self.num_registers) * self.dim
+        blocks = self.num_blocks + self.num_fine_blocks
+        return 22 * blocks * self.dim**2 + (self.grid**2 + self.num_registers) * self.dim
+
+    @property
+    def tail_widths(self) -> list[int]:
+        """Channels of the tail's maps, from the tokens' grid to the full resolution."""
+        doublings = (self.resolution // self.grid).bit_length() - 1
+        widths = [max(self.tail_channels, self.dim >> i) for i in range(doublings)]
+        return [self.dim, *widths[1:], self.tail_channels]
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,7 @@ class DcganGeneratorConfig:
     """The reference article's generator (dcgan.py); z is a noise image, and w is z."""
 
     num_blocks: ClassVar[int] = 1
+    num_fine_blocks: ClassVar[int] = 0
     resolution: int = 64
     channels: int = 3
     width: int = 64  # channels after the first convolution, doubled by the next four

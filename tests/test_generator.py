@@ -1,5 +1,7 @@
 """The generator: shapes, range, modulation block by block, and seamless edges."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import tiny_model_config
@@ -19,6 +21,35 @@ def random_condition(networks: Networks, n: int, generator: torch.Generator) -> 
         torch.nn.functional.normalize(torch.randn(n, 384, generator=generator)),
         torch.eye(styles)[torch.arange(n) % styles] if styles else torch.zeros(n, 0),
     )
+
+
+def test_fine_blocks_change_nothing_at_first_and_then_all_places_by_words_and_w(generator):
+    plain = tiny_model_config(resolution=64)
+    config = replace(plain, generator=replace(plain.generator, num_fine_blocks=2))
+    networks, without = Networks.seeded(config, 0).eval(), Networks.seeded(plain, 0).eval()
+    networks.load_state_dict(without.state_dict(), strict=False)
+    z, condition = torch.randn(2, 16, generator=generator), random_condition(networks, 2, generator)
+    with torch.no_grad():
+        picture = without.generate(z, condition)
+        assert torch.equal(networks.generate(z, condition), picture)
+        fine = networks.generator.fine
+        fine.leave.weight.normal_(std=0.3, generator=generator)
+        changed = networks.generate(z, condition)
+        assert ((changed - picture).abs().amax(dim=(1, 2, 3)) > 0.01).all()
+        # each of the 16 x 16 places of four pixels
+        places = (changed - picture).abs().amax(dim=1).unfold(1, 4, 4).unfold(2, 4, 4)
+        assert (places.amax(dim=(3, 4)) > 1e-4).all()
+        # what they add depends on the condition and on w
+        seen = []
+        fine.register_forward_hook(lambda module, given, x: seen.append(x - given[0]))
+        other = random_condition(networks, 2, generator)
+        w = networks.generator.mapping(z, networks.conditioning(condition)[2])
+        w = w[:, None].repeat(1, config.generator.num_blocks, 1)
+        for tokens in (condition, other):
+            networks.generator.synthesis(w, *networks.conditioning(tokens)[:2])
+        w[:, -1] += 1
+        networks.generator.synthesis(w, *networks.conditioning(condition)[:2])
+    assert not torch.allclose(seen[0], seen[1]) and not torch.allclose(seen[0], seen[2])
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

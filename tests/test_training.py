@@ -680,6 +680,32 @@ def test_a_model_grows_to_more_pixels(prepared):
     assert all(not torch.equal(changed[name], p) for name, p in first.items())
 
 
+def test_a_model_gets_fine_blocks(prepared, tmp_path):
+    """At first it draws what it drew, exactly; then they are trained, saved and kept."""
+    t = prepared(init="emoji", preset=None, resolution=None, fine_blocks=1, batch=4, kimg=0.008)
+    z = torch.randn(2, t.model.generator.z_dim, generator=torch.Generator().manual_seed(0))
+    asked = t.captions.captions(torch.arange(2))
+    with torch.no_grad():
+        before = im.load("emoji").networks.generate(z, asked)
+        assert torch.equal(t.networks.generate(z, asked), before)
+    t.run()
+    saved = t.out / "latest.safetensors"
+    model = im.load(saved)
+    assert model.config.generator.num_fine_blocks == 1
+    assert model.networks.generator.fine.leave.weight.any()
+    again = prepared(init=None, preset=None, resolution=None, kimg=0.012, resume=True)
+    assert again.model.generator.num_fine_blocks == 1 and again.progress.cur_nimg == 8
+    for chosen in (0, 2):
+        with pytest.raises(ValueError, match=f"fine-blocks {chosen} does not fit the run in .* 1$"):
+            prepared(init=None, preset=None, resolution=None, fine_blocks=chosen, resume=True)
+    shutil.move(t.out, tmp_path / "first")
+    init = str(tmp_path / "first" / "latest.safetensors")
+    with pytest.raises(ValueError, match=r"fine-blocks 0 does not fit init .*, which is 1"):
+        prepared(init=init, preset=None, resolution=None, fine_blocks=0)
+    with pytest.raises(ValueError, match="fine-blocks are for a trained model; name one by init"):
+        prepared(init=None, fine_blocks=1)
+
+
 def test_a_pretrained_model_learns_text(emoji_folder, prepared, tmp_path):
     t = prepared(stage="pretrain", kimg=0.008)
     t.run()

@@ -3,11 +3,14 @@
 The mapping network and w are StyleGAN's (1812.04948). A block is a pre-norm transformer with
 modulation from w and cross-attention to the condition. Read-outs from every few blocks are summed
 (the multi-level idea of GAT, 2509.24935), and a small convolutional tail (PixelShuffle, 1609.05158)
-turns the sum into pixels: NCHW in [-1, 1]; four channels are premultiplied RGBA.
+turns the sum into pixels: NCHW in [-1, 1]; four channels are premultiplied RGBA. A model whose
+tokens cover many pixels may have further blocks in the tail, at twice the tokens a side.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +23,9 @@ from torch.utils.checkpoint import checkpoint
 from ..config import GeneratorConfig
 from .layers import ModulatedBlock, rope_2d
 
+Rope = tuple[Tensor, Tensor]  # cos and sin
 SILU_GAIN = 1.68  # of a layer after SiLU, for outputs of unit variance
+GATE_GAIN = 0.3  # of the blocks' gates at first
 Z_GAIN = 0.5  # z starts with less influence than the condition, which may name a single picture
 
 
@@ -103,19 +108,55 @@ class Tail(nn.Module):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
-        doublings = (config.resolution // config.grid).bit_length() - 1
-        widths = [max(config.tail_channels, config.dim >> i) for i in range(doublings + 1)]
-        widths[0] = config.dim
-        widths[-1] = config.tail_channels
+        widths = config.tail_widths
         self.ups = nn.ModuleList(UpBlock(a, b) for a, b in pairwise(widths))
         self.conv = nn.Conv2d(widths[-1], widths[-1], 3, padding=1)
         self.out = nn.Conv2d(widths[-1], config.channels, 3, padding=1)
 
-    def forward(self, x: Tensor, tile: str = "none") -> Tensor:
-        for up in self.ups:
+    def forward(
+        self, x: Tensor, tile: str = "none", refine: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
+        """`refine` may change the map after the first doubling."""
+        for i, up in enumerate(self.ups):
             x = up(x, tile)
+            if i == 0 and refine is not None:
+                x = refine(x)
         x = x + F.silu(padded_conv(self.conv, F.silu(x), tile))
         return torch.tanh(padded_conv(self.out, x, tile))
+
+
+class FineBlocks(nn.Module):
+    """Transformer blocks on a map of the tail, added to it.
+
+    The last layer starts at zero (as in ControlNet, 2302.05543), so a trained model that gets them
+    generates the same pictures at first.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        dim, channels = config.dim, config.tail_widths[1]
+        self.norm_in, self.norm_out = nn.RMSNorm(channels), nn.RMSNorm(dim)
+        self.enter, self.leave = nn.Linear(channels, dim), nn.Linear(dim, channels)
+        init_linear(self.enter)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
+        self.blocks = nn.ModuleList(
+            ModulatedBlock(dim, config.num_heads, gate_gain=GATE_GAIN)
+            for _ in range(config.num_fine_blocks)
+        )
+        cos, sin = rope_2d(2 * config.grid, dim // config.num_heads)
+        self.register_buffer("rope_cos", cos, persistent=False)
+        self.register_buffer("rope_sin", sin, persistent=False)
+
+    def forward(self, x: Tensor, run: Callable[[nn.Module, Tensor, Rope], Tensor]) -> Tensor:
+        """x [N, C, 2 grid, 2 grid]; `run(block, tokens, rope)` applies a block."""
+        assert isinstance(self.rope_cos, Tensor) and isinstance(self.rope_sin, Tensor)
+        rope = (self.rope_cos, self.rope_sin)
+        tokens = self.enter(self.norm_in(rearrange(x, "n c h w -> n (h w) c")))
+        for block in self.blocks:
+            tokens = run(block, tokens, rope)
+        change = self.leave(self.norm_out(tokens))
+        return x + rearrange(change, "n (h w) c -> n c h w", h=x.shape[2])
 
 
 class Generator(nn.Module):
@@ -131,13 +172,15 @@ class Generator(nn.Module):
         self.grid = nn.Parameter(torch.randn(config.grid**2, dim) * 0.5)
         self.registers = nn.Parameter(torch.randn(config.num_registers, dim) * 0.5)
         self.blocks = nn.ModuleList(
-            ModulatedBlock(dim, config.num_heads, gate_gain=0.3) for _ in range(config.num_blocks)
+            ModulatedBlock(dim, config.num_heads, gate_gain=GATE_GAIN)
+            for _ in range(config.num_blocks)
         )
         self.readouts = nn.ModuleList(
             nn.Sequential(nn.RMSNorm(dim), nn.Linear(dim, dim))
             for _ in range(config.num_blocks // config.readout_every)
         )
         self.tail = Tail(config)
+        self.fine = FineBlocks(config) if config.num_fine_blocks else None
         self.recompute_blocks = False  # in the backward pass, to save memory (1604.06174)
         cos, sin = rope_2d(config.grid, dim // config.num_heads)
         zeros = torch.zeros(config.num_registers, cos.shape[1])  # registers have no position
@@ -165,4 +208,10 @@ class Generator(nn.Module):
             if (i + 1) % every == 0:
                 features = features + self.readouts[i // every](x[:, self.config.num_registers :])
         features = rearrange(features, "n (h w) d -> n d h w", h=self.config.grid)
-        return self.tail(features, tile)
+        if self.fine is None:
+            return self.tail(features, tile)
+
+        def run(block: nn.Module, tokens: Tensor, rope: Rope) -> Tensor:
+            return self._run(block, tokens, w[:, -1], context, mask, rope)
+
+        return self.tail(features, tile, partial(self.fine, run=run))

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..bundled import find_model
 from ..checkpoint import load_checkpoint
 from ..conditioning.clip import is_clip
-from ..config import ModelConfig
+from ..config import GeneratorConfig, ModelConfig
 from ..networks.networks import Networks
 from .options import TrainOptions
 from .state import read_progress, saved_state
@@ -39,6 +39,8 @@ def initial_state(out: Path, options: TrainOptions, *, resume: bool) -> InitialS
     state = (_saved_run(out) if resume else None) or _trained_model(options.init)
     if state is not None:
         _refuse_other_shape(state, options)
+    elif options.fine_blocks is not None:
+        raise ValueError("fine-blocks are for a trained model; name one by init")
     return state
 
 
@@ -72,12 +74,17 @@ def _trained_model(init: str | None) -> InitialState | None:
 
 def _refuse_other_shape(state: InitialState, options: TrainOptions) -> None:
     """ValueError where the options contradict the initial state."""
-    resolution, side = options.resolution, state.model.generator.resolution
+    generator = state.model.generator
+    resolution, side = options.resolution, generator.resolution
+    fine, blocks = options.fine_blocks, generator.num_fine_blocks
     if resolution and state.networks:  # a trained model may grow, a resumed run may not
         resolution = min(resolution, side)
+    if fine and state.networks and isinstance(generator, GeneratorConfig):
+        fine = min(fine, blocks)
     for option, chosen, actual in (
         ("preset", options.preset, state.model.preset),
         ("resolution", resolution, side),
+        ("fine-blocks", fine, blocks),
         ("stage", state.training and options.stage, state.stage),
     ):
         if chosen is not None and chosen != actual:

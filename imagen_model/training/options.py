@@ -41,6 +41,12 @@ class TrainOptions:
     resolution: int | None = _option(
         "pixels a side: 32, 64, 128 or 256; with more than --init's the model grows", type=int
     )
+    fine_blocks: int | None = _option(
+        "with --init: N transformer blocks at twice the tokens a side, for a model whose tokens "
+        "cover many pixels; they change nothing at first (default: --init's)",
+        type=int,
+        metavar="N",
+    )
     stage: str | None = _option(
         "default: text if there are captions", choices=("pretrain", "text"), sets="stage"
     )

@@ -110,7 +110,9 @@ def _model_config(job: _Job) -> ModelConfig:
     """The initial state's configuration, grown if need be, or that of the preset."""
     if job.state:
         model = job.state.model
-        return grow(model, job.options.resolution or model.generator.resolution)
+        known, chosen = model.generator, job.options
+        more = known.num_fine_blocks if chosen.fine_blocks is None else chosen.fine_blocks
+        return grow(model, chosen.resolution or known.resolution, more)
     return preset(job.options.preset or DEFAULT_PRESET, resolution=job.options.resolution)
 
 

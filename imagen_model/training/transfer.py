@@ -7,17 +7,21 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from ..config import ConditioningConfig, ModelConfig
+from ..config import ConditioningConfig, GeneratorConfig, ModelConfig
 from ..networks.generator import Generator, UpBlock
 from ..networks.networks import Networks
 
 
-def grow(model: ModelConfig, resolution: int) -> ModelConfig:
-    """The same tokens at another resolution: the tail gets one more UpBlock per doubling, as in
-    progressive growing (1710.10196). ValueError for a resolution that the networks cannot have."""
+def grow(model: ModelConfig, resolution: int, num_fine_blocks: int) -> ModelConfig:
+    """The same tokens at another resolution, and fine blocks: the tail gets one more UpBlock per
+    doubling, as in progressive growing (1710.10196). ValueError for what the networks cannot have.
+    """
+    generator = replace(model.generator, resolution=resolution)
+    if isinstance(generator, GeneratorConfig):
+        generator = replace(generator, num_fine_blocks=num_fine_blocks)
     return replace(
         model,
-        generator=replace(model.generator, resolution=resolution),
+        generator=generator,
         discriminator=replace(model.discriminator, resolution=resolution),
     )
 
@@ -26,10 +30,10 @@ def transfer_weights(
     source: Networks, config: ModelConfig, requested: ConditioningConfig, seed: int
 ) -> tuple[Networks, ModelConfig]:
     """The checkpoint's weights in networks that may have more styles, conditions of another width,
-    or a higher resolution (that of `config`).
+    or a higher resolution or fine blocks (those of `config`).
 
     A new style starts as the mean of the known ones, or at random if there are none; a new UpBlock
-    repeats pixels.
+    repeats pixels; fine blocks change nothing at first.
     """
     known = config.conditioning
     styles = tuple(dict.fromkeys((*known.styles, *requested.styles)))
