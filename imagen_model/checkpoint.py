@@ -149,12 +149,12 @@ def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
         state = dequantized(stored)
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {brief(error)}") from None
-    for name, tensor in state.items():
-        if not tensor.isfinite().all():
+    for name, tensor in stored.items():  # int8 rows are finite if their scales are
+        if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"{path} holds NaN or infinite weights (first in {name})")
     if sum(tensor.numel() for tensor in state.values()) < config.min_weights:
         raise ValueError(f"{path} does not fit its own configuration (it has too few weights)")
-    networks = Networks.seeded(config, 0)
+    networks = Networks.to_be_filled(config)
     expected = {(name, tensor.shape) for name, tensor in networks.state_dict().items()}
     wrong = expected ^ {(name, tensor.shape) for name, tensor in state.items()}
     if wrong:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..condition import Condition
 from ..config import DcganDiscriminatorConfig, DcganGeneratorConfig, ModelConfig
@@ -12,6 +15,17 @@ from .dcgan import DcganDiscriminator, DcganGenerator
 from .discriminator import Discriminator
 from .generator import Generator
 from .precision import channels_last
+
+
+class _WithoutDrawing(TorchFunctionMode):
+    """Weights keep what their memory held: drawing them takes as long as reading a file."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
+    ) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 class Networks(nn.Module):
@@ -46,6 +60,12 @@ class Networks(nn.Module):
     def generating(self) -> list[nn.Module]:
         """The modules that the generator's optimiser trains."""
         return [self.generator, self.conditioning]
+
+    @classmethod
+    def to_be_filled(cls, config: ModelConfig) -> Networks:
+        """With arbitrary weights, for a `load_state_dict` that replaces all of them."""
+        with _WithoutDrawing():
+            return cls.seeded(config, 0)
 
     @classmethod
     def seeded(cls, config: ModelConfig, seed: int) -> Networks:
