@@ -1,8 +1,7 @@
 """Checkpoints: a safetensors file with one model's tensors, configuration and card; never pickle.
 
-Keys are `generator.*` (EMA weights), `discriminator.*` and `conditioning.*`. The metadata has
-`imagen.format` (an integer), `imagen.config` (JSON) and `imagen.card` (JSON, with the sha256 of the
-tensors). Matrices may be int8 (storage/int8.py), which load as fp32.
+Keys are `generator.*` (EMA weights), `discriminator.*` and `conditioning.*`. Matrices may be int8
+(storage/int8.py), which load as fp32. The metadata is in checkpoint_header.py.
 """
 
 from __future__ import annotations
@@ -10,36 +9,17 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
+from .checkpoint_header import FORMAT, opened
 from .config import ModelConfig
 from .networks.networks import Networks
-from .storage.files import brief, json_of, save_tensors, write_atomically
+from .storage.files import brief, json_of, write_atomically
 from .storage.int8 import dequantized, quantized
-from .storage.tensor_file import TensorFile
-
-FORMAT = 1
-# The parts of a card that the program reads, with their types; a list has those of its items.
-CARD: dict[str, Any] = {
-    "name": str,
-    "stage": str,
-    "notice": str,
-    "sha256": str,
-    "lite0": str,
-    "data": {"name": str},
-    "judge": {"real": (int, float), "generated": (int, float)},
-    "lineage": [{"name": str}],
-    "figures": {"retrieval": {"text": dict.fromkeys(("r1", "chance", "ceiling"), (int, float))}},
-    "text_encoder": {"name": str},
-    "adapter": {"sha256": str, "strength": (int, float)},
-}
+from .storage.tensor_file import save_tensors
 
 
 def tensors_sha256(tensors: dict[str, Tensor]) -> str:
@@ -73,70 +53,10 @@ def save_checkpoint(
     return card
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a checkpoint; ValueError with one line for anything else."""
-    with _opened(Path(path)) as file:
-        return file.metadata
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[TensorFile]:
-    """A checkpoint, its metadata checked. ValueError with one line where it is none, and where the
-    block cannot read its tensors."""
-    if not path.is_file():
-        raise ValueError(f"no checkpoint {path}")
-    try:
-        with TensorFile(path) as file:
-            _check_metadata(path, file.metadata)
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"{path} is not a readable safetensors file (truncated, or another kind): "
-            f"{brief(error)}"
-        ) from None
-
-
-def _check_metadata(path: Path, metadata: dict[str, str]) -> None:
-    """ValueError for the metadata of another format, or damaged."""
-    if "imagen.format" not in metadata:
-        raise ValueError(
-            f"{path} is a safetensors file, but not an Imagen GAN checkpoint (no imagen.format)"
-        )
-    try:
-        version = int(metadata["imagen.format"])
-        parts = [json_of(metadata[f"imagen.{part}"]) for part in ("config", "card")]
-        if not all(isinstance(part, dict) for part in parts):
-            raise ValueError
-        check_card(parts[1], CARD)
-    except (KeyError, ValueError):
-        raise ValueError(f"{path} has damaged metadata; download or export it again") from None
-    if not 1 <= version <= FORMAT:
-        raise ValueError(
-            f"{path} has checkpoint format {version}; this version reads up to {FORMAT}"
-        )
-
-
-def check_card(card: object, parts: Any) -> None:
-    """ValueError where a part of a card is of another type than its program reads it as; `parts` is
-    as CARD. A part may be missing."""
-    if isinstance(parts, dict):
-        if not isinstance(card, dict):
-            raise ValueError(f"{card!r} in the card; expected an object")
-        for name in parts.keys() & card.keys():
-            check_card(card[name], parts[name])
-    elif isinstance(parts, list):
-        if not isinstance(card, list):
-            raise ValueError(f"{card!r} in the card; expected a list")
-        for part in card:
-            check_card(part, parts[0])
-    elif not isinstance(card, parts):
-        raise ValueError(f"{card!r} in the card is of the wrong type")
-
-
 def load_checkpoint(path: Path) -> tuple[ModelConfig, Networks, dict]:
     """Read, verify and build on the CPU in fp32; ValueError in one line if anything is wrong."""
     path = Path(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         metadata, stored = file.metadata, file.tensors()
     try:
         config = ModelConfig.from_dict(json_of(metadata["imagen.config"]))

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ..imagen_model import Model, bundled_models, to_image
 from ..imagen_model.bundled import bundled_model
-from ..imagen_model.checkpoint import read_metadata
+from ..imagen_model.checkpoint_header import read_metadata
 from ..imagen_model.progress import OnProgress
 
 if TYPE_CHECKING:  # imported when they are used

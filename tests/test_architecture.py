@@ -24,7 +24,7 @@ LAYERS = (
     ("inference",),
     ("conditioning",),
     ("checkpoint", "convert_dcgan"),
-    ("bundled",),
+    ("bundled", "checkpoint_header"),
     ("networks",),
     ("storage",),
     ("condition", "config"),
@@ -248,6 +248,17 @@ import sys
 from imagen_model.cli.main import build_parser
 build_parser().format_help()
 print(sorted({"torch", "numpy", "PIL", "safetensors", "transformers"} & sys.modules.keys()))
+"""
+    assert in_a_fresh_python(code) == "[]"
+
+
+def test_what_a_model_says_of_itself_is_shown_without_torch():
+    code = """
+import contextlib, io, sys
+from imagen_model.cli import main
+with contextlib.redirect_stdout(io.StringIO()):
+    assert main(["info", "emoji"]) == 0
+print(sorted({"torch", "numpy", "transformers"} & sys.modules.keys()))
 """
     assert in_a_fresh_python(code) == "[]"
 

@@ -19,16 +19,11 @@ from safetensors.torch import load_file, save_file
 
 import imagen_model as im
 from imagen_model import bundled
-from imagen_model.checkpoint import (
-    load_checkpoint,
-    read_metadata,
-    save_checkpoint,
-    tensors_sha256,
-)
+from imagen_model.checkpoint import load_checkpoint, save_checkpoint, tensors_sha256
+from imagen_model.checkpoint_header import read_metadata
 from imagen_model.config import PRESETS, preset
 from imagen_model.networks.networks import Networks
-from imagen_model.storage.files import read_tensors
-from imagen_model.storage.tensor_file import TensorFile
+from imagen_model.storage.tensor_file import TensorFile, read_tensors
 
 
 def refusal(path: Path) -> str:

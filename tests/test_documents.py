@@ -13,7 +13,8 @@ from PIL import Image
 
 import imagen_model as im
 from imagen_model.bundled import ALIASES, find_model
-from imagen_model.checkpoint import load_checkpoint, read_metadata
+from imagen_model.checkpoint import load_checkpoint
+from imagen_model.checkpoint_header import read_metadata
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

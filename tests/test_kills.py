@@ -72,11 +72,11 @@ class Disk:
     """Counts what is written below a folder, and is full at one of them."""
 
     def __init__(self, folder: Path, full_at: int | None) -> None:
-        from imagen_model.storage import files
+        import safetensors.torch as library
 
         self.folder, self.full_at, self.count = str(folder), full_at, 0
-        self.save_file = files.save_file
-        files.save_file = self.save
+        self.save_file = library.save_file
+        library.save_file = self.save
         sys.addaudithook(self.watch)
 
     def write(self) -> None:

@@ -47,8 +47,9 @@ from imagen_model.networks.discriminator import Discriminator
 from imagen_model.networks.efficientnet import as_rgb, lite0, lite0_hash
 from imagen_model.networks.perceptual import feature_matching
 from imagen_model.networks.precision import channels_last
-from imagen_model.storage.files import save_tensors, sha256_of, write_atomically
+from imagen_model.storage.files import sha256_of, write_atomically
 from imagen_model.storage.int8 import quantized
+from imagen_model.storage.tensor_file import save_tensors
 from imagen_model.training.augment import random_background
 from imagen_model.training.losses import hinge_d, hinge_g
 from imagen_model.training.objective import over_heads

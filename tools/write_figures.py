@@ -20,8 +20,10 @@ from typing import NamedTuple
 from safetensors import safe_open
 
 from imagen_model.bundled import ALIASES, bundled_model
-from imagen_model.checkpoint import read_metadata, tensors_sha256
-from imagen_model.storage.files import save_tensors, write_atomically
+from imagen_model.checkpoint import tensors_sha256
+from imagen_model.checkpoint_header import read_metadata
+from imagen_model.storage.files import write_atomically
+from imagen_model.storage.tensor_file import save_tensors
 
 ROOT = Path(__file__).resolve().parent.parent
 README, README_ZH = ROOT / "README.md", ROOT / "README.zh.md"

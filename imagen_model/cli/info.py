@@ -17,7 +17,7 @@ def add_command(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> dict:
     """Show a checkpoint's configuration and card, or how a picture was made."""
     from ..bundled import find_model
-    from ..checkpoint import read_metadata
+    from ..checkpoint_header import read_metadata
     from ..storage.provenance import SUFFIXES, read_facts
 
     path = Path(args.model)

@@ -20,8 +20,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ..condition import Condition
 from ..progress import OnProgress
-from ..storage.files import WEIGHTS_DIR, checked_sha256, read_tensors
+from ..storage.files import WEIGHTS_DIR, checked_sha256
 from ..storage.int8 import dequantized, frozen
+from ..storage.tensor_file import read_tensors
 from .encoder import Encoder
 from .lexicon import Entry, Lexicon
 from .text import encode_text

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from ..condition import Condition, stretched, style_weights
 from ..networks.efficientnet import LEVEL_CHANNELS, as_rgb, lite0, lite0_hash
 from ..progress import OnProgress, batches
-from ..storage.files import WEIGHTS_DIR, checked_sha256, read_tensors
+from ..storage.files import WEIGHTS_DIR, checked_sha256
 from ..storage.int8 import dequantized, frozen
+from ..storage.tensor_file import read_tensors
 from .encoder import Encoder
 from .minilm import text_encoder, text_encoder_hash
 from .resampler import NUM_TOKENS, Resampler

@@ -17,8 +17,9 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from ..config import COND_DIM
-from ..storage.files import WEIGHTS_DIR, checked_sha256, read_tensors, storable
+from ..storage.files import WEIGHTS_DIR, checked_sha256, storable
 from ..storage.int8 import dequantized, frozen
+from ..storage.tensor_file import read_tensors
 from .encoder import MAX_CHARACTERS, Part
 from .prompt_weights import weighted_spans
 

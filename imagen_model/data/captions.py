@@ -19,7 +19,8 @@ from ..condition import Condition, style_weights
 from ..conditioning.encoder import Encoder
 from ..conditioning.minilm import text_encoder
 from ..progress import OnProgress, batches
-from ..storage.files import read_cache, save_tensors, write_atomically
+from ..storage.files import write_atomically
+from ..storage.tensor_file import read_cache, save_tensors
 from .item import Item
 from .references import read_references
 

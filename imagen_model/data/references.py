@@ -24,7 +24,8 @@ from ..conditioning.encoder import Encoder
 from ..conditioning.image import INPUT_PX, image_encoder, image_encoder_hash
 from ..conditioning.resampler import NUM_TOKENS
 from ..progress import OnProgress, reported
-from ..storage.files import read_cache, save_tensors, write_atomically
+from ..storage.files import write_atomically
+from ..storage.tensor_file import read_cache, save_tensors
 from .image_reader import read_all, warn_of_skipped
 from .item import File, Item, stamp_of
 from .sound import NEEDS_SOUNDFILE, read_sound

@@ -24,7 +24,8 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from ..progress import OnProgress
-from ..storage.files import read_cache, write_atomically
+from ..storage.files import write_atomically
+from ..storage.tensor_file import read_cache
 from .dataset import PictureDataset, fewest_channels, hash_of_hashes, load_pictures
 from .image_reader import check_skipped, premultiplied, read_all, read_item, warn_of_cropped
 from .item import Item, stamp_of, styles_of

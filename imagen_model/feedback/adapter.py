@@ -19,7 +19,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..checkpoint import check_card, save_checkpoint, tensors_sha256
+from ..checkpoint import save_checkpoint, tensors_sha256
+from ..checkpoint_header import check_card
 from ..condition import Condition
 from ..inference.latent import SEED_RANGE, Latent
 from ..inference.sampling import fitted
@@ -28,8 +29,9 @@ from ..networks.generator import Generator
 from ..networks.layers import ModulatedBlock
 from ..networks.networks import Networks
 from ..progress import OnPictures
-from ..storage.files import brief, json_of, read_tensors, save_tensors, write_atomically
+from ..storage.files import brief, json_of, write_atomically
 from ..storage.images import as_model_pictures
+from ..storage.tensor_file import read_tensors, save_tensors
 from .recipe import model_hash
 from .reward import Reward, extract_features, feature_extractor, num_features
 

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 from ..networks.generator import check_tile
 from ..networks.precision import channels_last, full_precision
 from ..progress import OnPictures
-from ..storage.files import WEIGHTS_DIR, checked_sha256, read_tensors
+from ..storage.files import WEIGHTS_DIR, checked_sha256
 from ..storage.images import check_pictures
 from ..storage.int8 import dequantized
+from ..storage.tensor_file import read_tensors
 
 SCALE = 4
 UPSCALER_FILE = WEIGHTS_DIR / "upscaler" / "emoji-x4.safetensors"

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..storage.files import WEIGHTS_DIR, checked_sha256, read_tensors
+from ..storage.files import WEIGHTS_DIR, checked_sha256
 from ..storage.int8 import dequantized
+from ..storage.tensor_file import read_tensors
 from .precision import fast_layout
 
 LITE0_FILE = WEIGHTS_DIR / "lite0.safetensors"

@@ -1,24 +1,15 @@
-"""Files: hashes, atomic writes, safetensors, and text that a file can hold."""
+"""Files: hashes, atomic writes, and text that a file can hold. Imported without torch."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import uuid
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
-
-from .tensor_file import TensorFile
-
-logger = logging.getLogger(__name__)
 
 MAX_REASON = 300  # characters
 WEIGHTS_DIR = Path(__file__).parent.parent / "weights"
@@ -99,40 +90,3 @@ def brief(error: object) -> str:
 def storable(text: str) -> str:
     """Replace lone surrogates, which JSON can carry and a file cannot, by question marks."""
     return text.encode(errors="replace").decode()
-
-
-def save_tensors(
-    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
-) -> None:
-    """safetensors' save_file; OSError with a readable message if the file can't be written."""
-    try:
-        escaped = {
-            key: value.encode(errors="backslashreplace").decode()
-            for key, value in (metadata or {}).items()
-        }
-        save_file(tensors, path, metadata=escaped or None)
-    except SafetensorError as error:
-        raise OSError(f"cannot write {path.parent}: {error}") from None
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a safetensors file, and its metadata."""
-    with TensorFile(path) as file:
-        return file.tensors(), file.metadata
-
-
-def read_cache(
-    path: Path, key: str, *, name: str = "key"
-) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-    """`read_tensors`, or None if there is no file, if its metadata has another `key`, or, with a
-    warning, if it is damaged."""
-    if not path.is_file():
-        return None
-    try:
-        with TensorFile(path) as file:
-            if file.metadata[name] != key:
-                return None
-            return file.tensors(), file.metadata
-    except (SafetensorError, KeyError, TypeError) as error:
-        logger.warning("%s is damaged and will be made again (%s)", path, error)
-        return None

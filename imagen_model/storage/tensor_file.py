@@ -1,38 +1,46 @@
-"""Reading safetensors files without mapping them into memory.
+"""Safetensors files, read without mapping them into memory.
 
 The readers of the library safetensors map a file. When another program then writes over it in place
 (as cp does), the process is killed, or its weights change. Here the header is read and checked
 first, then each tensor is read into memory of its own, all through one open file: if another file
 takes its place meanwhile, the old one is read to its end.
+
+Torch is imported when tensors are wanted: a header is read in a fraction of the time that takes.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 MAX_HEADER = 100_000_000  # bytes; safetensors' own limit
+# safetensors' name of a type -> torch's, and its bytes
 DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
-    "BOOL": torch.bool,
+    "F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2),
+    "F8_E4M3": ("float8_e4m3fn", 1), "F8_E5M2": ("float8_e5m2", 1),
+    "I64": ("int64", 8), "I32": ("int32", 4), "I16": ("int16", 2), "I8": ("int8", 1),
+    "U64": ("uint64", 8), "U32": ("uint32", 4), "U16": ("uint16", 2), "U8": ("uint8", 1),
+    "BOOL": ("bool", 1),
 }  # fmt: skip
 
 
 class Entry(NamedTuple):
     """What the header says of a tensor; offsets are from the end of the header."""
 
-    dtype: torch.dtype
+    dtype: str  # torch's name
+    item_size: int  # bytes
     shape: tuple[int, ...]
     begin: int
     end: int
@@ -76,7 +84,9 @@ class TensorFile:
         return {name: self._read(entry) for name, entry in self._entries.items() if keep(name)}
 
     def _read(self, entry: Entry) -> Tensor:
-        tensor = torch.empty(entry.shape, dtype=entry.dtype)
+        import torch
+
+        tensor = torch.empty(entry.shape, dtype=getattr(torch, entry.dtype))
         self._file.seek(self._start + entry.begin)
         data = tensor.view(-1).view(torch.uint8).numpy().data
         if self._file.readinto(data) != len(data):
@@ -86,16 +96,55 @@ class TensorFile:
 
 def _entry(facts: Any) -> Entry:
     begin, end = facts["data_offsets"]
-    return Entry(DTYPES[facts["dtype"]], tuple(facts["shape"]), begin, end)
+    return Entry(*DTYPES[facts["dtype"]], tuple(facts["shape"]), begin, end)
 
 
 def _check(entries: Iterable[Entry], size: int) -> None:
     """SafetensorError where the tensors do not fill exactly the `size` bytes of the data."""
     end = 0
     for entry in sorted(entries, key=lambda entry: (entry.begin, entry.end)):
-        length = math.prod(entry.shape) * entry.dtype.itemsize
+        length = math.prod(entry.shape) * entry.item_size
         if min(entry.shape, default=0) < 0 or (entry.begin, entry.end) != (end, end + length):
             raise SafetensorError("its tensors and their places do not agree")
         end = entry.end
     if end != size:
         raise SafetensorError(f"it has {size} bytes of tensors; expected {end}")
+
+
+def save_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """safetensors' save_file; OSError with a readable message if the file can't be written."""
+    from safetensors.torch import save_file
+
+    try:
+        escaped = {
+            key: value.encode(errors="backslashreplace").decode()
+            for key, value in (metadata or {}).items()
+        }
+        save_file(tensors, path, metadata=escaped or None)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {path.parent}: {error}") from None
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, and its metadata."""
+    with TensorFile(path) as file:
+        return file.tensors(), file.metadata
+
+
+def read_cache(
+    path: Path, key: str, *, name: str = "key"
+) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """`read_tensors`, or None if there is no file, if its metadata has another `key`, or, with a
+    warning, if it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with TensorFile(path) as file:
+            if file.metadata[name] != key:
+                return None
+            return file.tensors(), file.metadata
+    except (SafetensorError, KeyError, TypeError) as error:
+        logger.warning("%s is damaged and will be made again (%s)", path, error)
+        return None

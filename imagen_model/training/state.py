@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from ..storage.files import brief, save_tensors
-from ..storage.tensor_file import TensorFile
+from ..storage.files import brief
+from ..storage.tensor_file import TensorFile, save_tensors
 
 logger = logging.getLogger(__name__)
 
