@@ -75,6 +75,9 @@ def rows(figures: dict) -> Iterator[Row]:
         ("kid_lite1", "KID-lite1", 3, ""),
         ("density", "density", 2, ""),
         ("coverage", "coverage", 2, "coverage（覆盖率）"),
+        ("precision", "precision", 2, ""),
+        ("recall", "recall", 2, ""),
+        ("fd_spatial", "FD-spatial", 1, ""),
     ):
         low, high = figures["intervals"][key]
         real = figures[f"{key}_floor" if f"{key}_floor" in figures else f"{key}_real"]
@@ -95,6 +98,16 @@ def rows(figures: dict) -> Iterator[Row]:
     yield Row(
         "share of fine detail common to all pictures", _percent(shared), real=_percent(real_shared)
     )
+    detail = figures["detail"]
+    for key, label, digits in (
+        ("sharpness", "sharpness inside shapes", 3),
+        ("edge_width", "width of outlines, pixels", 1),
+        ("chroma_noise", "chroma noise", 4),
+        ("asymmetry", "asymmetry of what is symmetric", 3),
+    ):
+        if detail[key] is not None and detail[f"{key}_real"] is not None:
+            value, real = f"{detail[key]:.{digits}f}", f"{detail[f'{key}_real']:.{digits}f}"
+            yield Row(label, value, real=real)
     spread = figures["diversity"]
     yield Row(
         "mean distance between pictures",
@@ -122,11 +135,9 @@ def table(figures: dict, *, headline: bool) -> str:
     body = "".join(
         f"| {' | '.join(row[:5])} |\n" for row in rows(figures) if row.zh or not headline
     )
-    flags = "".join(f"- {line}\n" for line in figures["flags"].values())
-    found = (
-        f"Quality checks flagged:\n\n{flags}" if flags else "The quality checks flagged nothing.\n"
-    )
-    return f"\n`imagen evaluate --model {figures['model']}`: {tested}.\n\n{HEAD}{body}\n{found}\n"
+    flags = "; ".join(figures["flags"].values())
+    found = f"Quality checks flagged: {flags}." if flags else "The quality checks flagged nothing."
+    return f"\n`imagen evaluate --model {figures['model']}`: {tested}.\n\n{HEAD}{body}\n{found}\n\n"
 
 
 def table_zh(figures: dict) -> str:
@@ -135,8 +146,8 @@ def table_zh(figures: dict) -> str:
     tested = f"{text['pairs']} 个训练中未见过的“概念 + 风格”组合，每个 {text['seeds']} 个种子"
     tested += f"；语音提示用其中 {audio['pairs']} 个" if audio else ""
     body = "".join(f"| {' | '.join((row.zh, *row[1:5]))} |\n" for row in rows(figures) if row.zh)
-    flags = "".join(f"- {line}\n" for line in figures["flags"].values())
-    found = f"质量检查发现：\n\n{flags}" if flags else "质量检查没有发现问题。\n"
+    flags = "; ".join(figures["flags"].values())
+    found = f"质量检查发现：{flags}.\n" if flags else "质量检查没有发现问题。\n"
     return (
         f"\n`imagen evaluate --model {figures['model']}`：{tested}。\n\n{HEAD_ZH}{body}\n{found}\n"
     )
