@@ -98,7 +98,17 @@ def rows(figures: dict) -> Iterator[Row]:
     yield Row(
         "share of fine detail common to all pictures", _percent(shared), real=_percent(real_shared)
     )
-    detail = figures["detail"]
+    yield from _detail_rows(figures["detail"])
+    spread = figures["diversity"]
+    yield Row(
+        "mean distance between pictures",
+        f"{spread['among_pictures']:.2f}", real=f"{spread['among_real_pictures']:.2f}",
+    )  # fmt: skip
+    yield Row("mean distance between seeds of one prompt", f"{spread['among_seeds']:.2f}")
+
+
+def _detail_rows(detail: dict) -> Iterator[Row]:
+    """How the pictures are drawn, beside real ones."""
     for key, label, digits in (
         ("sharpness", "sharpness inside shapes", 3),
         ("edge_width", "width of outlines, pixels", 1),
@@ -108,12 +118,6 @@ def rows(figures: dict) -> Iterator[Row]:
         if detail[key] is not None and detail[f"{key}_real"] is not None:
             value, real = f"{detail[key]:.{digits}f}", f"{detail[f'{key}_real']:.{digits}f}"
             yield Row(label, value, real=real)
-    spread = figures["diversity"]
-    yield Row(
-        "mean distance between pictures",
-        f"{spread['among_pictures']:.2f}", real=f"{spread['among_real_pictures']:.2f}",
-    )  # fmt: skip
-    yield Row("mean distance between seeds of one prompt", f"{spread['among_seeds']:.2f}")
 
 
 def _recall(label: str, found: dict, *, zh: str = "") -> Row:
