@@ -198,6 +198,7 @@ def test_a_report_has_its_keys_and_repeats_itself(tiny_model, emoji_folder, monk
     stages = []
     result = evaluate(tiny_model, emoji_folder, stage=stages.append).to_dict()
     assert stages[0] == "reading pictures"
+    assert stages[1] == "3 held-out pictures in the styles fluent-3d, noto, twemoji, 41 of training"
     assert result["model"] == "tiny"
     assert result["extractor"] == "thumbnails"
     assert result["samples"] == 12

@@ -66,6 +66,9 @@ def measure(model: Model, data: Path, stage: OnStage) -> tuple[EvaluationResult,
     started = time.monotonic()
     stage("reading pictures")
     test, train = (base_pictures(model, data, split) for split in ("test", "train"))
+    styles = ", ".join(dict.fromkeys(item.style for item in test.items if item.style))
+    of_styles = f" in the styles {styles}" if styles else ""
+    stage(f"{len(test)} held-out pictures{of_styles}, {len(train)} of training")
     twins = refuse_overlap(test, train)
     speed = measure_speed(model)
     stage("features of real pictures")
