@@ -38,9 +38,7 @@ sys.path.insert(0, str(ROOT))
 
 PACK = ROOT / ".gpu"
 SOURCES = "train/sources.tar.xz"
-FIRST = (
-    "train/model.safetensors"  # where a session goes on from; the bundled model where there is none
-)
+FIRST = "train/model.safetensors"  # what a session goes on from, if it is not the bundled model
 MODEL = "model.safetensors"
 WHEEL_OPTIONS = (
     "--no-deps", "--only-binary=:all:", "--python-version", "3.12", "--implementation", "cp",

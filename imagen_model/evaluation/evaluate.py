@@ -84,6 +84,7 @@ def measure(model: Model, data: Path, stage: OnStage) -> tuple[EvaluationResult,
     stage("64 prompts")
     prompts, sheet = generate_sheet(model, train.items)
 
+    real = all_pixels(test)
     distance, index = nearest(queries[:, 0], evaluated.train_features)
     order = distance.argsort().tolist()
     pairs = [NearestPair(i, int(index[i]), float(distance[i])) for i in order]
@@ -101,8 +102,8 @@ def measure(model: Model, data: Path, stage: OnStage) -> tuple[EvaluationResult,
         memorisation_ratio_trained=float(comparison.distance_to_training / real_distance),
         identical_to_training=twins,
         shared_artifact=shared_artifact(generated[:, 0]),
-        shared_artifact_real=shared_artifact(all_pixels(test)),
-        detail=measure_detail(all_pixels(test), generated[:, 0]),
+        shared_artifact_real=shared_artifact(real),
+        detail=measure_detail(real, generated[:, 0]),
         diversity=comparison.diversity | {"among_seeds": mean_pairwise_distance(queries)},
         prompts=prompts,
         speed=speed,
