@@ -253,6 +253,27 @@ class Model:
             progress=progress,
         )
 
+    def draw_styles(
+        self,
+        condition: Condition,
+        latent: Latent,
+        styles: Sequence[str],
+        *,
+        truncation: float = 1.0,
+        progress: OnPictures | None = None,
+    ) -> Tensor:
+        """`draw` with each of the styles in place of the condition's: [len(styles) * N, C, H, W],
+        style by style. ValueError for no style, and for an unknown one."""
+        if not styles:
+            raise ValueError("no styles; expected one or more")
+        weights = [style_weights(self.styles, style, len(condition)) for style in styles]
+        rows = []
+        for i, style in enumerate(weights):
+            rows.append(self.draw(condition.with_style(style), latent, truncation=truncation))
+            if progress is not None:
+                progress(i + 1, len(weights), rows[-1])
+        return torch.cat(rows)
+
     def audio_walk(
         self,
         condition: Condition,

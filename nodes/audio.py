@@ -7,10 +7,10 @@ from comfy_api.latest import io
 
 from ..imagen_model import Condition, Reactions, analyze_audio
 from ..imagen_model.inference.sound_analysis import SOURCES
-from .convert import link_to_latent, to_image_and_mask
+from .convert import link_to_latent, made_for, to_image_and_mask
 from .host import HostedModel, NodeProgress, stage_progress, to_intermediate
 from .inputs import BACKGROUND, LATENTS_IN_ORDER, MODEL_NOW, TRUNCATION
-from .types import CATEGORY, Audio, ImagenCondition, LatentLink
+from .types import EXPLORE, Audio, ImagenCondition, LatentLink, found_by, known
 
 
 def push_input(name: str, tooltip: str) -> io.Float.Input:
@@ -18,11 +18,25 @@ def push_input(name: str, tooltip: str) -> io.Float.Input:
 
 
 def source_input(name: str, default: str, tooltip: str) -> io.Combo.Input:
-    return io.Combo.Input(name, options=list(SOURCES), default=default, tooltip=tooltip)
+    return io.Combo.Input(
+        name,
+        options=list(SOURCES),
+        default=default,
+        tooltip=tooltip,
+        **known(io.Combo.Input, advanced=True),
+    )
 
 
 def seconds_input(name: str, default: float, step: float, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=10.0, step=step, tooltip=tooltip)
+    return io.Float.Input(
+        name,
+        default=default,
+        min=0.0,
+        max=10.0,
+        step=step,
+        tooltip=tooltip,
+        **known(io.Float.Input, advanced=True),
+    )
 
 
 class ImagenAudioWalk(io.ComfyNode):
@@ -31,12 +45,15 @@ class ImagenAudioWalk(io.ComfyNode):
         return io.Schema(
             node_id="ImagenAudioWalk",
             display_name="Imagen Audio Walk",
-            category=CATEGORY,
+            category=EXPLORE,
+            **found_by("music video", "audio reactive", "visualizer", "beat", "音乐视频"),
             description="Walks through latents to a sound: the frames of a music video.",
             inputs=[
                 MODEL_NOW,
                 ImagenCondition.Input(
-                    "condition", tooltip="What to draw: one for the whole walk, or one a latent."
+                    "condition",
+                    optional=True,
+                    tooltip="What to draw: one for the whole walk, or one a latent; else theirs.",
                 ),
                 LATENTS_IN_ORDER,
                 io.Audio.Input("audio", tooltip="The sound that moves the picture."),
@@ -89,9 +106,11 @@ class ImagenAudioWalk(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: HostedModel, condition: Condition, latent: LatentLink, audio: Audio,
-        frame_rate: float, truncation: float, background: str, **reactions: Any,
+        cls, latent: LatentLink, audio: Audio, frame_rate: float, truncation: float,
+        background: str, model: HostedModel | None = None, condition: Condition | None = None,
+        **reactions: Any,
     ) -> io.NodeOutput:  # fmt: skip
+        model, condition = made_for(model, condition, latent)
         sound = analyze_audio(
             audio["waveform"][0],
             audio["sample_rate"],

@@ -174,8 +174,10 @@ def torch_device() -> torch.device:
 
 
 def to_intermediate(*results: Tensor) -> tuple[Tensor, ...]:
-    """Results on the device on which ComfyUI keeps them."""
-    return tuple(x.to(management.intermediate_device()) for x in results)
+    """Results on the device, and of the type, in which ComfyUI keeps them."""
+    device = management.intermediate_device()
+    dtype = getattr(management, "intermediate_dtype", lambda: None)()
+    return tuple(x.to(device, dtype or x.dtype) for x in results)
 
 
 def is_file_name(name: str) -> bool:

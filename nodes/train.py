@@ -19,7 +19,7 @@ from .host import (
     validate_name,
 )
 from .inputs import MAX_TRAINING_SEED, NONE
-from .types import CATEGORY, ImagenModel
+from .types import TRAIN, ImagenModel, found_by
 
 RESOLUTIONS = {"auto": None, "32": 32, "64": 64, "128": 128}
 
@@ -30,9 +30,13 @@ class ImagenTrain(io.ComfyNode):
         return io.Schema(
             node_id="ImagenTrain",
             display_name="Imagen Train",
-            category=CATEGORY,
+            category=TRAIN,
+            **found_by(
+                "train model", "train gan", "finetune", "fine-tune", "own model", "训练模型"
+            ),
             description="Trains a model on a folder of pictures and lists it in models/imagen.",
             is_output_node=True,
+            is_experimental=True,
             inputs=[
                 io.String.Input(
                     "folder",

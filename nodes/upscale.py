@@ -8,7 +8,7 @@ from ..imagen_model.networks.generator import TILES
 from .convert import to_image_and_mask, to_pictures
 from .host import NodeProgress, to_intermediate, torch_device
 from .inputs import MASK_OUTPUT
-from .types import CATEGORY
+from .types import GENERATE, found_by
 
 
 class ImagenUpscale(io.ComfyNode):
@@ -17,7 +17,8 @@ class ImagenUpscale(io.ComfyNode):
         return io.Schema(
             node_id="ImagenUpscale",
             display_name="Imagen Upscale",
-            category=CATEGORY,
+            category=GENERATE,
+            **found_by("enlarge", "super resolution", "4x", "upscaler", "放大"),
             description="Enlarges pictures four times and redraws their edges sharply.",
             inputs=[
                 io.Image.Input("image", tooltip="The pictures, of up to 1024 pixels a side."),

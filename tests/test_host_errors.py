@@ -61,6 +61,8 @@ MISTAKES = [
     ("best", {"score": {"image": ["three", 0], "mask": ["masks", 0]}}, "names picture 2, and .* 2"),
     ("best", {"best": {"order": ["third", 0]}}, "names picture 2, and there are 2; link"),
     ("best", {"best": {"order": ["minus", 0]}}, "names picture -1, and there are 2; link"),
+    ("carried", {"carried": {"model": ["other", 0]}}, r"shape \(16,\) do not fit this model"),
+    ("carried", {"carried": {"latent": ["latent", 0]}}, "latents come without a condition; link"),
     # masks and batches that do not fit
     ("inverted", {"inverted": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
     ("score", {"score": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
@@ -80,6 +82,8 @@ MISTAKES = [
     ("shown", {"shown": {"style": "cubist"}}, "style is 'cubist'; this model knows: fluent-3d"),
     ("spoken", {"spoken": {"style": "cubist"}}, "style is 'cubist'; this model knows: fluent-3d"),
     ("text", {"text": {"style": "cubist"}}, "style is 'cubist'; this model knows: fluent-3d"),
+    ("starter", {"starter": {"style": "cubist"}}, "style is 'cubist'; this model knows: fluent-3d"),
+    ("styles", {"styles": {"styles": "noto\ncubist"}}, "style is 'cubist'; this model knows"),
     ("grid", {"grid": {"captions": "a\nb\nc"}}, "3 captions do not fit 2 pictures"),
     ("saved", {"saved": {"captions": "a\nb\nc"}}, "3 captions do not fit 2 pictures"),
     ("saved", {"saved": {"folder": ""}}, "folder is ''; expected the name of a folder inside"),

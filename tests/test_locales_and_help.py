@@ -78,6 +78,7 @@ class Node:
     node_id: str
     display_name: str
     description: str
+    category: str
     inputs: list[Slot]
     outputs: list[Slot]
 
@@ -187,6 +188,7 @@ def nodes_in(path: Path, shared: ast.Module) -> Iterator[Node]:
             yield Node(
                 class_name=item.name,
                 bases=[ast.unparse(base) for base in item.bases],
+                category=str(value_of(given["category"], names.constants)),
                 inputs=slots_of(given["inputs"], "id", names),
                 outputs=slots_of(given["outputs"], "display_name", names),
                 **{key: ast.literal_eval(given[key]) for key in texts},
@@ -194,7 +196,11 @@ def nodes_in(path: Path, shared: ast.Module) -> Iterator[Node]:
     assert found == sum(map(is_schema, ast.walk(tree)))
 
 
-SHARED = ast.parse((ROOT / "nodes" / "inputs.py").read_text(encoding="utf-8"))
+SHARED = ast.parse(
+    "".join(
+        (ROOT / "nodes" / name).read_text(encoding="utf-8") for name in ("types.py", "inputs.py")
+    )
+)
 MODULES = sorted((ROOT / "nodes").glob("*.py"))
 NODES = [node for path in MODULES for node in nodes_in(path, SHARED)]
 each_node = pytest.mark.parametrize("node", NODES, ids=lambda node: node.node_id)
@@ -237,6 +243,11 @@ def test_a_node_is_one_that_the_managers_scanner_finds(node):
     assert node.bases == ["io.ComfyNode"]
     assert node.node_id.startswith("Imagen")
     assert node.class_name == node.node_id
+
+
+@each_node
+def test_a_category_is_a_task_below_the_pack_s_own(node):
+    assert re.fullmatch(r"Imagen GAN/\w+", node.category)
 
 
 @each_node
@@ -286,9 +297,10 @@ def test_every_help_page_belongs_to_a_node():
 
 def test_english_is_what_the_schemas_say():
     assert read_json(LOCALES / "en" / "nodeDefs.json") == {n.node_id: n.words() for n in NODES}
-    types = ast.parse((ROOT / "nodes" / "types.py").read_text(encoding="utf-8"))
-    category = ast.literal_eval(constants_of(types)["CATEGORY"])
-    assert read_json(LOCALES / "en" / "main.json") == {"nodeCategories": {category: category}}
+    words = {word for node in NODES for word in node.category.split("/")}
+    named = read_json(LOCALES / "en" / "main.json")
+    assert named == {"nodeCategories": {word: word for word in named["nodeCategories"]}}
+    assert set(named["nodeCategories"]) == words
 
 
 @pytest.mark.parametrize("name", ["main.json", "nodeDefs.json"])

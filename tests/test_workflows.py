@@ -48,6 +48,8 @@ NODES = {
     "ImagenEncodeImage",
     "ImagenAudioWalk",
     "ImagenUpscale",
+    "ImagenTextToImage",
+    "ImagenStyleRow",
 }
 
 NEEDS_A_CHECKPOINT = "diffusion_refine"
@@ -68,8 +70,9 @@ def test_all_nodes_are_registered_with_core_types(server):
     assert info["ImagenSample"]["output"] == ["IMAGE", "MASK"]
     assert info["ImagenScore"]["output"] == ["FLOAT", "INT", "IMAGE", "INT", "FLOAT"]
     assert info["ImagenLoadModel"]["input_order"]["required"] == ["model_name"]
-    order = info["ImagenSample"]["input_order"]["required"]
-    assert order == ["model", "condition", "latent", "truncation", "background", "tile"]
+    order = info["ImagenSample"]["input_order"]
+    assert order["required"] == ["latent", "truncation", "background", "tile"]
+    assert order["optional"] == ["model", "condition"]
 
 
 @pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
@@ -245,6 +248,14 @@ def test_the_mask_makes_the_background_and_scores_rank(server):
     ranking = outputs[score_id]["text"][0].splitlines()
     values = [float(line.split(":")[1]) for line in ranking]
     assert len(values) == 16 and values == sorted(values, reverse=True)
+    (sheet,) = saved_pixels(server, {"score": outputs[score_id]})
+    assert sheet.shape[1] == 4 * 128 + 3 * 4  # four pictures a row, best first, captions below
+    best = int(ranking[0].split(":")[0])
+    scored = prompt[score_id]["inputs"]["image"]
+    prompt["100"] = {"class_type": "PreviewImage", "inputs": {"images": scored}}
+    generated = saved_pixels(server, {"100": server.run(prompt)["100"]})
+    far = [np.abs(sheet[:128, :128].astype(int) - picture).mean() for picture in generated]
+    assert int(np.argmin(far)) == best
 
 
 def test_the_best_pictures_come_first_and_are_those_that_were_ranked(server):
