@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from comfyui import SAVED, WORKFLOWS, forget_ratings, saved_pixels
+from comfyui import SAVED, WORKFLOWS, forget_ratings, saved_pixels, template
 
 import imagen_model as im
 
@@ -73,7 +73,9 @@ def open_frontend(page, server, query: str = "") -> None:
 
 def open_template(page, server, name: str, kind: str) -> None:
     """Open a template and wait until its node of this kind is there."""
-    open_frontend(page, server, f"?template={name}&source=imagen-gan")
+    open_frontend(page, server)
+    workflow = json.loads(template(name).read_text(encoding="utf-8"))
+    page.evaluate("graph => void app.loadGraphData(graph)", workflow)
     page.wait_for_function(f"app.graph.nodes.some(n => n.type === '{kind}')")
     page.wait_for_timeout(1000)
 
@@ -113,20 +115,21 @@ def bring_into_view(page, kind: str) -> None:
 def test_the_pack_s_templates_are_listed_with_thumbnails(page, server):
     open_frontend(page, server)  # the first visit opens the template browser by itself
     page.get_by_text("imagen-gan", exact=True).first.click()
-    for name in ("text_to_image", "score_and_pick", "sprite_on_background"):
+    for name in ("01 Text to image", "03 Score and pick", "06 Sprite on background"):
         page.get_by_text(name, exact=True).first.wait_for()
     images = page.locator("img[src^='blob:'], img[src*='imagen-gan']")
     images.first.wait_for()
 
 
 def test_text_to_image_opens_from_the_browser_and_shows_its_picture_on_the_node(page, server):
-    page.get_by_text("text_to_image", exact=True).first.click()
-    page.wait_for_function("app.graph.nodes.length === 6")
+    page.get_by_text("01 Text to image", exact=True).first.click()
+    page.wait_for_function("app.graph.nodes.length === 5")
     types = page.evaluate("app.graph.nodes.map(node => node.type)")
-    assert "ImagenSample" in types
+    assert "ImagenTextToImage" in types
     assert page.evaluate("app.graph.nodes.every(node => !node.has_errors)")
     page.evaluate(
-        "app.graph.nodes.find(n => n.type === 'ImagenRandomLatent').widgets[1].value = 'fixed'"
+        "app.graph.nodes.find(n => n.type === 'ImagenTextToImage')"
+        ".widgets.find(w => w.name === 'control_after_generate').value = 'fixed'"
     )
     page.get_by_test_id("queue-button").first.click()
     shown = "app.graph.nodes.find(n => n.type === 'SaveImage').imgs?.[0]?.naturalWidth"
@@ -260,7 +263,7 @@ def test_a_node_shows_the_text_of_its_run_and_does_not_keep_it(page, server):
 
 
 def test_a_prompt_from_a_stranger_s_workflow_runs_no_script(page, server):
-    open_template(page, server, "text_to_image", "ImagenEncodeText")
+    open_template(page, server, "step_by_step", "ImagenEncodeText")
     prompt = "红苹果 (<img src=x onerror=window.imagenScript=1>:1.2)"
     set_widget(page, "ImagenEncodeText", "text", prompt)
     run_on_page(page, server)

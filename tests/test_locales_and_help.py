@@ -348,4 +348,28 @@ def test_an_example_workflow_is_in_ui_format_and_needs_no_other_pack(path):
 
 def test_the_gallery_lists_every_example_workflow():
     page = (ROOT / "docs" / "gallery" / "README.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| \[(\w+)\]", page, re.MULTILINE)) >= {p.stem for p in WORKFLOWS}
+    assert re.findall(r"^\| \[([^\]]+)\]", page, re.MULTILINE) == [p.stem for p in WORKFLOWS]
+
+
+@each_workflow
+def test_a_template_opens_readable_and_says_what_it_is(path):
+    """At 1500 x 900 the frontend shows it at 60 % or more, where texts are shown."""
+    workflow = read_json(path)
+    nodes = workflow["nodes"]
+    for i, most in enumerate((0.75 * 1500 / 0.6, 0.75 * 900 / 0.6)):
+        ends = [node["pos"][i] + node["size"][i] for node in nodes]
+        assert max(ends) - min(node["pos"][i] for node in nodes) <= most
+    assert workflow["groups"] and re.match(r"\d\d [A-Z]", path.stem)
+    (note,) = (node for node in nodes if node["type"] == "MarkdownNote")
+    assert re.match(r"## .+\n\n.+", note["widgets_values"][0])
+
+
+@pytest.mark.parametrize("title", ["01 Text to image", "05 Sprite sheet", "20 Rate and learn"])
+def test_a_template_is_an_app_with_inputs_and_a_result(title):
+    workflow = read_json(ROOT / "example_workflows" / f"{title}.json")
+    kinds = {node["id"]: node["type"] for node in workflow["nodes"]}
+    inputs = {node.node_id: {slot.name for slot in node.inputs} for node in NODES}
+    app = workflow["extra"]["linearData"]
+    assert app["inputs"] and app["outputs"] and workflow["extra"]["linearMode"] is False
+    assert all(widget in inputs[kinds[node]] for node, widget in app["inputs"])
+    assert {kinds[node] for node in app["outputs"]} <= {"SaveImage", "ImagenRate"}

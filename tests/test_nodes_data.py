@@ -239,7 +239,7 @@ def test_a_search_is_cancelled_within_two_seconds_and_the_next_run_works(server:
 
 
 def test_a_prompt_a_line_draws_what_each_line_alone_draws(server: Server):
-    prompt = example(server, "text_to_image")
+    prompt = example(server, "step_by_step")
     set_input(prompt, "ImagenEncodeText", "style", "noto")
     alone = []
     for text in ("red apple", "rocket"):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comfyui import SAVED, WORKFLOWS, example, free, saved_pixels
+from comfyui import SAVED, WORKFLOWS, example, free, saved_pixels, template
 from every_node import needed
 from PIL import Image
 from safetensors.torch import save_file
@@ -53,12 +53,12 @@ NODES = {
 }
 
 NEEDS_A_CHECKPOINT = "diffusion_refine"
-RUNNABLE = [path for path in WORKFLOWS if path.stem != NEEDS_A_CHECKPOINT]
+RUNNABLE = [path for path in WORKFLOWS if path != template(NEEDS_A_CHECKPOINT)]
 
 
-def run_text_to_image(server: Server, **inputs: tuple[str, object]) -> list[np.ndarray]:
+def run_step_by_step(server: Server, **inputs: tuple[str, object]) -> list[np.ndarray]:
     """The starter workflow with some inputs set: name = (class_type, value)."""
-    prompt = example(server, "text_to_image")
+    prompt = example(server, "step_by_step")
     for name, (class_type, value) in inputs.items():
         set_input(prompt, class_type, name, value)
     return saved_pixels(server, server.run(prompt))
@@ -78,7 +78,7 @@ def test_all_nodes_are_registered_with_core_types(server):
 @pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
 def test_every_example_workflow_executes_and_has_a_thumbnail(server, path, emoji_folder):
     assert path.with_suffix(".jpg").is_file()
-    prompt = example(server, path.stem)
+    prompt = to_prompt(load_workflow(path), server.get("/object_info"))
     if any(node["class_type"] == "ImagenTrain" for node in prompt.values()):
         shutil.copytree(emoji_folder, server.base / "input" / "emoji", dirs_exist_ok=True)
         set_input(prompt, "ImagenTrain", "folder", "emoji")
@@ -105,35 +105,35 @@ def test_a_workflow_that_an_earlier_version_saved_still_runs(server, path):
 
 
 def test_the_same_workflow_gives_identical_pixels_after_everything_was_freed(server):
-    first = run_text_to_image(server)
+    first = run_step_by_step(server)
     free(server)
-    second = run_text_to_image(server)
+    second = run_step_by_step(server)
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
 
 
 def test_another_seed_or_prompt_gives_another_picture(server):
-    (first,) = run_text_to_image(server)
-    (seed,) = run_text_to_image(server, seed=("ImagenRandomLatent", 1))
-    (text,) = run_text_to_image(server, text=("ImagenEncodeText", "rocket"))
+    (first,) = run_step_by_step(server)
+    (seed,) = run_step_by_step(server, seed=("ImagenRandomLatent", 1))
+    (text,) = run_step_by_step(server, text=("ImagenEncodeText", "rocket"))
     assert (first != seed).any() and (first != text).any()
 
 
 def test_picture_3_of_a_batch_at_seed_10_is_picture_0_at_seed_13(server):
-    batch = run_text_to_image(
+    batch = run_step_by_step(
         server, seed=("ImagenRandomLatent", 10), batch_size=("ImagenRandomLatent", 4)
     )
-    (alone,) = run_text_to_image(server, seed=("ImagenRandomLatent", 13))
+    (alone,) = run_step_by_step(server, seed=("ImagenRandomLatent", 13))
     assert len(batch) == 4
     assert np.abs(batch[3].astype(int) - alone.astype(int)).max() <= 1
 
 
 @pytest.mark.parametrize("text", ["", "word " * 10_000], ids=["empty", "10,000 words"])
 def test_any_prompt_draws(server, text):
-    assert len(run_text_to_image(server, text=("ImagenEncodeText", text))) == 1
+    assert len(run_step_by_step(server, text=("ImagenEncodeText", text))) == 1
 
 
 def test_the_largest_seed_draws_a_batch(server):
-    pictures = run_text_to_image(
+    pictures = run_step_by_step(
         server, seed=("ImagenRandomLatent", 2**64 - 1), batch_size=("ImagenRandomLatent", 2)
     )
     assert (pictures[0] != pictures[1]).any()
@@ -141,17 +141,17 @@ def test_the_largest_seed_draws_a_batch(server):
 
 def test_batch_0_is_refused_with_the_limit(server):
     with pytest.raises(StudioError, match=r"ImagenRandomLatent: .*smaller than min"):
-        run_text_to_image(server, batch_size=("ImagenRandomLatent", 0))
+        run_step_by_step(server, batch_size=("ImagenRandomLatent", 0))
 
 
 def test_an_unknown_style_names_the_known_ones(server):
     with pytest.raises(StudioError, match=r"style is 'cubist'; this model knows: fluent-3d"):
-        run_text_to_image(server, style=("ImagenEncodeText", "cubist"))
+        run_step_by_step(server, style=("ImagenEncodeText", "cubist"))
 
 
 def test_a_missing_model_names_the_folder(server):
     with pytest.raises(StudioError, match=r"no model gone.safetensors in .*imagen; there is"):
-        run_text_to_image(server, model_name=("ImagenLoadModel", "gone.safetensors"))
+        run_step_by_step(server, model_name=("ImagenLoadModel", "gone.safetensors"))
 
 
 def damaged(kind: str, good: Path, target: Path) -> None:
@@ -193,9 +193,9 @@ def test_a_bad_checkpoint_is_one_line_and_comfyui_goes_on(server, tiny_checkpoin
     folder.mkdir(exist_ok=True)
     damaged(kind, tiny_checkpoint, folder / name)
     with pytest.raises(StudioError, match=words) as caught:
-        run_text_to_image(server, model_name=("ImagenLoadModel", name))
+        run_step_by_step(server, model_name=("ImagenLoadModel", name))
     assert "\n" not in str(caught.value)
-    assert len(run_text_to_image(server)) == 1
+    assert len(run_step_by_step(server)) == 1
 
 
 def test_an_own_model_is_listed_and_draws(server, tiny_checkpoint):
@@ -208,7 +208,7 @@ def test_an_own_model_is_listed_and_draws(server, tiny_checkpoint):
     ]["model_name"]
     listed = options["options"] if kind == "COMBO" else kind
     assert name in listed and listed[0] == next(iter(bundled_models()))
-    assert len(run_text_to_image(server, model_name=("ImagenLoadModel", name))) == 1
+    assert len(run_step_by_step(server, model_name=("ImagenLoadModel", name))) == 1
 
 
 def test_a_model_that_nests_too_deeply_leaves_the_others_listed(server, tiny_checkpoint):
@@ -220,7 +220,7 @@ def test_a_model_that_nests_too_deeply_leaves_the_others_listed(server, tiny_che
     try:
         assert "ImagenEncodeText" in server.get("/object_info")
         with pytest.raises(StudioError, match="deep") as caught:
-            run_text_to_image(server, model_name=("ImagenLoadModel", path.name))
+            run_step_by_step(server, model_name=("ImagenLoadModel", path.name))
         assert "\n" not in str(caught.value)
     finally:
         path.unlink()
@@ -230,7 +230,7 @@ def test_a_saved_picture_does_not_tell_where_the_model_lies(server, tiny_checkpo
     folder = server.base / "models" / "imagen"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(tiny_checkpoint, folder / "private.safetensors")
-    prompt = example(server, "text_to_image")
+    prompt = example(server, "step_by_step")
     load = next(n for n in prompt.values() if n["class_type"] == "ImagenLoadModel")
     load["inputs"]["model_name"] = "private.safetensors"
     outputs = server.run(prompt)
@@ -310,7 +310,7 @@ def test_a_wrong_value_is_one_line_on_its_node(server, workflow, change, words):
 
 @pytest.mark.slow
 def test_4096_pictures_draw_and_can_be_cancelled_within_two_seconds(server):
-    prompt = example(server, "text_to_image")
+    prompt = example(server, "step_by_step")
     set_input(prompt, "ImagenRandomLatent", "batch_size", 4096)
     scale = next(n for n in prompt.values() if n["class_type"] == "ImageScaleBy")
     sample = scale["inputs"]["image"]
