@@ -98,6 +98,8 @@ def open_example(page: Page, server: Server, path: Path) -> None:
     page.goto(server.address)
     page.wait_for_function("window.app?.graph && window.app.extensionManager")
     page.evaluate("graph => void app.loadGraphData(graph)", load_workflow(path))
+    page.wait_for_timeout(2000)
+    page.keyboard.press("Escape")  # the first visit opens the list of templates
     page.wait_for_function("window.app?.graph?.nodes.length > 2")
     page.evaluate("void app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
     page.wait_for_timeout(2000)
