@@ -271,7 +271,7 @@ class Model:
         for i, style in enumerate(weights):
             rows.append(self.draw(condition.with_style(style), latent, truncation=truncation))
             if progress is not None:
-                progress(i + 1, len(weights), rows[-1])
+                progress(i + 1, len(weights), None)
         return torch.cat(rows)
 
     def audio_walk(

@@ -194,7 +194,7 @@ class ImagenDirection(io.ComfyNode):
             node_id="ImagenDirection",
             display_name="Imagen Direction",
             category=EXPLORE,
-            **found_by("edit", "slider", "attribute", "pad", "sefa", "ganspace"),
+            **found_by("edit", "slider", "attribute", "pad", "sefa"),
             description="Moves latents along directions, by number or by what they change.",
             inputs=[
                 MODEL_OF_LATENTS,

@@ -16,7 +16,7 @@ class ImagenLoadModel(io.ComfyNode):
             node_id="ImagenLoadModel",
             display_name="Imagen Load Model",
             category=GENERATE,
-            **found_by("gan", "checkpoint", "load checkpoint", "model loader", "加载模型"),
+            **found_by("checkpoint", "load checkpoint", "model loader", "加载模型"),
             description="Loads a bundled Imagen GAN model, or one of your own from models/imagen.",
             inputs=[
                 io.Combo.Input(
