@@ -78,6 +78,8 @@ def open_template(page, server, name: str, kind: str) -> None:
     page.evaluate("graph => void app.loadGraphData(graph)", workflow)
     page.wait_for_function(f"app.graph.nodes.some(n => n.type === '{kind}')")
     page.wait_for_timeout(1000)
+    if page.locator(".p-dialog-mask").count():  # the first visit opens the list of templates
+        page.keyboard.press("Escape")
 
 
 def set_widget(page, kind: str, name: str, value: object) -> None:
