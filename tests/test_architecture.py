@@ -28,7 +28,7 @@ LAYERS = (
     ("networks",),
     ("storage",),
     ("condition", "config"),
-    ("version", "progress"),
+    ("version", "progress", "device"),
 )
 RANK = {name: -rank for rank, names in enumerate(LAYERS) for name in names}
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_PARAMETERS = 400, 60, 7

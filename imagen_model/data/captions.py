@@ -8,7 +8,8 @@ text at all. Open conditions make seeds matter (see training/latent_codes.py).
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from ..condition import Condition, style_weights
 from ..conditioning.encoder import Encoder
 from ..conditioning.minilm import text_encoder
+from ..device import sent
 from ..progress import OnProgress, batches
 from ..storage.files import write_atomically
 from ..storage.tensor_file import read_cache, save_tensors
@@ -30,6 +32,7 @@ P_ARTICLE = 0.3  # "a red apple" for "red apple"
 TEXT_SHARE = 2  # weight of an item's text; its reference picture and its recording weigh 1 each
 OPEN_FROM = 16  # a keyword is open if at least so many pictures share it
 CHUNK = 256  # texts encoded at a time
+GPU_LENGTH = 16  # tokens
 ENCODED = "captions.safetensors"
 
 
@@ -48,18 +51,27 @@ class EncodedTexts:
         return cls(torch.zeros(0, width).half(), index, index, torch.zeros(0, width))
 
     def rows(self, index: Tensor, style: Tensor) -> Condition:
-        """The conditions of texts `index` [n]; index -1 is the null condition."""
+        """The conditions of texts `index` [n] (on the CPU); index -1 is the null condition.
+
+        On a GPU the tokens are padded to a multiple of GPU_LENGTH, so that there are few shapes.
+        """
+        device = self.flat.device
         null = index < 0
         index = index.clamp(min=0)
         length = self.length[index].masked_fill(null, 0)
-        steps = torch.arange(max(1, int(length.max())), device=index.device)
-        mask = steps < length[:, None]
+        longest = max(1, int(length.max()))
+        if device.type != "cpu":
+            longest = math.ceil(longest / GPU_LENGTH) * GPU_LENGTH
+        steps = torch.arange(longest)
         where = (self.start[index][:, None] + steps).clamp(max=len(self.flat) - 1)
+        mask, where = sent(steps < length[:, None], device), sent(where, device)
         tokens = self.flat[where].float() * mask[:, :, None]
-        return Condition(tokens, mask, self.pooled[index] * ~null[:, None], style)
+        pooled = self.pooled[sent(index, device)] * sent(~null[:, None], device)
+        return Condition(tokens, mask, pooled, style)
 
     def to(self, device: torch.device) -> EncodedTexts:
-        return EncodedTexts(**{name: t.to(device) for name, t in vars(self).items()})
+        """Move the embeddings; where each text begins is looked up on the CPU."""
+        return replace(self, flat=self.flat.to(device), pooled=self.pooled.to(device))
 
     def with_pictures(self, tokens: Tensor, pooled: Tensor) -> EncodedTexts:
         """Append rows with tokens [R, K, D] and pooled vectors [R, D]."""
@@ -217,9 +229,9 @@ class CaptionSampler:
 
     def _rows(self, text: Tensor, index: Tensor) -> Condition:
         """Conditions of texts `text` [n] in the styles of items `index` [n]."""
-        style = self.style[index.to(self.style.device)]
+        style = self.style[sent(index, self.style.device)]
         if self.encoded is not None:
-            return self.encoded.rows(text.to(style.device), style)
+            return self.encoded.rows(text, style)
         return Condition(
             style.new_zeros(len(index), 1, self.encoder.width),
             torch.zeros(len(index), 1, dtype=torch.bool, device=style.device),

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..device import sent
 from ..progress import OnProgress
 from .image_reader import CHUNK, check_skipped, read_all, warn_of_cropped
 from .item import Item, styles_of
@@ -42,6 +43,9 @@ class PictureDataset(Protocol):
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """float [n, C, H, W] in [-1, 1] of items `index` on `device`."""
 
+    def keep_on(self, device: torch.device) -> None:
+        """Keep a copy of the pictures on a GPU that has room for it."""
+
     def prefetch(self, index: Tensor) -> None:
         """Begin to read items `index`, the next batch."""
 
@@ -70,6 +74,7 @@ class InMemoryDataset:
     skipped: list[str] = field(default_factory=list)  # "file: why"
     sides: Tensor | None = None  # [N] the smaller side of each file in pixels
     left_out: str = ""
+    copy: Tensor | None = field(default=None, init=False)  # of the pixels, on a GPU
 
     def __len__(self) -> int:
         return len(self.items)
@@ -79,7 +84,15 @@ class InMemoryDataset:
         return self.pixels.shape[1]
 
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        return self.pixels[index].to(device).float() / 127.5 - 1
+        if self.copy is not None and self.copy.device == torch.device(device):
+            pictures = self.copy[sent(index, device)]
+        else:
+            pictures = sent(self.pixels[index], device)
+        return pictures.float() / 127.5 - 1
+
+    def keep_on(self, device: torch.device) -> None:
+        if device.type == "cuda" and self.pixels.nbytes < torch.cuda.mem_get_info(device)[0] / 4:
+            self.copy = self.pixels.to(device)
 
     @property
     def styles(self) -> tuple[str, ...]:

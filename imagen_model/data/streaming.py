@@ -23,6 +23,7 @@ import torch
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from ..device import sent
 from ..progress import OnProgress
 from ..storage.files import write_atomically
 from ..storage.tensor_file import read_cache
@@ -166,7 +167,10 @@ class StreamedDataset:
     def batch(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
         self.prefetch(index)
         pictures = [future.result() for future in self._next[1]]
-        return torch.from_numpy(np.stack(pictures)).to(device).float() / 127.5 - 1
+        return sent(torch.from_numpy(np.stack(pictures)), device).float() / 127.5 - 1
+
+    def keep_on(self, device: torch.device) -> None:
+        """Nothing to do: the pictures are read from their files again and again."""
 
     def prefetch(self, index: Tensor) -> None:
         wanted = index.tolist()

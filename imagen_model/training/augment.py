@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..device import sent
+
 SHIFT = 0.125  # of the picture's side
 CUTOUT = 0.375
 
@@ -35,7 +37,7 @@ class Augmentation:
         color = torch.where(on[:, :1], color, neutral)
         shift = (u[:, 3:5] * 2 - 1) * SHIFT * on[:, 1:2]
         hole = torch.cat([u[:, 5:7], CUTOUT * on[:, 2:3].float()], dim=1)
-        return cls(color.to(device), shift.to(device), hole.to(device))
+        return cls(sent(color, device), sent(shift, device), sent(hole, device))
 
     def __getitem__(self, rows: slice) -> Augmentation:
         return Augmentation(self.color[rows], self.shift[rows], self.hole[rows])
@@ -77,7 +79,7 @@ class Augmentation:
 
 def random_background(n: int, generator: torch.Generator, device: torch.device) -> Tensor:
     """One flat colour per picture, [n, 3, 1, 1] in [-1, 1], for real and generated alike."""
-    return (torch.rand(n, 3, 1, 1, generator=generator) * 2 - 1).to(device)
+    return sent(torch.rand(n, 3, 1, 1, generator=generator) * 2 - 1, device)
 
 
 def downsampled(x: Tensor, side: int) -> Tensor:

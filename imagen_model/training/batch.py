@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..condition import Condition
+from ..device import sent
 from ..networks.efficientnet import EfficientNetLite, as_rgb
 from ..networks.precision import autocast
 from .augment import Augmentation, random_background
@@ -46,7 +47,7 @@ class StepNoise:
                     penalty[name] = torch.randn((t.batch, *shape[1:]), generator=generator)
         if t.objective == "wgan-gp":
             penalty["between"] = torch.rand(t.batch, 1, 1, 1, generator=generator)
-        return cls(augment, background, {k: v.to(device) for k, v in penalty.items()})
+        return cls(augment, background, {k: sent(v, device) for k, v in penalty.items()})
 
     def __getitem__(self, rows: slice) -> StepNoise:
         penalty = {name: values[rows] for name, values in self.penalty.items()}

@@ -165,10 +165,11 @@ class TrainStep:
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.context.average_gradients(parameters)
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if norm.isfinite():
-            if clip is not None:
-                torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-            optimizer.step()
+        if clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+        # the fused step changes nothing where this is 1, as under torch's GradScaler
+        optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        optimizer.step()
         return norm, done
 
     # -- optimisers -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import torch
 from PIL.Image import Image
@@ -20,6 +20,7 @@ from torch import Tensor
 from ..checkpoint import save_checkpoint
 from ..data.captions import CaptionSampler, SampledCaptions
 from ..data.dataset import PictureDataset
+from ..device import sent
 from ..networks.efficientnet import lite0_hash
 from ..networks.generator import Generator
 from ..networks.networks import Networks
@@ -29,7 +30,7 @@ from ..version import __version__
 from .adaptive import AdaptiveControls
 from .config import RunConfig
 from .distributed import DistributedContext
-from .divergence import DivergenceGuard
+from .divergence import DivergenceError, DivergenceGuard
 from .ema import Ema
 from .interrupt import StopRequest, stop_request
 from .latent_codes import LatentCodes
@@ -41,6 +42,7 @@ from .schedule import EpochOrder, discriminator_only, lr_factor
 from .state import load_state, save_state, saved_state, set_damaged_aside
 from .stats import append_stats, drop_stats_after, read_stats, shown_loss
 from .step import TrainStep
+from .step_log import StepLog
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +76,7 @@ class Trainer:
         self.context = context or DistributedContext()
         self._check_batch()
         self.dataset, self.captions = dataset, captions.to(device)
+        dataset.keep_on(device)
         self.codes = self._latent_codes()
         self.networks = networks or Networks.seeded(self.model, self.training.seed)
         self.networks = self.networks.to(device).train().requires_grad_(True)
@@ -97,7 +100,7 @@ class Trainer:
         self.metrics: Callable[[Networks], dict[str, float]] | None = None
         self.measured_at, self.measuring_sec = -math.inf, 0.0
         self.published: PublishedModel | None = None
-        self.log: dict[str, list[float]] = {}  # of the steps since the last tick
+        self.log = StepLog(device)
         self.tick_start = (0, 0.0)  # cur_nimg and seconds then
         self.judge = {"real": 0.0, "generated": 0.0}  # mean realism logits of the last tick
 
@@ -167,7 +170,7 @@ class Trainer:
             lambda rows: generating.generate(z[rows], condition[rows]),
             real,
             condition,
-            has_words=bool(words.condition.mask.any()),
+            has_words=bool((words.text >= 0).any()),
             update_generator=not self.discriminator_only,
             check=self.check,
         )
@@ -190,7 +193,7 @@ class Trainer:
     def _latents(self, index: Tensor, words: SampledCaptions) -> Tensor:
         """z [N, z_dim]: noise, with the picture's code where its caption is shared."""
         z = torch.randn(len(index), self.model.generator.z_dim, generator=self.rng)
-        return (self.codes.write(z, index, words) if self.codes else z).to(self.device)
+        return sent(self.codes.write(z, index, words) if self.codes else z, self.device)
 
     # -- a run ------------------------------------------------------------------------------------
 
@@ -218,6 +221,8 @@ class Trainer:
                 try:
                     self._loop(on_step, stop)
                 finally:
+                    with suppress(DivergenceError):
+                        self._read_log()
                     if not self.guard.is_calm:
                         self.guard.restore()
                     if self.progress.cur_nimg:
@@ -259,9 +264,11 @@ class Trainer:
             now = self._timed_step(last)
             self._after_step(before)
             last = time.monotonic()  # metrics, grids and writing are not training time
-            if now - saved_at > SAVE_EVERY_SEC and self.guard.is_calm:
-                self.save()
-                last = saved_at = time.monotonic()
+            if now - saved_at > SAVE_EVERY_SEC:
+                self._read_log()
+                if self.guard.is_calm:
+                    self.save()
+                    last = saved_at = time.monotonic()
             if on_step is not None:
                 on_step(self.progress)
             if self.progress.fraction < 1:
@@ -270,11 +277,9 @@ class Trainer:
     def _timed_step(self, last: float) -> float:
         """Train on one batch and account for the time since `last`; returns the time now."""
         self._set_lr()
-        log = {name: float(value) for name, value in self.step().items()}
-        self._accumulate(log)
-        self.progress.loss = shown_loss(log)
-        if message := self.guard.watch(log):
-            logger.warning("at %.1f kimg %s", self.progress.cur_nimg / 1000, message)
+        self.log.add(self.step())
+        if self.log.is_due:
+            self._read_log()
         now = time.monotonic()
         self.progress.seconds = self.context.broadcast(self.progress.seconds + now - last)
         self._update_fraction()
@@ -283,15 +288,27 @@ class Trainer:
         self.progress.img_per_sec = trained / max(self.progress.seconds - seconds, 1e-9)
         return now
 
+    def _read_log(self) -> None:
+        """Fetch what steps have logged, and return to a good state if they diverged."""
+        for scalars in self.log.fetch():
+            self.log.accumulate(scalars)
+            self.progress.loss = shown_loss(scalars)
+            if message := self.guard.watch(scalars):
+                logger.warning("at %.1f kimg %s", self.progress.cur_nimg / 1000, message)
+                break  # later steps were of the state that has been left
+
     def _after_step(self, before: int) -> None:
         """Metrics, a line of the log, and a snapshot, if due since `before` images."""
         t, cur_nimg = self.training, self.progress.cur_nimg
         ends = self.progress.fraction >= 1
         shows = _crossed(before, cur_nimg, t.snapshot_kimg)
+        first = self.tick_start[0] == 0 and self.progress.fraction >= 0.5
+        ticks = ends or first or _crossed(before, cur_nimg, t.tick_kimg)
+        if shows or ticks:
+            self._read_log()
         if shows or ends:
             self._measure(force=ends)
-        first = self.tick_start[0] == 0 and self.progress.fraction >= 0.5
-        if ends or first or _crossed(before, cur_nimg, t.tick_kimg):
+        if ticks:
             self._tick()
         if shows:
             self._show()
@@ -306,18 +323,13 @@ class Trainer:
 
     # -- the log ----------------------------------------------------------------------------------
 
-    def _accumulate(self, log: dict[str, float]) -> None:
-        for name, value in log.items():
-            if math.isfinite(value):
-                self.log.setdefault(name, []).append(value)
-
     def _measure(self, *, force: bool) -> None:
         """Metrics for the next line of the log, unless they would take too much of the run's time
         or the state is bad."""
         now = time.monotonic()
         due = force or now - self.measured_at > self.measuring_sec / MEASURING_SHARE
         if self.metrics and self.context.is_first and self.guard.is_calm and due:
-            self._accumulate(self.metrics(self.ema.module))
+            self.log.accumulate(self.metrics(self.ema.module))
             self.measured_at = time.monotonic()
             self.measuring_sec = self.measured_at - now
 
@@ -330,9 +342,8 @@ class Trainer:
             "img_per_sec": round(p.img_per_sec, 2),
             "lr": self.optimizers["g"].param_groups[0]["lr"],
             **self.train_step.controls.shown(self.training),
-            **{name: _short(sum(values) / len(values)) for name, values in self.log.items()},
+            **self.log.take_means(),
         }
-        self.log = {}
         if self.guard.is_calm:  # else terms may be missing, because no step's were finite
             self.guard.remember()
             kimg = (p.cur_nimg - start[0]) / 1000
@@ -366,7 +377,7 @@ class Trainer:
             "cursor": self.order.cursor,
             "rng": self.rng.get_state().tolist(),
             "lr_scale": self.guard.lr_scale,
-            "log": self.log,
+            "log": self.log.values,
             "tick_start": self.tick_start,
             "controls": self.train_step.controls.to_dict(),
             "model": self.model.to_dict(),
@@ -389,7 +400,7 @@ class Trainer:
         self.rng.set_state(torch.tensor(saved["rng"], dtype=torch.uint8))
         self.guard.lr_scale = saved["lr_scale"]
         self.train_step.controls = AdaptiveControls(**saved["controls"])
-        self.log, self.tick_start = saved["log"], tuple(saved["tick_start"])
+        self.log.values, self.tick_start = saved["log"], tuple(saved["tick_start"])
         self.guard.remember()
         self._update_fraction()
         before, now = (card.get("data", {}) for card in (saved["card"], self.card))
@@ -486,8 +497,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
 def _crossed(before: int, after: int, every_kimg: float) -> bool:
     every = max(1, round(every_kimg * 1000))
     return before // every != after // every
-
-
-def _short(value: float) -> float:
-    """Six significant digits: enough to plot, short enough to read."""
-    return float(f"{value:.6g}")
