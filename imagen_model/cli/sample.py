@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .common import Commands, command, load_model, model_options, positive, read_pictures
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
     from ..condition import Condition
@@ -33,6 +34,14 @@ def add_command(commands: Commands) -> None:
         "--truncation", type=float, default=1.0, help="1 varied ... 0 the average picture"
     )
     c.add_argument("--tile", choices=("none", "x", "both"), default="none", help="seamless edges")
+    c.add_argument(
+        "--alpha", choices=("soft", "hard"), default="soft",
+        help="hard: each pixel is opaque or transparent (default soft)",
+    )  # fmt: skip
+    c.add_argument(
+        "--colours", type=int, default=0, metavar="N",
+        help="quantise to one palette for all pictures and write indexed PNGs (default 0: all)",
+    )  # fmt: skip
     c.add_argument("--scale", type=positive, default=1, help="enlarge whole pixels, for looking")
     c.add_argument("--upscale", action="store_true", help="enlarge four times by a neural network")
     c.add_argument("--adapter", type=Path, metavar="FILE", help="what `imagen learn` wrote")
@@ -68,7 +77,9 @@ def run(args: argparse.Namespace) -> dict:
     """Generate pictures for prompts."""
     from ..feedback.adapter import apply_adapter, load_adapter
     from ..storage.credentials import Signer
+    from ..storage.palette import check_crisp
 
+    check_crisp(args.alpha, args.colours)
     if _is_grid(args) and args.out.suffix.lower() != ".png":
         raise ValueError(
             f"--out is {args.out}; expected a .png file or a folder (make one first whose name has "
@@ -81,7 +92,7 @@ def run(args: argparse.Namespace) -> dict:
     seeds = [(args.seed + i) % (1 << 64) for i in range(args.num)]
     condition, prompts = _encode_inputs(model, args)  # loads the encoders
     _check_size(model, len(prompts), args)
-    batches = _Timed(_generate(model, condition, seeds, args))
+    batches = _Timed(_crisp(_generate(model, condition, seeds, args), args))
     paths = []
     for path in _save(batches, prompts, seeds, model, args, signer):
         print(path)
@@ -191,6 +202,28 @@ def _generate(
         yield upscale(pictures, device=model.device, tile=args.tile) if args.upscale else pictures
 
 
+def _crisp(batches: Iterator[Tensor], args: argparse.Namespace) -> Iterator[Tensor]:
+    """The pictures with --alpha and --colours; one batch of all where they share a palette."""
+    import torch
+
+    from ..storage.palette import crisp
+
+    for pictures in [torch.cat([*batches])] if args.colours else batches:
+        yield crisp(pictures, alpha=args.alpha, colours=args.colours)
+
+
+def _as_written(pictures: Tensor, args: argparse.Namespace) -> Iterator[Tensor | Image]:
+    """Each picture, with --colours as an indexed image, all of one palette."""
+    from ..storage.palette import indexed_image, palette_of
+
+    if not args.colours:
+        yield from pictures
+        return
+    palette = palette_of(pictures)
+    for picture in pictures:
+        yield indexed_image(picture, palette)
+
+
 def _save(
     batches: Iterator[Tensor],
     prompts: list[str],
@@ -210,14 +243,17 @@ def _save(
     facts = model_facts(model.name, model.card) | {
         "style": args.style, "truncation": args.truncation, "tile": args.tile,
         **({"upscaled": True} if args.upscale else {}),
+        **({"alpha": args.alpha} if args.alpha != "soft" else {}),
+        **({"colours": args.colours} if args.colours else {}),
     }  # fmt: skip
     form = {"scale": args.scale, "deep": "notice" in facts, "signer": signer}
     if _is_grid(args):
         grid = picture_grid(torch.cat([*batches]), columns=_columns(len(prompts), args))
-        save_png(grid, args.out, {**facts, "prompts": prompts, "seeds": seeds}, **form)
+        [image] = _as_written(grid[None], args)
+        save_png(image, args.out, {**facts, "prompts": prompts, "seeds": seeds}, **form)
         yield args.out
         return
-    for i, picture in enumerate(picture for batch in batches for picture in batch):
+    for i, picture in enumerate(p for batch in batches for p in _as_written(batch, args)):
         prompt, seed = prompts[i // len(seeds)], seeds[i % len(seeds)]
         path = args.out / f"{i // len(seeds):04d}-{seed}.png"
         save_png(picture, path, {**facts, "prompt": prompt, "seed": seed}, **form)
