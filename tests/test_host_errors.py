@@ -68,6 +68,7 @@ MISTAKES = [
     ("grid", {"grid": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
     ("shown", {"shown": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
     ("upscaled", {"upscaled": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
+    ("upscaled", {"upscaled": {"upscaler": "gone"}}, r"no upscaler gone in .*; there is: emoji-x4"),
     ("saved", {"saved": {"mask": ["masks", 0]}}, "3 masks do not fit 2 images"),
     ("score", {"score": {"image": ["three", 0]}}, "2 masks do not fit 3 images"),
     ("walk", {"latent": {"batch_size": 1}}, "needs 2 latents or more"),

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..condition import Condition
+    from ..inference.upscaler import Upscaler
     from ..model import Model
     from ..storage.credentials import Signer
 
 GRID_COLUMNS = 8  # at most, where all pictures have the same prompt
+BUNDLED = Path("emoji-x4")  # the bundled upscaler
 
 
 def add_command(commands: Commands) -> None:
@@ -43,7 +45,11 @@ def add_command(commands: Commands) -> None:
         help="quantise to one palette for all pictures and write indexed PNGs (default 0: all)",
     )  # fmt: skip
     c.add_argument("--scale", type=positive, default=1, help="enlarge whole pixels, for looking")
-    c.add_argument("--upscale", action="store_true", help="enlarge four times by a neural network")
+    c.add_argument(
+        "--upscale", nargs="?", type=Path, const=BUNDLED, metavar="FILE",
+        help="enlarge by a neural network: four times by the bundled one, or by a FILE of `imagen "
+        "train-upscaler`",
+    )  # fmt: skip
     c.add_argument("--adapter", type=Path, metavar="FILE", help="what `imagen learn` wrote")
     c.add_argument("--strength", type=float, default=1.0, help="of the adapter (default 1)")
     c.add_argument(
@@ -86,15 +92,18 @@ def run(args: argparse.Namespace) -> dict:
             "a dot)"
         )
     signer = Signer(*args.credentials) if args.credentials else None  # it signs once, as a test
+    upscaler = _load_upscaler(args)
     model = load_model(args)
     if args.adapter is not None:
         model = apply_adapter(model, load_adapter(args.adapter), args.strength)
     seeds = [(args.seed + i) % (1 << 64) for i in range(args.num)]
     condition, prompts = _encode_inputs(model, args)  # loads the encoders
-    _check_size(model, len(prompts), args)
-    batches = _Timed(_crisp(_generate(model, condition, seeds, args), args))
+    _check_size(model, len(prompts), upscaler, args)
+    batches = _generate(model, condition, seeds, args)
+    batches = _Timed(_crisp(_upscaled(batches, model, upscaler, args), args))
     paths = []
-    for path in _save(batches, prompts, seeds, model, args, signer):
+    facts = _facts(model, upscaler, args)
+    for path in _save(batches, prompts, seeds, facts, args, signer):
         print(path)
         paths.append(path)
     count, seconds = len(prompts) * len(seeds), batches.seconds
@@ -158,11 +167,22 @@ def _columns(prompts: int, args: argparse.Namespace) -> int:
     return args.num if prompts > 1 else min(args.num, GRID_COLUMNS)
 
 
-def _check_size(model: Model, prompts: int, args: argparse.Namespace) -> None:
+def _load_upscaler(args: argparse.Namespace) -> Upscaler | None:
+    """The network of --upscale, on the CPU."""
+    from ..inference.upscaler import UPSCALER_FILE, load_upscaler
+
+    if args.upscale is None:
+        return None
+    return load_upscaler(UPSCALER_FILE if args.upscale == BUNDLED else args.upscale)
+
+
+def _check_size(
+    model: Model, prompts: int, upscaler: Upscaler | None, args: argparse.Namespace
+) -> None:
     """ValueError, before the work, where a file would have too many pixels."""
     from ..storage.images import check_written_size
 
-    side = model.resolution * args.scale * (4 if args.upscale else 1)
+    side = model.resolution * args.scale * (upscaler.config.scale if upscaler else 1)
     columns = _columns(prompts, args) if _is_grid(args) else 1
     rows = -(-prompts * args.num // columns) if _is_grid(args) else 1
     check_written_size(columns * side, rows * side, "lower --scale or --num, or give a folder")
@@ -192,14 +212,26 @@ def _generate(
     import torch
 
     from ..inference.sampling import BATCH, batches
-    from ..inference.upscaler import upscale
 
     for part in batches(len(condition) * len(seeds), BATCH):
         index = torch.arange(part.start, part.stop)
         latent = model.latent([seeds[i] for i in (index % len(seeds)).tolist()])
         rows = condition[index // len(seeds)]
-        pictures = model.draw(rows, latent, truncation=args.truncation, tile=args.tile)
-        yield upscale(pictures, device=model.device, tile=args.tile) if args.upscale else pictures
+        yield model.draw(rows, latent, truncation=args.truncation, tile=args.tile)
+
+
+def _upscaled(
+    batches: Iterator[Tensor], model: Model, upscaler: Upscaler | None, args: argparse.Namespace
+) -> Iterator[Tensor]:
+    """The pictures with --upscale."""
+    from ..inference.upscaler import upscale
+
+    if upscaler is None:
+        yield from batches
+        return
+    upscaler.to(model.device)
+    for pictures in batches:
+        yield upscale(pictures, network=upscaler, device=model.device, tile=args.tile)
 
 
 def _crisp(batches: Iterator[Tensor], args: argparse.Namespace) -> Iterator[Tensor]:
@@ -224,11 +256,29 @@ def _as_written(pictures: Tensor, args: argparse.Namespace) -> Iterator[Tensor |
         yield indexed_image(picture, palette)
 
 
+def _facts(model: Model, upscaler: Upscaler | None, args: argparse.Namespace) -> dict:
+    """How every picture was made, but for its prompt and seed."""
+    from ..storage.provenance import model_facts
+
+    facts = model_facts(model.name, model.card) | {
+        "style": args.style, "truncation": args.truncation, "tile": args.tile,
+    }  # fmt: skip
+    if upscaler:
+        facts["upscaled"] = True
+        if args.upscale != BUNDLED:
+            facts["upscaler"] = {key: upscaler.card.get(key) for key in ("name", "sha256")}
+    if args.alpha != "soft":
+        facts["alpha"] = args.alpha
+    if args.colours:
+        facts["colours"] = args.colours
+    return facts
+
+
 def _save(
     batches: Iterator[Tensor],
     prompts: list[str],
     seeds: list[int],
-    model: Model,
+    facts: dict,
     args: argparse.Namespace,
     signer: Signer | None,
 ) -> Iterator[Path]:
@@ -238,14 +288,7 @@ def _save(
 
     from ..storage.contact_sheet import picture_grid
     from ..storage.images import save_png
-    from ..storage.provenance import model_facts
 
-    facts = model_facts(model.name, model.card) | {
-        "style": args.style, "truncation": args.truncation, "tile": args.tile,
-        **({"upscaled": True} if args.upscale else {}),
-        **({"alpha": args.alpha} if args.alpha != "soft" else {}),
-        **({"colours": args.colours} if args.colours else {}),
-    }  # fmt: skip
     form = {"scale": args.scale, "deep": "notice" in facts, "signer": signer}
     if _is_grid(args):
         grid = picture_grid(torch.cat([*batches]), columns=_columns(len(prompts), args))
