@@ -76,7 +76,9 @@ def test_soft_alpha_keeps_as_many_levels_as_a_png_holds(colours):
 def test_what_is_barely_visible_has_few_colours_too():
     faint = torch.cat([pictures(3) * 0.05 - 0.9, torch.full((3, 1, 24, 24), -0.8)], dim=1)
     assert distinct(im.crisp(faint, colours=4)) <= 4
+    broken = torch.full((2, 4, 8, 8), float("nan"))
     nothing = torch.full((2, 4, 8, 8), -1.0)
+    assert torch.equal(im.crisp(broken, colours=4), nothing)
     assert torch.equal(im.crisp(nothing, alpha="hard", colours=4), nothing)
 
 

@@ -39,7 +39,7 @@ def crisp(pictures: Tensor, *, alpha: str = "soft", colours: int = 0) -> Tensor:
     check_crisp(alpha, colours)
     if alpha == "soft" and not colours:
         return pictures
-    colour, opacity = straight(pictures.float())
+    colour, opacity = straight(pictures.float().nan_to_num(-1.0))
     if opacity is None:
         opacity = torch.ones_like(colour[:, :1])
     steps = MAX_COLOURS // colours if colours and alpha == "soft" else 1
