@@ -685,13 +685,6 @@ def test_a_model_of_512_px_grows_in_small_batches_and_shows_few_pictures_a_grid(
 ):
     t = prepared(init=str(tiny_checkpoint), preset=None, resolution=512, batch=None, kimg=0.004)
     assert t.training.batch == 4
-    z = torch.randn(1, t.model.generator.z_dim, generator=torch.Generator().manual_seed(0))
-    asked = t.captions.captions(torch.arange(1))
-    with torch.no_grad():
-        larger = F.interpolate(
-            im.load(tiny_checkpoint).networks.generate(z, asked), scale_factor=16
-        )
-        assert (t.networks.generate(z, asked) - larger).abs().mean() < 0.1
     t.run()
     with Image.open(t.out / "samples" / "000000.png") as sheet:
         assert sheet.size == (1024, 1024)
