@@ -11,7 +11,7 @@ import reprlib
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-RESOLUTIONS = (32, 64, 128, 256)
+RESOLUTIONS = (32, 64, 128, 256, 512)
 MAX_SIZE = 4096  # of whatever a configuration counts; no network of these kinds needs more
 MAX_STYLE_LENGTH = 200  # characters
 CHANNELS = (1, 3, 4)  # grey, RGB, premultiplied RGBA
@@ -212,6 +212,7 @@ ARCHITECTURES: dict[str, tuple] = {
 # Transformer presets differ in width alone; all have 12 blocks of 8 heads.
 PRESET_DIMS = {"nano": 128, "small": 192, "base": 256, "large": 384}
 PRESET_RESOLUTIONS = {"nano": 32, "small": 64, "base": 64, "large": 64}
+MAX_PRESET_GRID = 32  # tokens a side
 DCGAN = "dcgan"
 PRESETS = (*PRESET_DIMS, DCGAN)
 
@@ -237,9 +238,9 @@ def preset(
             resolution=resolution,
             channels=channels,
             dim=dim,
-            # A token covers 8x8 pixels: attention is quadratic in tokens, and the convolutional
-            # tail generates detail for less (docs/log/experiments.md, "tokens").
-            grid=resolution // 8,
+            # A token covers 8x8 pixels, and more above 256 px: attention is quadratic in tokens,
+            # and the tail generates detail for less (docs/log/experiments.md, "tokens").
+            grid=min(resolution // 8, MAX_PRESET_GRID),
             tail_channels=dim // 4,
         ),
         discriminator=DiscriminatorConfig(

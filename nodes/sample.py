@@ -1,9 +1,12 @@
 """Nodes that generate pictures."""
 
+from typing import Any
+
 from comfy_api.latest import io, ui
 
-from ..imagen_model import Condition
+from ..imagen_model import Condition, crisp
 from ..imagen_model.networks.generator import TILES
+from ..imagen_model.storage.palette import ALPHAS
 from .convert import link_to_latent, made_for, to_image_and_mask
 from .host import HostedModel, NodeProgress, tell, to_intermediate
 from .inputs import (
@@ -47,6 +50,21 @@ class ImagenSample(io.ComfyNode):
                     default="none",
                     tooltip="Seamless edges: x joins left and right, both also top and bottom.",
                 ),
+                io.Combo.Input(
+                    "alpha",
+                    options=list(ALPHAS),
+                    default="soft",
+                    optional=True,
+                    tooltip="Edges: soft, or hard: each pixel is opaque or transparent.",
+                ),
+                io.Int.Input(
+                    "colours",
+                    default=0,
+                    min=0,
+                    max=255,  # MAX_COLOURS of palette.py
+                    optional=True,
+                    tooltip="Of one palette for all pictures together; 0: all colours.",
+                ),
             ],
             outputs=[IMAGE_OUTPUT, PICTURE_MASK_OUTPUT],
         )
@@ -54,13 +72,14 @@ class ImagenSample(io.ComfyNode):
     @classmethod
     def execute(
         cls, latent: LatentLink, truncation: float, background: str, tile: str,
-        model: HostedModel | None = None, condition: Condition | None = None,
+        model: HostedModel | None = None, condition: Condition | None = None, **crispness: Any,
     ) -> io.NodeOutput:  # fmt: skip
         model, condition = made_for(model, condition, latent)
         points = link_to_latent(latent)
         pictures = model.ready().draw(
             condition, points, truncation=truncation, tile=tile, progress=NodeProgress(len(points))
         )
+        pictures = crisp(pictures, **crispness)  # alpha, colours
         return io.NodeOutput(*to_intermediate(*to_image_and_mask(pictures, background)))
 
 

@@ -21,7 +21,7 @@ from .host import (
 from .inputs import MAX_TRAINING_SEED, NONE
 from .types import TRAIN, ImagenModel, found_by
 
-RESOLUTIONS = {"auto": None, "32": 32, "64": 64, "128": 128}
+RESOLUTIONS = {"auto": None, "32": 32, "64": 64, "128": 128, "256": 256, "512": 512}
 
 
 class ImagenTrain(io.ComfyNode):

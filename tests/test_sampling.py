@@ -7,7 +7,7 @@ from conftest import tiny_model_config
 
 import imagen_model as im
 from imagen_model.inference.latent import Latent, noise, random_latent
-from imagen_model.inference.sampling import average_w, draw, to_w
+from imagen_model.inference.sampling import average_w, draw, fitting_batch, to_w
 from imagen_model.networks.networks import Networks
 
 TOP = 2**64 - 1
@@ -278,3 +278,9 @@ def test_the_bundled_model_draws():
     assert drawn.shape == (2, 4, 128, 128)
     assert drawn.isfinite().all()
     assert drawn.abs().max() <= 1
+
+
+@pytest.mark.parametrize(("resolution", "size"), [(32, 64), (128, 64), (256, 16), (512, 4)])
+def test_fewer_large_pictures_are_drawn_at_once(resolution, size):
+    assert fitting_batch(resolution) == size
+    assert fitting_batch(resolution, 16) == max(1, size // 4)

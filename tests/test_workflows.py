@@ -75,6 +75,21 @@ def test_all_nodes_are_registered_with_core_types(server):
     assert order["optional"] == ["model", "condition"]
 
 
+def test_a_sprite_has_hard_edges_and_few_colours_that_the_batch_shares(server):
+    chosen = {"alpha": "hard", "colours": 6, "background": "black"}
+    inputs = {name: ("ImagenSample", value) for name, value in chosen.items()}
+    common = {
+        "batch_size": ("ImagenRandomLatent", 2),
+        "upscale_method": ("ImageScaleBy", "nearest-exact"),
+    }
+    [first, second] = run_text_to_image(server, **common, **inputs)
+    colours = [np.unique(x.reshape(-1, 3), axis=0) for x in (first, second)]
+    assert 4 <= len(np.unique(np.concatenate(colours), axis=0)) <= 7
+    [soft, _] = run_text_to_image(server, **common, background=inputs["background"])
+    assert len(np.unique(soft.reshape(-1, 3), axis=0)) > 100
+    assert np.abs(first.astype(int) - soft).mean() < 16
+
+
 @pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
 def test_every_example_workflow_executes_and_has_a_thumbnail(server, path, emoji_folder):
     assert path.with_suffix(".jpg").is_file()

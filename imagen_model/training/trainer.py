@@ -47,7 +47,8 @@ from .step_log import StepLog
 logger = logging.getLogger(__name__)
 
 LATEST = "latest.safetensors"
-GRID_COLUMNS = 8  # and as many rows
+GRID_COLUMNS = 8  # and as many rows; at most
+GRID_PX = 1024  # a side; a grid of large pictures has fewer of them
 SAVE_EVERY_SEC = 300.0
 MEASURING_SHARE = 0.05  # of the time, at most, for metrics; the last ones are always computed
 LOW_DIVERSITY = 0.3  # relative to the data's; below it a tick warns
@@ -465,8 +466,9 @@ class Trainer:
 
     @torch.no_grad()
     def preview(self, *, columns: int = GRID_COLUMNS, real: bool = False) -> Image:
-        """columns x columns pictures of the EMA with fixed seeds and captions, so that grids can be
-        compared over time; or the real pictures of these captions."""
+        """Up to columns x columns pictures of the EMA with fixed seeds and captions, so that grids
+        can be compared over time; or the real pictures of these captions."""
+        columns = min(columns, GRID_PX // self.model.generator.resolution)
         count = columns**2
         generator = torch.Generator().manual_seed(0)
         index = torch.randint(len(self.dataset), (count,), generator=generator)
