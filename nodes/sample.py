@@ -4,8 +4,8 @@ from comfy_api.latest import io
 
 from ..imagen_model import Condition
 from ..imagen_model.networks.generator import TILES
-from .convert import link_to_latent, to_image_and_mask
-from .host import HostedModel, NodeProgress, to_intermediate
+from .convert import gathered, link_to_latent
+from .host import HostedModel, NodeProgress, intermediate_device
 from .inputs import BACKGROUND, CONDITION, LATENT, MODEL_NOW, PICTURE_MASK_OUTPUT, TRUNCATION
 from .types import CATEGORY, LatentLink
 
@@ -43,10 +43,11 @@ class ImagenSample(io.ComfyNode):
         background: str, tile: str,
     ) -> io.NodeOutput:  # fmt: skip
         points = link_to_latent(latent)
-        pictures = model.ready().draw(
-            condition, points, truncation=truncation, tile=tile, progress=NodeProgress(len(points))
+        count = max(len(condition), len(points))
+        batches = model.ready().draw_batches(
+            condition, points, truncation=truncation, tile=tile, progress=NodeProgress(count)
         )
-        return io.NodeOutput(*to_intermediate(*to_image_and_mask(pictures, background)))
+        return io.NodeOutput(*gathered(batches, count, background, intermediate_device()))
 
 
 NODES = [ImagenSample]
