@@ -107,8 +107,10 @@ class TextsOnDemand:
         index, count = index.cpu(), len(self.texts)
         is_text = (index >= 0) & (index < count)
         shown = (index - count + 1)[~is_text].clamp(min=0)
-        parts = [self.pictures.rows(shown, torch.zeros(len(shown), 0))]
-        if bool(is_text.any()):
+        parts = []
+        if len(shown):
+            parts.append(self.pictures.rows(shown, torch.zeros(len(shown), 0)))
+        if len(shown) < len(index):
             wanted, place = index[is_text].unique(return_inverse=True)
             encoded = encode_all([self.texts[i] for i in wanted.tolist()], self.encoder)
             parts.append(encoded.rows(place, torch.zeros(len(place), 0)))
