@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "imagen-setup.sha256"
-EXTRAS = "audio,credentials,dev,medical,speech,studio,train"
+EXTRAS = "audio,credentials,dev,export,medical,speech,studio,train"
 NEEDED_GB = 8
 AUDIT_SEC = 60
 STARTER = ROOT / "example_workflows" / "01 Text to image.json"

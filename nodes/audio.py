@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 
 from ..imagen_model import Condition, Reactions, analyze_audio
 from ..imagen_model.inference.sound_analysis import SOURCES
-from .convert import link_to_latent, made_for, to_image_and_mask
-from .host import HostedModel, NodeProgress, stage_progress, to_intermediate
+from .convert import gathered, link_to_latent, made_for
+from .host import HostedModel, NodeProgress, intermediate_device, stage_progress, to_intermediate
 from .inputs import BACKGROUND, LATENTS_IN_ORDER, MODEL_NOW, TRUNCATION
 from .types import EXPLORE, Audio, ImagenCondition, LatentLink, found_by, known
 
@@ -125,10 +124,9 @@ class ImagenAudioWalk(io.ComfyNode):
             truncation=truncation,
             progress=NodeProgress(len(sound)),
         )
-        # converts batch by batch, so that memory never holds all frames in both forms
-        parts = [to_image_and_mask(pictures, background) for pictures in batches]
-        image, mask = (torch.cat(frames) for frames in zip(*parts, strict=True))
-        return io.NodeOutput(*to_intermediate(image, mask), frame_rate)
+        frames = gathered(batches, len(sound), background, intermediate_device())
+        image, mask = to_intermediate(*frames)
+        return io.NodeOutput(image, mask, frame_rate)
 
 
 NODES = [ImagenAudioWalk]

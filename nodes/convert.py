@@ -6,6 +6,7 @@ Library: pictures [N, C, H, W] in [-1, 1]; four channels are premultiplied RGBA.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +35,22 @@ def to_image_and_mask(pictures: Tensor, background: str) -> tuple[Tensor, Tensor
     if paper is not None:
         colour = colour * alpha + paper * (1 - alpha)
     return colour.permute(0, 2, 3, 1).contiguous(), 1 - alpha.squeeze(1)
+
+
+def gathered(
+    batches: Iterable[Tensor], count: int, background: str, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """to_image_and_mask of `count` pictures that come in batches. Beside the result there is never
+    more than one batch in memory, however many frames a film has."""
+    image, mask, done = torch.empty(0), torch.empty(0), 0
+    for pictures in batches:
+        parts = to_image_and_mask(pictures, background)
+        if not done:
+            image, mask = (torch.empty(count, *part.shape[1:], device=device) for part in parts)
+        rows = slice(done, done + len(pictures))
+        image[rows], mask[rows] = parts
+        done = rows.stop
+    return image, mask
 
 
 def to_pictures(image: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -23,7 +23,7 @@ from comfy.model_patcher import ModelPatcher
 from PIL.Image import Image
 from torch import Tensor
 
-from ..imagen_model import Model, bundled_models, to_image
+from ..imagen_model import Model, bundled_models, load, to_image
 from ..imagen_model.bundled import bundled_model
 from ..imagen_model.checkpoint_header import read_metadata
 from ..imagen_model.progress import OnProgress
@@ -116,10 +116,21 @@ class HostedModel:
         device, offload = management.get_torch_device(), management.unet_offload_device()
         return cls(model, ModelPatcher(parts, load_device=device, offload_device=offload))
 
+    @classmethod
+    def loaded(cls, path: Path) -> HostedModel:
+        """The model in a file. ComfyUI forgets it in a workflow without it; the last one is kept
+        here, so that the next run has it, where ComfyUI's memory management left it."""
+        return _loaded(path, fingerprint(path))
+
     def ready(self) -> Model:
         """The model, on its device."""
         management.load_models_gpu([self.patcher])
         return self.model
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path, changed: str) -> HostedModel:
+    return HostedModel.wrap(load(path))
 
 
 def stop_if_cancelled() -> None:
@@ -173,11 +184,15 @@ def torch_device() -> torch.device:
     return management.get_torch_device()
 
 
+def intermediate_device() -> torch.device:
+    """The device on which ComfyUI keeps results."""
+    return management.intermediate_device()
+
+
 def to_intermediate(*results: Tensor) -> tuple[Tensor, ...]:
     """Results on the device, and of the type, in which ComfyUI keeps them."""
-    device = management.intermediate_device()
     dtype = getattr(management, "intermediate_dtype", lambda: None)()
-    return tuple(x.to(device, dtype or x.dtype) for x in results)
+    return tuple(x.to(intermediate_device(), dtype or x.dtype) for x in results)
 
 
 def is_file_name(name: str) -> bool:

@@ -4,7 +4,6 @@ import json
 
 from comfy_api.latest import io, ui
 
-from ..imagen_model import load
 from .host import HostedModel, fingerprint, model_names, model_path, validate_name
 from .types import GENERATE, TRAIN, ImagenModel, found_by
 
@@ -40,7 +39,7 @@ class ImagenLoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name: str) -> io.NodeOutput:
-        return io.NodeOutput(HostedModel.wrap(load(model_path(model_name))))
+        return io.NodeOutput(HostedModel.loaded(model_path(model_name)))
 
 
 class ImagenModelInfo(io.ComfyNode):

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import torch
 from comfy_api.latest import io, ui
 
 from ..imagen_model import Condition, crisp
 from ..imagen_model.networks.generator import TILES
-from ..imagen_model.storage.palette import ALPHAS
-from .convert import link_to_latent, made_for, to_image_and_mask
-from .host import HostedModel, NodeProgress, tell, to_intermediate
+from ..imagen_model.storage.palette import ALPHAS, is_crisp
+from .convert import gathered, link_to_latent, made_for, to_image_and_mask
+from .host import HostedModel, NodeProgress, intermediate_device, tell, to_intermediate
 from .inputs import (
     BACKGROUND,
     BATCH_SIZE,
@@ -76,11 +77,14 @@ class ImagenSample(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         model, condition = made_for(model, condition, latent)
         points = link_to_latent(latent)
-        pictures = model.ready().draw(
-            condition, points, truncation=truncation, tile=tile, progress=NodeProgress(len(points))
+        count = max(len(condition), len(points))
+        pictures = model.ready().draw_batches(
+            condition, points, truncation=truncation, tile=tile, progress=NodeProgress(count)
         )
-        pictures = crisp(pictures, **crispness)  # alpha, colours
-        return io.NodeOutput(*to_intermediate(*to_image_and_mask(pictures, background)))
+        if is_crisp(**crispness):  # with one palette for all
+            pictures = iter([crisp(torch.cat([*pictures]), **crispness)])
+        result = gathered(pictures, count, background, intermediate_device())
+        return io.NodeOutput(*to_intermediate(*result))
 
 
 class ImagenTextToImage(io.ComfyNode):

@@ -82,10 +82,10 @@ def test_a_sprite_has_hard_edges_and_few_colours_that_the_batch_shares(server):
         "batch_size": ("ImagenRandomLatent", 2),
         "upscale_method": ("ImageScaleBy", "nearest-exact"),
     }
-    [first, second] = run_text_to_image(server, **common, **inputs)
+    [first, second] = run_step_by_step(server, **common, **inputs)
     colours = [np.unique(x.reshape(-1, 3), axis=0) for x in (first, second)]
     assert 4 <= len(np.unique(np.concatenate(colours), axis=0)) <= 7
-    [soft, _] = run_text_to_image(server, **common, background=inputs["background"])
+    [soft, _] = run_step_by_step(server, **common, background=inputs["background"])
     assert len(np.unique(soft.reshape(-1, 3), axis=0)) > 100
     assert np.abs(first.astype(int) - soft).mean() < 16
 

@@ -50,6 +50,10 @@ def model_options(
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or mps"
     )
+    text_encoder_option(parser)
+
+
+def text_encoder_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text-encoder",
         type=Path,

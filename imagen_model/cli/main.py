@@ -1,5 +1,5 @@
 """The `imagen` command: data, train, train-upscaler, sample, score, evaluate, learn, info, convert,
-bench.
+export, bench.
 
 Exit codes: 0 done, 1 the work failed (one clear line), 2 wrong usage. Each command imports what it
 needs when it runs.
@@ -18,6 +18,7 @@ from . import (
     convert,
     data,
     evaluate,
+    export,
     info,
     learn,
     ratings,
@@ -44,6 +45,7 @@ COMMANDS = (
     data,
     info,
     convert,
+    export,
     learn,
     ratings,
     bench,

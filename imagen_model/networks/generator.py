@@ -199,7 +199,7 @@ class Generator(nn.Module):
 
     def synthesis(self, w: Tensor, tokens: Tensor, mask: Tensor, *, tile: str = "none") -> Tensor:
         """w [N, num_blocks, dim] and the condition's tokens -> [N, C, H, W] in [-1, 1]."""
-        x = repeat(torch.cat([self.registers, self.grid]), "t d -> n t d", n=len(w))
+        x = repeat(torch.cat([self.registers, self.grid]), "t d -> n t d", n=w.shape[0])
         context = self.context_in(F.rms_norm(tokens, tokens.shape[-1:]))
         rope = (self.rope_cos, self.rope_sin)
         features, every = x.new_zeros(()), self.config.readout_every

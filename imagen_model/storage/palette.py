@@ -37,7 +37,7 @@ def crisp(pictures: Tensor, *, alpha: str = "soft", colours: int = 0) -> Tensor:
     """
     check_pictures(pictures)
     check_crisp(alpha, colours)
-    if alpha == "soft" and not colours:
+    if not is_crisp(alpha=alpha, colours=colours):
         return pictures
     colour, opacity = straight(pictures.float().nan_to_num(-1.0))
     if opacity is None:
@@ -49,6 +49,11 @@ def crisp(pictures: Tensor, *, alpha: str = "soft", colours: int = 0) -> Tensor:
     if pictures.shape[1] == 4:
         colour = torch.cat([colour * opacity, opacity], dim=1)
     return (colour * 2 - 1).to(pictures)
+
+
+def is_crisp(*, alpha: str = "soft", colours: int = 0) -> bool:
+    """Whether `crisp` changes pictures."""
+    return alpha != "soft" or colours != 0
 
 
 def _quantized(colour: Tensor, opacity: Tensor, colours: int) -> Tensor:
