@@ -23,11 +23,15 @@ function hostOf(graph) {
  */
 export function ownerOf(node, name) {
   const slot = node.inputs?.findIndex((input) => input.widget?.name === name) ?? -1
-  const link = slot >= 0 ? node.getInputLink(slot) : null
-  if (!link) return node.widgets?.find((widget) => widget.name === name)
-  if (link.origin_id !== node.graph.inputNode?.id) return undefined
-  const host = hostOf(node.graph)
-  return host && ownerOf(host, node.graph.inputs[link.origin_slot].name)
+  if (!node.graph || slot < 0 || !node.isInputConnected(slot))
+    return node.widgets?.find((widget) => widget.name === name)
+  const gives = (id) => {
+    const link = node.graph.getLink(id)
+    return link?.target_id === node.id && link.target_slot === slot
+  }
+  const outer = node.graph.inputs?.find((input) => input.linkIds.some(gives)) // of a subgraph
+  const host = outer && hostOf(node.graph)
+  return host && ownerOf(host, outer.name)
 }
 
 /** The key of a node's output in app.nodeOutputs. */
@@ -66,34 +70,53 @@ export function withOutput(node, show) {
 }
 
 /**
- * Outputs that the server has and the frontend has not: after a reload, and where a node's result
- * was in the server's cache from before. They are in the history of this workflow's runs.
+ * Outputs that the server has and the frontend has not: take them from the history of runs.
  *
  * @param {(id: string | undefined) => boolean} wanted says of which nodes, by their ids in a run
+ * @param {(run: any, id: string, runs: any) => boolean} fits says from which runs
  */
-async function recall(wanted) {
-  const graphs = [app.graph.rootGraph, ...app.graph.rootGraph.subgraphs.values()]
-  const missing = graphs
+async function recall(wanted, fits) {
+  const root = app.graph.rootGraph
+  const missing = [root, ...root.subgraphs.values()]
     .flatMap((graph) => graph.nodes)
     .filter((node) => readers.has(node) && wanted(idInRun(node)) && !app.nodeOutputs[keyOf(node)])
   if (!missing.length) return
   const response = await api.fetchApi(`/history?max_items=${HISTORY}`)
-  const runs = Object.values(response.ok ? await response.json() : {}).filter(
-    (run) => run.prompt[3]?.extra_pnginfo?.workflow?.id === app.graph.rootGraph.id,
-  )
+  const runs = response.ok ? await response.json() : {}
   for (const node of missing) {
     const id = idInRun(node)
-    const last = runs.findLast((run) => run.outputs[id])
+    const last = Object.values(runs).findLast((run) => run.outputs[id] && fits(run, id, runs))
     if (last) app.nodeOutputs[keyOf(node)] = last.outputs[id]
   }
 }
 
-api.addEventListener("execution_cached", ({ detail }) => recall((id) => detail.nodes.includes(id)))
-
+// After a reload: what the workflow's last runs gave.
 let loads = 0
 app.registerExtension({
   name: "imagen.outputs",
   async afterConfigureGraph() {
-    if (loads++ === 0) await recall(() => true)
+    if (loads++) return
+    const workflow = app.graph.rootGraph.id
+    await recall(
+      () => true,
+      (run) => run.prompt[3]?.extra_pnginfo?.workflow?.id === workflow,
+    )
   },
+})
+
+/** Whether a node, and so all nodes before it, is the same in two prompts. */
+function same(a, b, id) {
+  if (JSON.stringify(a[id]) !== JSON.stringify(b[id])) return false
+  return Object.values(a[id].inputs).every((value) => !Array.isArray(value) || same(a, b, value[0]))
+}
+
+// The server says nothing anew of a node whose result it had in its cache.
+let cached = { prompt_id: "", nodes: [""] }
+api.addEventListener("execution_cached", ({ detail }) => (cached = detail))
+api.addEventListener("execution_success", ({ detail }) => {
+  if (detail.prompt_id !== cached.prompt_id) return
+  void recall(
+    (id) => cached.nodes.includes(id),
+    (run, id, runs) => same(runs[detail.prompt_id].prompt[2], run.prompt[2], id),
+  )
 })

@@ -143,6 +143,5 @@ app.registerExtension({
     }
 
     addElement(node, "pad", box, show).setHeight(SIZE + 10)
-    show()
   },
 })
