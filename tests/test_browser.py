@@ -192,8 +192,9 @@ def test_no_nodes_of_a_template_overlap(page, path):
 def test_a_node_shows_the_text_of_its_run_and_does_not_keep_it(page, server):
     open_template(page, server, "score_and_pick", "ImagenScore")
     run_on_page(page, server)
-    page.wait_for_function("/^\\d+: [+-]/.test(document.querySelector('.imagen-text').textContent)")
-    assert page.locator(".imagen-text").first.text_content().count("\n") == 15  # sixteen ranks
+    text = page.locator(".imagen-text").filter(has_text=re.compile(r"^\d+: [+-]"))
+    text.wait_for()
+    assert text.text_content().count("\n") == 15  # sixteen ranks
     node = "app.graph.serialize().nodes.find(n => n.type === 'ImagenScore')"
     assert not page.evaluate(f"{node}.widgets_values?.length")
 
@@ -314,8 +315,7 @@ def test_eight_clicks_teach_it_blue_and_undone_the_pictures_are_identical_to_bef
     assert "8 thumbs" in report and "bluer.safetensors" in report
     set_mode(page, "ImagenLearn", "bypass")
 
-    page.evaluate("app.refreshComboInNodes()")
-    page.wait_for_function(
+    page.wait_for_function(  # the new adapter is listed by itself
         """app.graph.nodes.find(n => n.type === 'ImagenApplyAdapter').widgets[0]
             .options.values.includes('bluer.safetensors')"""
     )

@@ -22,7 +22,7 @@ from studio.server import Server, running
 
 pytestmark = [pytest.mark.browser, pytest.mark.comfyui]
 RENDERERS = {"classic": False, "nodes-2": True}
-PATIENCE_SEC = 60
+PATIENCE_SEC = 120
 MODEL, ADAPTER = "tiny.safetensors", "session.safetensors"
 LATENT, DIRECTION, RATE, LEARN = "4", "5", "6", "8"
 
@@ -213,7 +213,6 @@ def session(request, server, tmp_path) -> Iterator[Session]:
     server.post("/api/settings/Comfy.Minimap.Visible", False)
     forget_all(server)
     for page in fresh_page(tmp_path / "profile"):
-        page.set_default_timeout(PATIENCE_SEC * 1000)
         yield Session(page, server)
 
 
@@ -328,7 +327,7 @@ def rated(session: Session) -> None:
 def learned_and_applied(session: Session) -> None:
     page = session.page
     page.evaluate(f"({OF_KIND})('ImagenLearn').mode = 0")
-    press_run(page, session.server)
+    session.server.wait_for(press_run(page, session.server))
     session.check()
     listed = f"""({OF_KIND})('ImagenApplyAdapter').widgets[0].options.values"""
     page.wait_for_function(f"({listed}).includes('{ADAPTER}')")  # without a key pressed
