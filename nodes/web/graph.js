@@ -3,7 +3,7 @@
 import { app } from "../../scripts/app.js"
 import { api } from "../../scripts/api.js"
 
-const HISTORY = 32 // runs that are looked through after a reload
+const HISTORY = 100 // runs that are looked through
 
 /** The node of the workflow that stands for a subgraph; undefined for none and for several. */
 function hostOf(graph) {
@@ -69,46 +69,46 @@ export function withOutput(node, show) {
   }
 }
 
+/** Whether a node, and so all nodes before it, is the same in two prompts. */
+function same(a, b, id) {
+  if (!a[id] || JSON.stringify(a[id]) !== JSON.stringify(b[id])) return false
+  return Object.values(a[id].inputs).every((value) => !Array.isArray(value) || same(a, b, value[0]))
+}
+
 /**
- * Outputs that the server has and the frontend has not: take them from the history of runs.
+ * Outputs that the server has and the frontend has not: take them from the history of runs, from
+ * the last one in which the node was as it is in a run of this workflow.
  *
  * @param {(id: string | undefined) => boolean} wanted says of which nodes, by their ids in a run
- * @param {(run: any, id: string, runs: any) => boolean} fits says from which runs
+ * @param {(run: any) => boolean} own says which runs are of this workflow
  */
-async function recall(wanted, fits) {
+async function recall(wanted, own) {
   const root = app.graph.rootGraph
   const missing = [root, ...root.subgraphs.values()]
     .flatMap((graph) => graph.nodes)
     .filter((node) => readers.has(node) && wanted(idInRun(node)) && !app.nodeOutputs[keyOf(node)])
   if (!missing.length) return
   const response = await api.fetchApi(`/history?max_items=${HISTORY}`)
-  const runs = response.ok ? await response.json() : {}
+  const history = Object.values(response.ok ? await response.json() : {})
   for (const node of missing) {
     const id = idInRun(node)
-    const last = Object.values(runs).findLast((run) => run.outputs[id] && fits(run, id, runs))
+    const prompt = history.findLast((run) => own(run) && run.prompt[2][id])?.prompt[2]
+    const last = history.findLast((run) => run.outputs[id] && same(prompt ?? {}, run.prompt[2], id))
     if (last) app.nodeOutputs[keyOf(node)] = last.outputs[id]
   }
 }
 
-// After a reload: what the workflow's last runs gave.
+// After a reload the frontend has none.
 let loads = 0
 app.registerExtension({
   name: "imagen.outputs",
   async afterConfigureGraph() {
     if (loads++) return
     const workflow = app.graph.rootGraph.id
-    await recall(
-      () => true,
-      (run) => run.prompt[3]?.extra_pnginfo?.workflow?.id === workflow,
-    )
+    const own = (run) => run.prompt[3]?.extra_pnginfo?.workflow?.id === workflow
+    await recall(() => true, own)
   },
 })
-
-/** Whether a node, and so all nodes before it, is the same in two prompts. */
-function same(a, b, id) {
-  if (JSON.stringify(a[id]) !== JSON.stringify(b[id])) return false
-  return Object.values(a[id].inputs).every((value) => !Array.isArray(value) || same(a, b, value[0]))
-}
 
 // The server says nothing anew of a node whose result it had in its cache.
 let cached = { prompt_id: "", nodes: [""] }
@@ -117,6 +117,6 @@ api.addEventListener("execution_success", ({ detail }) => {
   if (detail.prompt_id !== cached.prompt_id) return
   void recall(
     (id) => cached.nodes.includes(id),
-    (run, id, runs) => same(runs[detail.prompt_id].prompt[2], run.prompt[2], id),
+    (run) => run.prompt[1] === detail.prompt_id,
   )
 })
