@@ -192,6 +192,7 @@ def test_no_nodes_of_a_template_overlap(page, path):
 def test_a_node_shows_the_text_of_its_run_and_does_not_keep_it(page, server):
     open_template(page, server, "score_and_pick", "ImagenScore")
     run_on_page(page, server)
+    bring_into_view(page, "ImagenScore")
     text = page.locator(".imagen-text").filter(has_text=re.compile(r"^\d+: [+-]"))
     text.wait_for()
     assert text.text_content().count("\n") == 15  # sixteen ranks
