@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..imagen_model import Condition, combined, transcribe
 from .convert import to_pictures
-from .host import HostedModel, stage_progress, tell
+from .host import HostedModel, stage_progress
 from .hosted_clip import hosted_clip
 from .inputs import (
     CONDITION_OUTPUT,
@@ -46,7 +46,6 @@ class ImagenEncodeText(io.ComfyNode):
                 ),
             ],
             outputs=[CONDITION_OUTPUT],
-            hidden=[io.Hidden.unique_id],
         )
 
     validate_inputs = classmethod(accept_any_style)
@@ -63,8 +62,7 @@ class ImagenEncodeText(io.ComfyNode):
         prompts = (text.strip().splitlines() if per_line else text) or ""
         condition = reader.encode_text(prompts, style=chosen, progress=stage_progress("reading"))
         read = reader.how_read(prompts, style=chosen)
-        tell(cls.hidden.unique_id, read)
-        return io.NodeOutput(condition, ui=ui.PreviewText(read) if read else None)
+        return io.NodeOutput(condition, ui=ui.PreviewText(read))
 
 
 class ImagenEncodeImage(io.ComfyNode):

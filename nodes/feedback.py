@@ -9,7 +9,14 @@ from ..imagen_model.feedback.rating_syntax import parse_ratings
 from ..imagen_model.feedback.recipe import pictures_of
 from ..imagen_model.feedback.reward import enough_for
 from .convert import link_to_latent, to_image_and_mask
-from .host import HostedModel, NodeProgress, fingerprint, to_intermediate, validate_name
+from .host import (
+    HostedModel,
+    NodeProgress,
+    fingerprint,
+    tell_of_new_files,
+    to_intermediate,
+    validate_name,
+)
 from .inputs import CONDITION, LATENT, NONE, PICTURE_MASK_OUTPUT, TRUNCATION
 from .rating_server import adapter_names, adapter_path, new_adapter_path, open_store, remember
 from .types import RATE, ImagenModel, LatentLink, found_by
@@ -133,12 +140,13 @@ class ImagenLearn(io.ComfyNode):
         with open_store() as store:
             ratings = store.ratings()
         adapter = learn(model.ready(), ratings, method=method, progress=NodeProgress(1000))
-        text = report(adapter)
         if adapter.card["objections"] and not force:
-            text += "\nnot kept: the model stays as it was; force keeps it all the same"
+            text = "not kept: the model stays as it was; force keeps it all the same\n"
+            text += report(adapter)
             return io.NodeOutput(model, text, ui=ui.PreviewText(text))
         adapter.save(path)
-        text += f"\nkept as {path}"
+        tell_of_new_files()
+        text = f"kept as {path}\n{report(adapter)}"
         adapted = HostedModel.wrap(apply_adapter(model.model, adapter))
         return io.NodeOutput(adapted, text, ui=ui.PreviewText(text))
 

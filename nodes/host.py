@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import logging
 import os
@@ -163,20 +162,12 @@ class NodeProgress:
         self.bar.update_absolute(done, total, preview)
 
 
-_nodes_with_text: set[str] = set()
+def tell_of_new_files() -> None:
+    """Make all open pages list models and adapters anew."""
+    from server import PromptServer
 
-
-def tell(node_id: str | None, text: str) -> None:
-    """Show a text on a node of the page that runs it; "" replaces an earlier text.
-
-    The page takes it for HTML, and a prompt may come from a stranger's workflow: it is escaped.
-    """
-    opened = open_page()
-    if opened is None or node_id is None or not (text or node_id in _nodes_with_text):
-        return
-    server, page = opened
-    _nodes_with_text.add(node_id)
-    server.send_progress_text(html.escape(text) or "read as written", node_id, page)
+    if server := getattr(PromptServer, "instance", None):
+        server.send_sync("imagen.new_files", {})
 
 
 def torch_device() -> torch.device:

@@ -4,7 +4,7 @@ import math
 
 import comfy.model_management as management
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..imagen_model import load
 from ..imagen_model.config import PRESET_DIMS
@@ -15,6 +15,7 @@ from .host import (
     model_names,
     model_path,
     stage_progress,
+    tell_of_new_files,
     training_run,
     validate_name,
 )
@@ -131,7 +132,13 @@ class ImagenTrain(io.ComfyNode):
             progress = TrainingProgress(trainer.preview)
             trainer.run(progress, management.throw_exception_if_processing_interrupted)
         loss = {"loss": plottable(progress.losses or trainer.logged_losses())}
-        return io.NodeOutput(HostedModel.wrap(load(target)), loss, str(target))
+        tell_of_new_files()
+        return io.NodeOutput(
+            HostedModel.wrap(load(target)),
+            loss,
+            str(target),
+            ui=ui.PreviewText(f"kept as {target}"),
+        )
 
 
 def plottable(losses: list[float]) -> list[float]:

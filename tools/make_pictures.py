@@ -129,11 +129,14 @@ def run_on_page(page: Page, server: Server) -> None:
     page.evaluate("app.graph.nodes.forEach(n => { if (n.mode === 2) n.mode = 0 })")
     page.wait_for_timeout(2000)
     page.evaluate(
-        """base => document.querySelectorAll(".imagen-text").forEach(text => {
-            text.textContent = text.textContent.replaceAll(base, "ComfyUI")
+        """base => Object.entries(app.nodeOutputs).forEach(([id, { text, ...rest }]) => {
+            if (!text) return
+            const shown = text.map(line => line.replaceAll(base, "ComfyUI"))
+            app.nodeOutputs[id] = { ...rest, text: shown }
         })""",
         str(server.base),  # where this machine keeps it is nobody's business
     )
+    page.wait_for_timeout(500)
 
 
 def fit_view(page: Page) -> None:
