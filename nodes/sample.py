@@ -9,7 +9,7 @@ from ..imagen_model import Condition, crisp
 from ..imagen_model.networks.generator import TILES
 from ..imagen_model.storage.palette import ALPHAS, is_crisp
 from .convert import gathered, link_to_latent, made_for, to_image_and_mask
-from .host import HostedModel, NodeProgress, intermediate_device, tell, to_intermediate
+from .host import HostedModel, NodeProgress, intermediate_device, to_intermediate
 from .inputs import (
     BACKGROUND,
     BATCH_SIZE,
@@ -118,7 +118,6 @@ class ImagenTextToImage(io.ComfyNode):
                 io.Image.Output(display_name="image", tooltip="The pictures, over white."),
                 PICTURE_MASK_OUTPUT,
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     validate_inputs = classmethod(accept_any_style)
@@ -129,7 +128,6 @@ class ImagenTextToImage(io.ComfyNode):
     ) -> io.NodeOutput:
         chosen, ready = chosen_style(style), model.ready()
         read = ready.how_read(text, style=chosen)
-        tell(cls.hidden.unique_id, read)
         pictures = ready.sample(
             text,
             seeds=range(seed, seed + batch_size),
@@ -137,7 +135,7 @@ class ImagenTextToImage(io.ComfyNode):
             progress=NodeProgress(batch_size),
         )
         image, mask = to_intermediate(*to_image_and_mask(pictures, "white"))
-        return io.NodeOutput(image, mask, ui=ui.PreviewText(read) if read else None)
+        return io.NodeOutput(image, mask, ui=ui.PreviewText(read))
 
 
 class ImagenStyleRow(io.ComfyNode):
