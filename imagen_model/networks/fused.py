@@ -1,9 +1,9 @@
-"""The generator's blocks in half as many operations, on a CPU and without gradients.
+"""The generator's blocks in two thirds of the operations, on a CPU and without gradients.
 
-A single picture would otherwise spend a third of its time in small operations. `ModulatedBlock` is
-the reference; the numbers are the same to rounding. What does not depend on the tokens is computed
-for all blocks at once: scales and gates, rotations, and keys and values of the condition. The
-weights of norms are multiplied into these.
+A single picture spends much of its time in small operations. `ModulatedBlock` is the reference; the
+numbers are the same to rounding. What does not depend on the tokens is computed for all blocks at
+once: scales and gates, rotations, and keys and values of the condition. The weights of norms are
+multiplied into these.
 """
 
 from __future__ import annotations
