@@ -234,7 +234,7 @@ def ours(name: str) -> tuple[nn.Module, Drawing]:
 
 
 def memory_of(run: Callable[[], object]) -> float | None:
-    """MiB that `run` needs beyond what the process holds, freed memory included; None where Linux does not tell."""
+    """MiB that `run` needs beyond what the process holds; None where Linux does not tell."""
     status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not clear.exists():
         return None
