@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlparse
 
 import pytest
 from browser import fresh_page, press_run
-from comfyui import WORKFLOWS, forget_ratings
+from comfyui import forget_ratings
 from every_node import node
 
 from studio.host import StudioError, fetch_frontend, find_host
@@ -80,9 +80,8 @@ class Session:
         self.page, self.server = page, server
 
     def open(self, prompt: dict) -> None:
-        any_template = f"?template={WORKFLOWS[0].stem}&source=imagen-gan"  # else a dialog opens
-        self.page.goto(f"{self.server.address}/{any_template}")
-        self.ready("window.app?.graph?.nodes.some(node => node.type.startsWith('Imagen'))")
+        self.page.goto(self.server.address)
+        self.ready("window.LiteGraph?.registered_node_types?.ImagenRate && window.app?.graph")
         self.page.evaluate("prompt => app.loadApiJson(prompt, 'session')", prompt)
         self.ready(f"app.graph.nodes.length === {len(prompt)}")
         self.show()
@@ -211,6 +210,7 @@ def prompt_of(server: Server) -> dict:
 def session(request, server, tmp_path) -> Iterator[Session]:
     server.post("/api/settings/Comfy.VueNodes.Enabled", RENDERERS[request.param])
     server.post("/api/settings/Comfy.Minimap.Visible", False)
+    server.post("/api/settings/Comfy.TutorialCompleted", True)  # else a dialog opens
     forget_all(server)
     for page in fresh_page(tmp_path / "profile"):
         yield Session(page, server)
