@@ -18,6 +18,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ..checkpoint import save_checkpoint
+from ..config import GeneratorConfig
 from ..data.captions import CaptionSampler, SampledCaptions
 from ..data.dataset import PictureDataset
 from ..device import sent
@@ -34,6 +35,7 @@ from .divergence import DivergenceError, DivergenceGuard
 from .ema import Ema
 from .interrupt import StopRequest, stop_request
 from .latent_codes import LatentCodes
+from .layout_codes import LayoutCodes
 from .progress import Progress
 from .published_model import PublishedModel
 from .report import write_report, write_timelapse
@@ -77,8 +79,10 @@ class Trainer:
         self._check_batch()
         self.dataset, self.captions = dataset, captions.to(device)
         dataset.keep_on(device)
-        self.codes = self._latent_codes()
+        self.codes, self.layout_codes = self._latent_codes(), self._layout_codes()
         self.networks = networks or Networks.seeded(self.model, self.training.seed)
+        if self.layout_codes:
+            self.layout_codes.install(self.networks)
         self.networks = self.networks.to(device).train().requires_grad_(True)
         if isinstance(self.networks.generator, Generator):
             self.networks.generator.recompute_blocks = self.training.recompute_blocks
@@ -118,6 +122,14 @@ class Trainer:
         if not self.training.pairs_weight:
             return None
         return LatentCodes(self.dataset, self.captions, self.model.generator.z_dim)
+
+    def _layout_codes(self) -> LayoutCodes | None:
+        generator, t = self.model.generator, self.training
+        if not isinstance(generator, GeneratorConfig) or not generator.layout_side:
+            return None
+        if t.stage != "pretrain" or not t.pairs_weight:
+            return None
+        return LayoutCodes(self.dataset, generator.layout_side, generator.num_codes)
 
     # -- one step ---------------------------------------------------------------------------------
 
@@ -165,6 +177,8 @@ class Trainer:
         self.dataset.prefetch(self.order.peek(t.batch)[own])
         words = self.captions.sample(index, self.rng)
         z, condition = self._latents(index, words)[own], words.condition[own]
+        if self.layout_codes:
+            z = self.layout_codes.write(z, real)
         generating = self.ema.module if self.discriminator_only else self.networks
         log = self.train_step(
             lambda rows: generating.generate(z[rows], condition[rows]),

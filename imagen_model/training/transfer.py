@@ -11,6 +11,8 @@ from ..config import ConditioningConfig, GeneratorConfig, ModelConfig
 from ..networks.generator import Generator, UpBlock
 from ..networks.networks import Networks
 
+LAYOUT_SIDE = 16  # pixels
+
 
 def grow(model: ModelConfig, resolution: int, num_fine_blocks: int) -> ModelConfig:
     """The same tokens at another resolution, and fine blocks: the tail gets one more UpBlock per
@@ -24,6 +26,15 @@ def grow(model: ModelConfig, resolution: int, num_fine_blocks: int) -> ModelConf
         generator=generator,
         discriminator=replace(model.discriminator, resolution=resolution),
     )
+
+
+def with_layout(model: ModelConfig) -> ModelConfig:
+    """The same with a layout from w, if it has none and can have one."""
+    generator = model.generator
+    if not isinstance(generator, GeneratorConfig) or generator.layout_side:
+        return model
+    side = max(LAYOUT_SIDE, generator.grid)
+    return replace(model, generator=replace(generator, layout_side=side))
 
 
 def transfer_weights(
@@ -56,6 +67,8 @@ def transfer_weights(
         for up in after.tail.ups[len(before.tail.ups) :]:
             assert isinstance(up, UpBlock)
             up.repeat_pixels()
+        if after.layout is not None and before.layout is None:
+            torch.nn.init.zeros_(after.layout.enter.weight)
     return networks, config
 
 
@@ -77,3 +90,5 @@ def silence_condition(networks: Networks, source: Networks) -> None:
         ):
             new.bias.copy_(old(null))
             new.weight.zero_()
+        if after.mapping.num_codes:  # layouts come from captions now
+            after.mapping.code_in.weight.zero_()
