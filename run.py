@@ -28,10 +28,10 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "imagen-setup.sha256"
-EXTRAS = "audio,credentials,dev,medical,speech,studio,train"
+EXTRAS = "audio,credentials,dev,export,medical,speech,studio,train"
 NEEDED_GB = 8
 AUDIT_SEC = 60
-STARTER = ROOT / "example_workflows" / "text_to_image.json"
+STARTER = ROOT / "example_workflows" / "01 Text to image.json"
 
 
 def main() -> int:
@@ -179,7 +179,7 @@ def show(prompt_text: str | None, *, stay: bool) -> int:
         up = time.monotonic()
         prompt = to_prompt(load_workflow(STARTER), server.get("/object_info"))
         if prompt_text is not None:
-            set_input(prompt, "ImagenEncodeText", "text", prompt_text)
+            set_input(prompt, "ImagenTextToImage", "text", prompt_text)
         outputs = server.run(prompt)
         done = time.monotonic()
         images = [image for output in outputs.values() for image in output.get("images", [])]

@@ -85,7 +85,7 @@ def run_seconds(server: Server, prompt: dict) -> Seconds:
 
 def latencies(server: Server, runs: int) -> dict[str, list[Seconds]]:
     """Every run of each graph, the graphs in turn."""
-    workflow = load_workflow(ROOT / "example_workflows" / "text_to_image.json")
+    workflow = load_workflow(ROOT / "example_workflows" / "02 Step by step.json")
     graphs = {
         "text_to_image": to_prompt(workflow, server.get("/object_info")),
         "core_nodes": core_graph(enlarge=True),

@@ -27,7 +27,7 @@ def generator_works(dim: int, grid: int, device: torch.device) -> dict[str, Work
     """Forward, and forward with backward."""
     cond_config = ConditioningConfig()
     config = GeneratorConfig(dim=dim, grid=grid, tail_channels=dim // 4)
-    generator = Generator(config, cond_config.dim).to(device)
+    generator = Generator(config, cond_config.dim).to(device).eval()
     conditioning = ConditionEmbedding(cond_config).to(device)
     z = torch.randn(BATCH, config.z_dim, device=device)
     tokens = torch.randn(BATCH, TOKENS, cond_config.dim)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .model import Model, load
     from .storage.contact_sheet import contact_sheet, picture_grid
     from .storage.images import straight, to_image
+    from .storage.palette import crisp
 
 # Where the public names are. A module is imported when one of its names is first used, so that
 # `imagen --help` does not wait for torch.
@@ -42,6 +43,7 @@ _MODULES = {
     "model": ("Model", "load"),
     "storage.contact_sheet": ("contact_sheet", "picture_grid"),
     "storage.images": ("straight", "to_image"),
+    "storage.palette": ("crisp",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 _RENAMED = {"hear": "transcribe", "listen": "analyze_audio"}  # until 0.1; removed in 0.3

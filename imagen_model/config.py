@@ -11,7 +11,7 @@ import reprlib
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-RESOLUTIONS = (32, 64, 128, 256)
+RESOLUTIONS = (32, 64, 128, 256, 512)
 MAX_SIZE = 4096  # of whatever a configuration counts; no network of these kinds needs more
 MAX_STYLE_LENGTH = 200  # characters
 CHANNELS = (1, 3, 4)  # grey, RGB, premultiplied RGBA
@@ -34,6 +34,7 @@ class GeneratorConfig:
     readout_every: int = 3  # blocks between the readouts that the tail sums
     num_fine_blocks: int = 0  # in the tail, at twice the tokens a side
     layout_side: int = 0  # pixels a side of the layout that w gives to the tokens; 0: none
+    layout_bank: int = 0  # how many training pictures' layouts are kept
 
     def __post_init__(self) -> None:
         _check_one_of(self, "resolution", RESOLUTIONS)
@@ -41,6 +42,7 @@ class GeneratorConfig:
         _check_sizes(self, "dim", "num_blocks", "num_heads", "grid", "z_dim", "tail_channels")
         _check_sizes(self, "readout_every")
         _check_sizes(self, "num_registers", "num_fine_blocks", "layout_side", low=0)
+        _check_sizes(self, "layout_bank", low=bool(self.layout_side))
         is_multiple = self.dim % (4 * self.num_heads) == 0
         _check_field(self, "dim", is_multiple, "a multiple of 4 * num_heads")
         ratio = self.resolution // self.grid
@@ -219,6 +221,7 @@ ARCHITECTURES: dict[str, tuple] = {
 # Transformer presets differ in width alone; all have 12 blocks of 8 heads.
 PRESET_DIMS = {"nano": 128, "small": 192, "base": 256, "large": 384}
 PRESET_RESOLUTIONS = {"nano": 32, "small": 64, "base": 64, "large": 64}
+MAX_PRESET_GRID = 32  # tokens a side
 DCGAN = "dcgan"
 PRESETS = (*PRESET_DIMS, DCGAN)
 
@@ -244,9 +247,9 @@ def preset(
             resolution=resolution,
             channels=channels,
             dim=dim,
-            # A token covers 8x8 pixels: attention is quadratic in tokens, and the convolutional
-            # tail generates detail for less (docs/log/experiments.md, "tokens").
-            grid=resolution // 8,
+            # A token covers 8x8 pixels, and more above 256 px: attention is quadratic in tokens,
+            # and the tail generates detail for less (docs/log/experiments.md, "tokens").
+            grid=min(resolution // 8, MAX_PRESET_GRID),
             tail_channels=dim // 4,
         ),
         discriminator=DiscriminatorConfig(

@@ -24,7 +24,7 @@ from .inference.audio_reactive import Reactions, audio_walk
 from .inference.directions import attribute_directions, directions
 from .inference.inversion import STEPS, invert
 from .inference.latent import Latent, random_latent
-from .inference.sampling import draw, into_w
+from .inference.sampling import batches, draw, fitting_batch, into_w
 from .inference.scoring import Scores, score
 from .inference.sound_analysis import Sound
 from .networks.efficientnet import EfficientNetLite, lite0, lite0_hash
@@ -252,6 +252,54 @@ class Model:
             tile=tile,
             progress=progress,
         )
+
+    def draw_styles(
+        self,
+        condition: Condition,
+        latent: Latent,
+        styles: Sequence[str],
+        *,
+        truncation: float = 1.0,
+        progress: OnPictures | None = None,
+    ) -> Tensor:
+        """`draw` with each of the styles in place of the condition's: [len(styles) * N, C, H, W],
+        style by style. ValueError for no style, and for an unknown one."""
+        if not styles:
+            raise ValueError("no styles; expected one or more")
+        weights = [style_weights(self.styles, style, len(condition)) for style in styles]
+        rows = []
+        for i, style in enumerate(weights):
+            rows.append(self.draw(condition.with_style(style), latent, truncation=truncation))
+            if progress is not None:
+                progress(i + 1, len(weights), None)
+        return torch.cat(rows)
+
+    def draw_batches(
+        self,
+        condition: Condition,
+        latent: Latent,
+        *,
+        truncation: float = 1.0,
+        tile: str = "none",
+        progress: OnPictures | None = None,
+    ) -> Iterator[Tensor]:
+        """The pictures of `draw` in batches, for which no more memory is needed however many they
+        are."""
+        n = max(len(condition), len(latent))
+        if not {len(condition), len(latent)} <= {1, n}:
+            raise ValueError(
+                f"{len(condition)} conditions do not fit {n} pictures; expected 1 or {n}"
+            )
+        for rows in batches(n, fitting_batch(self.resolution)):
+            pictures = self.draw(
+                condition[rows] if len(condition) > 1 else condition,
+                latent[rows] if len(latent) > 1 else latent,
+                truncation=truncation,
+                tile=tile,
+            )
+            if progress is not None:
+                progress(rows.stop, n, pictures)
+            yield pictures
 
     def audio_walk(
         self,

@@ -2,15 +2,14 @@
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io
 
 from ..imagen_model import Condition, Reactions, analyze_audio
 from ..imagen_model.inference.sound_analysis import SOURCES
-from .convert import link_to_latent, to_image_and_mask
-from .host import HostedModel, NodeProgress, stage_progress, to_intermediate
+from .convert import gathered, link_to_latent, made_for
+from .host import HostedModel, NodeProgress, intermediate_device, stage_progress, to_intermediate
 from .inputs import BACKGROUND, LATENTS_IN_ORDER, MODEL_NOW, TRUNCATION
-from .types import CATEGORY, Audio, ImagenCondition, LatentLink
+from .types import EXPLORE, Audio, ImagenCondition, LatentLink, found_by, known
 
 
 def push_input(name: str, tooltip: str) -> io.Float.Input:
@@ -18,11 +17,25 @@ def push_input(name: str, tooltip: str) -> io.Float.Input:
 
 
 def source_input(name: str, default: str, tooltip: str) -> io.Combo.Input:
-    return io.Combo.Input(name, options=list(SOURCES), default=default, tooltip=tooltip)
+    return io.Combo.Input(
+        name,
+        options=list(SOURCES),
+        default=default,
+        tooltip=tooltip,
+        **known(io.Combo.Input, advanced=True),
+    )
 
 
 def seconds_input(name: str, default: float, step: float, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=10.0, step=step, tooltip=tooltip)
+    return io.Float.Input(
+        name,
+        default=default,
+        min=0.0,
+        max=10.0,
+        step=step,
+        tooltip=tooltip,
+        **known(io.Float.Input, advanced=True),
+    )
 
 
 class ImagenAudioWalk(io.ComfyNode):
@@ -31,12 +44,15 @@ class ImagenAudioWalk(io.ComfyNode):
         return io.Schema(
             node_id="ImagenAudioWalk",
             display_name="Imagen Audio Walk",
-            category=CATEGORY,
+            category=EXPLORE,
+            **found_by("music video", "audio reactive", "visualizer", "beat", "音乐视频"),
             description="Walks through latents to a sound: the frames of a music video.",
             inputs=[
                 MODEL_NOW,
                 ImagenCondition.Input(
-                    "condition", tooltip="What to draw: one for the whole walk, or one a latent."
+                    "condition",
+                    optional=True,
+                    tooltip="What to draw: one for the whole walk, or one a latent; else theirs.",
                 ),
                 LATENTS_IN_ORDER,
                 io.Audio.Input("audio", tooltip="The sound that moves the picture."),
@@ -89,9 +105,11 @@ class ImagenAudioWalk(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: HostedModel, condition: Condition, latent: LatentLink, audio: Audio,
-        frame_rate: float, truncation: float, background: str, **reactions: Any,
+        cls, latent: LatentLink, audio: Audio, frame_rate: float, truncation: float,
+        background: str, model: HostedModel | None = None, condition: Condition | None = None,
+        **reactions: Any,
     ) -> io.NodeOutput:  # fmt: skip
+        model, condition = made_for(model, condition, latent)
         sound = analyze_audio(
             audio["waveform"][0],
             audio["sample_rate"],
@@ -106,10 +124,9 @@ class ImagenAudioWalk(io.ComfyNode):
             truncation=truncation,
             progress=NodeProgress(len(sound)),
         )
-        # converts batch by batch, so that memory never holds all frames in both forms
-        parts = [to_image_and_mask(pictures, background) for pictures in batches]
-        image, mask = (torch.cat(frames) for frames in zip(*parts, strict=True))
-        return io.NodeOutput(*to_intermediate(image, mask), frame_rate)
+        frames = gathered(batches, len(sound), background, intermediate_device())
+        image, mask = to_intermediate(*frames)
+        return io.NodeOutput(image, mask, frame_rate)
 
 
 NODES = [ImagenAudioWalk]

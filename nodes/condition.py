@@ -6,16 +6,18 @@ from torch import Tensor
 
 from ..imagen_model import Condition, combined, transcribe
 from .convert import to_pictures
-from .host import HostedModel, stage_progress, tell
+from .host import HostedModel, stage_progress
 from .hosted_clip import hosted_clip
 from .inputs import (
     CONDITION_OUTPUT,
     MODEL_WITH_STYLES,
+    PROMPT_TEXT,
+    STYLE_OF_TEXT,
     accept_any_style,
     chosen_style,
     style_input,
 )
-from .types import CATEGORY, Audio, ImagenCondition
+from .types import GENERATE, PROMPT, Audio, ImagenCondition, found_by
 
 
 class ImagenEncodeText(io.ComfyNode):
@@ -24,21 +26,13 @@ class ImagenEncodeText(io.ComfyNode):
         return io.Schema(
             node_id="ImagenEncodeText",
             display_name="Imagen Encode Text",
-            category=CATEGORY,
+            category=GENERATE,
+            **found_by("prompt", "text prompt", "clip text encode", "style", "提示词"),
             description="Turns a prompt and a style into a condition that the model follows.",
             inputs=[
                 MODEL_WITH_STYLES,
-                io.String.Input(
-                    "text",
-                    default="a red apple",
-                    multiline=True,
-                    dynamic_prompts=True,
-                    tooltip="What to draw, in about 30 words. (red:1.3) weighs; empty: anything.",
-                ),
-                style_input(
-                    "One of the model's styles; with 'any', the one that the text names, "
-                    "or each seed takes one."
-                ),
+                PROMPT_TEXT,
+                style_input(STYLE_OF_TEXT),
                 io.Boolean.Input(
                     "per_line",
                     default=False,
@@ -52,7 +46,6 @@ class ImagenEncodeText(io.ComfyNode):
                 ),
             ],
             outputs=[CONDITION_OUTPUT],
-            hidden=[io.Hidden.unique_id],
         )
 
     validate_inputs = classmethod(accept_any_style)
@@ -69,8 +62,7 @@ class ImagenEncodeText(io.ComfyNode):
         prompts = (text.strip().splitlines() if per_line else text) or ""
         condition = reader.encode_text(prompts, style=chosen, progress=stage_progress("reading"))
         read = reader.how_read(prompts, style=chosen)
-        tell(cls.hidden.unique_id, read)
-        return io.NodeOutput(condition, ui=ui.PreviewText(read) if read else None)
+        return io.NodeOutput(condition, ui=ui.PreviewText(read))
 
 
 class ImagenEncodeImage(io.ComfyNode):
@@ -79,7 +71,15 @@ class ImagenEncodeImage(io.ComfyNode):
         return io.Schema(
             node_id="ImagenEncodeImage",
             display_name="Imagen Encode Image",
-            category=CATEGORY,
+            category=PROMPT,
+            **found_by(
+                "image prompt",
+                "picture prompt",
+                "ip adapter",
+                "img2img",
+                "style transfer",
+                "图像提示",
+            ),
             description="Turns pictures and a style into a condition: this, in that style.",
             inputs=[
                 MODEL_WITH_STYLES,
@@ -116,7 +116,8 @@ class ImagenEncodeAudio(io.ComfyNode):
         return io.Schema(
             node_id="ImagenEncodeAudio",
             display_name="Imagen Encode Audio",
-            category=CATEGORY,
+            category=PROMPT,
+            **found_by("voice", "speech", "spoken prompt", "microphone", "speech to text", "语音"),
             description="Turns a spoken prompt and a style into a condition of the model.",
             inputs=[
                 MODEL_WITH_STYLES,
@@ -150,7 +151,8 @@ class ImagenCombineConditions(io.ComfyNode):
         return io.Schema(
             node_id="ImagenCombineConditions",
             display_name="Imagen Combine Conditions",
-            category=CATEGORY,
+            category=PROMPT,
+            **found_by("blend prompts", "mix prompts", "combine prompts", "interpolate prompts"),
             description="Goes part of the way from one condition to another.",
             inputs=[
                 ImagenCondition.Input("condition_a", tooltip="Where weight 0 is."),

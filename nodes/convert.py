@@ -6,12 +6,18 @@ Library: pictures [N, C, H, W] in [-1, 1]; four channels are premultiplied RGBA.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..imagen_model import Latent, straight
+from ..imagen_model import Condition, Latent, straight
 from .types import LatentLink
+
+if TYPE_CHECKING:
+    from .host import HostedModel
 
 BACKGROUNDS = {"white": 1.0, "black": 0.0, "none": None}
 
@@ -29,6 +35,22 @@ def to_image_and_mask(pictures: Tensor, background: str) -> tuple[Tensor, Tensor
     if paper is not None:
         colour = colour * alpha + paper * (1 - alpha)
     return colour.permute(0, 2, 3, 1).contiguous(), 1 - alpha.squeeze(1)
+
+
+def gathered(
+    batches: Iterable[Tensor], count: int, background: str, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """to_image_and_mask of `count` pictures that come in batches. Beside the result there is never
+    more than one batch in memory, however many frames a film has."""
+    image, mask, done = torch.empty(0), torch.empty(0), 0
+    for pictures in batches:
+        parts = to_image_and_mask(pictures, background)
+        if not done:
+            image, mask = (torch.empty(count, *part.shape[1:], device=device) for part in parts)
+        rows = slice(done, done + len(pictures))
+        image[rows], mask[rows] = parts
+        done = rows.stop
+    return image, mask
 
 
 def to_pictures(image: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -59,9 +81,37 @@ def masks_of(mask: Tensor | None, image: Tensor) -> Tensor:
     return mask.expand(len(image), -1, -1)
 
 
-def latent_to_link(latent: Latent) -> LatentLink:
-    return {"space": latent.space, "values": latent.values, "seeds": latent.seeds}
+def latent_to_link(
+    latent: Latent, model: HostedModel | None = None, condition: Condition | None = None
+) -> LatentLink:
+    """Latents as a link, with the model and the condition that they were made for."""
+    link: LatentLink = {"space": latent.space, "values": latent.values, "seeds": latent.seeds}
+    if model is not None:
+        link["model"] = model
+    if condition is not None:
+        link["condition"] = condition
+    return link
 
 
 def link_to_latent(link: LatentLink) -> Latent:
     return Latent(link["space"], link["values"], tuple(link["seeds"]))
+
+
+def made_for(
+    model: HostedModel | None, condition: Condition | None, *links: LatentLink
+) -> tuple[HostedModel, Condition]:
+    """The model and the condition that are linked, else those that the latents come with.
+
+    ValueError where there is neither.
+    """
+    models = [model, *(link.get("model") for link in links)]
+    conditions = [condition, *(link.get("condition") for link in links)]
+    found_model = next((x for x in models if x is not None), None)
+    found_condition = next((x for x in conditions if x is not None), None)
+    if found_model is None or found_condition is None:
+        missing = "model" if found_model is None else "condition"
+        raise ValueError(
+            f"the latents come without a {missing}; link one to {missing}, here or on "
+            "Imagen Random Latent"
+        )
+    return found_model, found_condition

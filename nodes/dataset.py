@@ -20,7 +20,7 @@ from .host import (
     to_intermediate,
 )
 from .inputs import MASK_OUTPUT, MAX_SHUFFLE_SEED
-from .types import CATEGORY, ImagenLatent, ImagenModel, LatentLink
+from .types import TRAIN, ImagenLatent, ImagenModel, LatentLink, found_by
 
 MAX_PICTURES = 4096
 MAX_PX = 2**26  # in one batch: 1 GB
@@ -43,7 +43,8 @@ class ImagenSaveDataset(io.ComfyNode):
         return io.Schema(
             node_id="ImagenSaveDataset",
             display_name="Imagen Save Dataset",
-            category=CATEGORY,
+            category=TRAIN,
+            **found_by("dataset", "training data", "export pictures", "labels", "数据集"),
             description="Adds labelled pictures to a data set that Imagen and others train on.",
             is_output_node=True,
             is_input_list=True,
@@ -117,7 +118,8 @@ class ImagenLoadImageFolder(io.ComfyNode):
         return io.Schema(
             node_id="ImagenLoadImageFolder",
             display_name="Imagen Load Image Folder",
-            category=CATEGORY,
+            category=TRAIN,
+            **found_by("load images", "batch load", "directory", "dataset"),
             description="Reads the pictures of a folder as one batch, with masks and captions.",
             inputs=[
                 io.String.Input(
@@ -127,7 +129,7 @@ class ImagenLoadImageFolder(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "resolution",
-                    default=64,
+                    default=128,
                     min=16,
                     max=2048,
                     tooltip="Pixels a side; transparent pictures are padded, others cut square.",

@@ -9,10 +9,17 @@ from ..imagen_model.feedback.rating_syntax import parse_ratings
 from ..imagen_model.feedback.recipe import pictures_of
 from ..imagen_model.feedback.reward import enough_for
 from .convert import link_to_latent, to_image_and_mask
-from .host import HostedModel, NodeProgress, fingerprint, to_intermediate, validate_name
+from .host import (
+    HostedModel,
+    NodeProgress,
+    fingerprint,
+    tell_of_new_files,
+    to_intermediate,
+    validate_name,
+)
 from .inputs import CONDITION, LATENT, NONE, PICTURE_MASK_OUTPUT, TRUNCATION
 from .rating_server import adapter_names, adapter_path, new_adapter_path, open_store, remember
-from .types import CATEGORY, ImagenModel, LatentLink
+from .types import RATE, ImagenModel, LatentLink, found_by
 
 
 class ImagenRate(io.ComfyNode):
@@ -21,7 +28,8 @@ class ImagenRate(io.ComfyNode):
         return io.Schema(
             node_id="ImagenRate",
             display_name="Imagen Rate",
-            category=CATEGORY,
+            category=RATE,
+            **found_by("thumbs up", "thumbs down", "like", "feedback", "vote", "rating", "点赞"),
             description="Draws a batch, shows it and keeps your ratings of it.",
             is_output_node=True,
             inputs=[
@@ -76,9 +84,13 @@ class ImagenLearn(io.ComfyNode):
         return io.Schema(
             node_id="ImagenLearn",
             display_name="Imagen Learn",
-            category=CATEGORY,
+            category=RATE,
+            **found_by(
+                "taste", "preference", "rlhf", "personalize", "train on ratings", "学习喜好"
+            ),
             description="Learns an adapter from your ratings, tries it, and keeps it if it helps.",
             is_output_node=True,
+            is_experimental=True,
             inputs=[
                 ImagenModel.Input(
                     "model", tooltip="The model to teach; learning starts at its base."
@@ -128,12 +140,13 @@ class ImagenLearn(io.ComfyNode):
         with open_store() as store:
             ratings = store.ratings()
         adapter = learn(model.ready(), ratings, method=method, progress=NodeProgress(1000))
-        text = report(adapter)
         if adapter.card["objections"] and not force:
-            text += "\nnot kept: the model stays as it was; force keeps it all the same"
+            text = "not kept: the model stays as it was; force keeps it all the same\n"
+            text += report(adapter)
             return io.NodeOutput(model, text, ui=ui.PreviewText(text))
         adapter.save(path)
-        text += f"\nkept as {path}"
+        tell_of_new_files()
+        text = f"kept as {path}\n{report(adapter)}"
         adapted = HostedModel.wrap(apply_adapter(model.model, adapter))
         return io.NodeOutput(adapted, text, ui=ui.PreviewText(text))
 
@@ -144,7 +157,8 @@ class ImagenApplyAdapter(io.ComfyNode):
         return io.Schema(
             node_id="ImagenApplyAdapter",
             display_name="Imagen Apply Adapter",
-            category=CATEGORY,
+            category=RATE,
+            **found_by("lora", "load lora", "adapter", "taste"),
             description="Puts an adapter from Imagen Learn on a model, or takes it off.",
             inputs=[
                 ImagenModel.Input("model", tooltip="The model that the adapter was learned on."),

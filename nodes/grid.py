@@ -5,7 +5,7 @@ from torch import Tensor
 
 from ..imagen_model import contact_sheet
 from .convert import masks_of, to_image_and_mask, to_pictures
-from .types import CATEGORY
+from .types import SELECT, found_by
 
 
 class ImagenGrid(io.ComfyNode):
@@ -14,7 +14,10 @@ class ImagenGrid(io.ComfyNode):
         return io.Schema(
             node_id="ImagenGrid",
             display_name="Imagen Grid",
-            category=CATEGORY,
+            category=SELECT,
+            **found_by(
+                "contact sheet", "sprite sheet", "sprite", "collage", "montage", "atlas", "拼图"
+            ),
             description="Lays a batch out as one contact sheet, with captions below the pictures.",
             inputs=[
                 io.Image.Input("image", tooltip="The pictures."),
@@ -23,7 +26,7 @@ class ImagenGrid(io.ComfyNode):
                 ),
                 io.Int.Input(
                     "scale",
-                    default=4,
+                    default=1,
                     min=1,
                     max=16,
                     tooltip="Enlarges whole pixels, so that small pictures stay sharp.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from comfy.model_patcher import ModelPatcher
 from PIL.Image import Image
 from torch import Tensor
 
-from ..imagen_model import Model, bundled_models, to_image
+from ..imagen_model import Model, bundled_models, load, to_image
 from ..imagen_model.bundled import bundled_model
 from ..imagen_model.checkpoint_header import read_metadata
 from ..imagen_model.progress import OnProgress
@@ -116,10 +115,21 @@ class HostedModel:
         device, offload = management.get_torch_device(), management.unet_offload_device()
         return cls(model, ModelPatcher(parts, load_device=device, offload_device=offload))
 
+    @classmethod
+    def loaded(cls, path: Path) -> HostedModel:
+        """The model in a file. ComfyUI forgets it in a workflow without it; the last one is kept
+        here, so that the next run has it, where ComfyUI's memory management left it."""
+        return _loaded(path, fingerprint(path))
+
     def ready(self) -> Model:
         """The model, on its device."""
         management.load_models_gpu([self.patcher])
         return self.model
+
+
+@lru_cache(maxsize=1)
+def _loaded(path: Path, changed: str) -> HostedModel:
+    return HostedModel.wrap(load(path))
 
 
 def stop_if_cancelled() -> None:
@@ -152,20 +162,12 @@ class NodeProgress:
         self.bar.update_absolute(done, total, preview)
 
 
-_nodes_with_text: set[str] = set()
+def tell_of_new_files() -> None:
+    """Make all open pages list models and adapters anew."""
+    from server import PromptServer
 
-
-def tell(node_id: str | None, text: str) -> None:
-    """Show a text on a node of the page that runs it; "" replaces an earlier text.
-
-    The page takes it for HTML, and a prompt may come from a stranger's workflow: it is escaped.
-    """
-    opened = open_page()
-    if opened is None or node_id is None or not (text or node_id in _nodes_with_text):
-        return
-    server, page = opened
-    _nodes_with_text.add(node_id)
-    server.send_progress_text(html.escape(text) or "read as written", node_id, page)
+    if server := getattr(PromptServer, "instance", None):
+        server.send_sync("imagen.new_files", {})
 
 
 def torch_device() -> torch.device:
@@ -173,9 +175,15 @@ def torch_device() -> torch.device:
     return management.get_torch_device()
 
 
+def intermediate_device() -> torch.device:
+    """The device on which ComfyUI keeps results."""
+    return management.intermediate_device()
+
+
 def to_intermediate(*results: Tensor) -> tuple[Tensor, ...]:
-    """Results on the device on which ComfyUI keeps them."""
-    return tuple(x.to(management.intermediate_device()) for x in results)
+    """Results on the device, and of the type, in which ComfyUI keeps them."""
+    dtype = getattr(management, "intermediate_dtype", lambda: None)()
+    return tuple(x.to(intermediate_device(), dtype or x.dtype) for x in results)
 
 
 def is_file_name(name: str) -> bool:

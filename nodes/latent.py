@@ -8,20 +8,29 @@ from torch import Tensor
 from ..imagen_model import Condition, mixed, moved_along, walk
 from ..imagen_model.inference.directions import ATTRIBUTES
 from ..imagen_model.inference.editing import CURVES
-from .convert import latent_to_link, link_to_latent, to_pictures
+from .convert import latent_to_link, link_to_latent, made_for, to_pictures
 from .host import HostedModel, NodeProgress
 from .inputs import (
+    BATCH_SIZE,
     CONDITION_OF_LATENTS,
     LATENTS,
     LATENTS_IN_ORDER,
     MASK,
-    MAX_SEED,
     MODEL,
+    MODEL_OF_LATENTS,
     PICTURES,
+    SEED,
 )
-from .types import CATEGORY, ImagenCondition, ImagenLatent, ImagenModel, LatentLink
+from .types import (
+    EXPLORE,
+    GENERATE,
+    ImagenCondition,
+    ImagenLatent,
+    ImagenModel,
+    LatentLink,
+    found_by,
+)
 
-MAX_BATCH = 4096
 BY_NUMBER = "by number"
 
 
@@ -31,20 +40,17 @@ class ImagenRandomLatent(io.ComfyNode):
         return io.Schema(
             node_id="ImagenRandomLatent",
             display_name="Imagen Random Latent",
-            category=CATEGORY,
+            category=GENERATE,
+            **found_by("seed", "noise", "empty latent", "random"),
             description="Draws the random numbers behind a batch of pictures.",
             inputs=[
                 MODEL,
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Picture i of the batch comes from seed + i, whatever the batch size.",
-                ),
-                io.Int.Input(
-                    "batch_size", default=1, min=1, max=MAX_BATCH, tooltip="How many pictures."
+                SEED,
+                BATCH_SIZE,
+                ImagenCondition.Input(
+                    "condition",
+                    optional=True,
+                    tooltip="What will be drawn; linked here, it goes along with the latents.",
                 ),
             ],
             outputs=[
@@ -55,9 +61,11 @@ class ImagenRandomLatent(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: HostedModel, seed: int, batch_size: int) -> io.NodeOutput:
+    def execute(
+        cls, model: HostedModel, seed: int, batch_size: int, condition: Condition | None = None
+    ) -> io.NodeOutput:
         latent = model.model.latent(range(seed, seed + batch_size))
-        return io.NodeOutput(latent_to_link(latent))
+        return io.NodeOutput(latent_to_link(latent, model, condition))
 
 
 class ImagenTruncate(io.ComfyNode):
@@ -66,10 +74,11 @@ class ImagenTruncate(io.ComfyNode):
         return io.Schema(
             node_id="ImagenTruncate",
             display_name="Imagen Truncate",
-            category=CATEGORY,
+            category=EXPLORE,
+            **found_by("truncation", "psi", "typical", "average"),
             description="Draws latents towards the average picture of their condition.",
             inputs=[
-                MODEL,
+                MODEL_OF_LATENTS,
                 CONDITION_OF_LATENTS,
                 LATENTS,
                 io.Float.Input(
@@ -90,13 +99,15 @@ class ImagenTruncate(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: HostedModel, condition: Condition, latent: LatentLink, truncation: float
-    ) -> io.NodeOutput:
+        cls, latent: LatentLink, truncation: float, model: HostedModel | None = None,
+        condition: Condition | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        model, condition = made_for(model, condition, latent)
         points = link_to_latent(latent)
         moved = model.ready().into_w(
             condition, points, truncation=truncation, progress=NodeProgress(len(points))
         )
-        return io.NodeOutput(latent_to_link(moved))
+        return io.NodeOutput(latent_to_link(moved, model, condition))
 
 
 class ImagenMixLatents(io.ComfyNode):
@@ -105,10 +116,11 @@ class ImagenMixLatents(io.ComfyNode):
         return io.Schema(
             node_id="ImagenMixLatents",
             display_name="Imagen Mix Latents",
-            category=CATEGORY,
+            category=EXPLORE,
+            **found_by("style mixing", "crossover", "blend latents", "stylegan"),
             description="Style mixing: early blocks from one latent, late blocks from another.",
             inputs=[
-                MODEL,
+                MODEL_OF_LATENTS,
                 CONDITION_OF_LATENTS,
                 ImagenLatent.Input("coarse", tooltip="Rules the early blocks, and open styles."),
                 ImagenLatent.Input("fine", tooltip="Rules the late blocks."),
@@ -125,16 +137,18 @@ class ImagenMixLatents(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: HostedModel, condition: Condition, coarse: LatentLink, fine: LatentLink,
-        from_block: int,
+        cls, coarse: LatentLink, fine: LatentLink, from_block: int,
+        model: HostedModel | None = None, condition: Condition | None = None,
     ) -> io.NodeOutput:  # fmt: skip
+        model, condition = made_for(model, condition, coarse, fine)
         ready = model.ready()
         progress = NodeProgress(1)
         a, b = (
             ready.into_w(condition, link_to_latent(link), progress=progress)
             for link in (coarse, fine)
         )
-        return io.NodeOutput(latent_to_link(mixed(a, b, from_block=from_block)))
+        mixture = mixed(a, b, from_block=from_block)
+        return io.NodeOutput(latent_to_link(mixture, model, condition))
 
 
 class ImagenInterpolate(io.ComfyNode):
@@ -143,7 +157,8 @@ class ImagenInterpolate(io.ComfyNode):
         return io.Schema(
             node_id="ImagenInterpolate",
             display_name="Imagen Interpolate",
-            category=CATEGORY,
+            category=EXPLORE,
+            **found_by("animation", "latent walk", "morph", "slerp", "动画"),
             description="Walks through all latents of a batch: the frames of an animation.",
             inputs=[
                 LATENTS_IN_ORDER,
@@ -166,7 +181,10 @@ class ImagenInterpolate(io.ComfyNode):
     @classmethod
     def execute(cls, latent: LatentLink, frames: int, loop: bool, curve: str) -> io.NodeOutput:
         path = walk(link_to_latent(latent), frames, loop=loop, curve=curve)
-        return io.NodeOutput(latent_to_link(path))
+        condition = latent.get("condition")
+        if condition is not None and len(condition) > 1:
+            condition = None  # one a latent, which are not the frames
+        return io.NodeOutput(latent_to_link(path, latent.get("model"), condition))
 
 
 class ImagenDirection(io.ComfyNode):
@@ -175,10 +193,11 @@ class ImagenDirection(io.ComfyNode):
         return io.Schema(
             node_id="ImagenDirection",
             display_name="Imagen Direction",
-            category=CATEGORY,
+            category=EXPLORE,
+            **found_by("edit", "slider", "attribute", "pad", "sefa"),
             description="Moves latents along directions, by number or by what they change.",
             inputs=[
-                MODEL,
+                MODEL_OF_LATENTS,
                 CONDITION_OF_LATENTS,
                 LATENTS,
                 io.Int.Input(
@@ -235,9 +254,10 @@ class ImagenDirection(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: HostedModel, condition: Condition, latent: LatentLink, direction: int,
-        strength: float, attribute: str = BY_NUMBER, **second: Any,
+        cls, latent: LatentLink, direction: int, strength: float, attribute: str = BY_NUMBER,
+        model: HostedModel | None = None, condition: Condition | None = None, **second: Any,
     ) -> io.NodeOutput:  # fmt: skip
+        model, condition = made_for(model, condition, latent)
         ready = model.ready()
         progress = NodeProgress(1)
         points = ready.into_w(condition, link_to_latent(latent), progress=progress)
@@ -246,7 +266,7 @@ class ImagenDirection(io.ComfyNode):
             for way, far in (way_of(direction, strength, attribute), second_way(**second))
             if far
         ]
-        return io.NodeOutput(latent_to_link(moved_along(points, ways)))
+        return io.NodeOutput(latent_to_link(moved_along(points, ways), model, condition))
 
 
 def way_of(direction: int, strength: float, attribute: str) -> tuple[int | str, float]:
@@ -267,7 +287,8 @@ class ImagenInvert(io.ComfyNode):
         return io.Schema(
             node_id="ImagenInvert",
             display_name="Imagen Invert",
-            category=CATEGORY,
+            category=EXPLORE,
+            **found_by("gan inversion", "projection", "find latent", "edit photo"),
             description="Finds the latents that draw given pictures, so that they can be edited.",
             inputs=[
                 ImagenModel.Input("model", tooltip="The model that shall draw them."),
@@ -299,7 +320,7 @@ class ImagenInvert(io.ComfyNode):
         pictures = to_pictures(image, mask)
         progress = NodeProgress(steps)
         found = model.ready().invert(pictures, condition, steps=steps, progress=progress)
-        return io.NodeOutput(latent_to_link(found))
+        return io.NodeOutput(latent_to_link(found, model, condition))
 
 
 NODES = [

@@ -4,9 +4,8 @@ import json
 
 from comfy_api.latest import io, ui
 
-from ..imagen_model import load
 from .host import HostedModel, fingerprint, model_names, model_path, validate_name
-from .types import CATEGORY, ImagenModel
+from .types import GENERATE, TRAIN, ImagenModel, found_by
 
 
 class ImagenLoadModel(io.ComfyNode):
@@ -14,8 +13,9 @@ class ImagenLoadModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="ImagenLoadModel",
-            display_name="Load Imagen Model",
-            category=CATEGORY,
+            display_name="Imagen Load Model",
+            category=GENERATE,
+            **found_by("checkpoint", "load checkpoint", "model loader", "加载模型"),
             description="Loads a bundled Imagen GAN model, or one of your own from models/imagen.",
             inputs=[
                 io.Combo.Input(
@@ -39,7 +39,7 @@ class ImagenLoadModel(io.ComfyNode):
 
     @classmethod
     def execute(cls, model_name: str) -> io.NodeOutput:
-        return io.NodeOutput(HostedModel.wrap(load(model_path(model_name))))
+        return io.NodeOutput(HostedModel.loaded(model_path(model_name)))
 
 
 class ImagenModelInfo(io.ComfyNode):
@@ -48,7 +48,8 @@ class ImagenModelInfo(io.ComfyNode):
         return io.Schema(
             node_id="ImagenModelInfo",
             display_name="Imagen Model Info",
-            category=CATEGORY,
+            category=TRAIN,
+            **found_by("model card", "metadata", "styles", "about model"),
             description="Tells what a model is: size, styles, training, data and figures.",
             is_output_node=True,
             inputs=[ImagenModel.Input("model", tooltip="The model.")],

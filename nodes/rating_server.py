@@ -18,6 +18,7 @@ import folder_paths
 from ..imagen_model.feedback.rating_syntax import parse_ratings
 from ..imagen_model.feedback.reward import enough_for
 from ..imagen_model.feedback.store import Picture, Store, batch_id
+from ..imagen_model.feedback.verdicts import verdicts
 from .host import is_file_name, register_model_folder
 from .inputs import NONE
 
@@ -66,29 +67,47 @@ def remember(pictures: list[Picture]) -> str:
     return key
 
 
-def rate(key: str, clicks: str) -> dict[str, Any]:
-    """Store clicks on a remembered batch; returns once they are on disk."""
+def batch(key: str) -> list[Picture]:
     if key not in BATCHES:
         raise ValueError("these pictures are no longer known; run the graph again, then rate")
+    return BATCHES[key]
+
+
+def ratings(key: str) -> dict[str, Any]:
+    """What is stored of a remembered batch."""
     with open_store() as store:
-        return answer(store, store.add(parse_ratings(clicks, BATCHES[key])))
+        return answer(store, [], batch(key))
 
 
-def forget(ids: list[str]) -> dict[str, Any]:
-    """Delete ratings."""
+def rate(key: str, clicks: str, instead_of: list[str]) -> dict[str, Any]:
+    """Store clicks on a remembered batch in place of other ratings; returns when it is on disk."""
+    pictures = batch(key)
     with open_store() as store:
-        for rating_id in ids:
-            store.delete(str(rating_id))
-        return answer(store, [])
+        ids = store.add(parse_ratings(clicks, pictures), instead_of=instead_of)
+        return answer(store, ids, pictures)
 
 
-def answer(store: Store, ids: list[str]) -> dict[str, Any]:
-    """What a route returns: new ids, the number of ratings, and what they are enough for."""
-    return {"ids": ids, "count": store.count(), "text": enough_for(store.count())}
+def forget(ids: list[str], key: str | None) -> dict[str, Any]:
+    """Delete ratings, those that are still there."""
+    with open_store() as store:
+        store.add([], instead_of=ids)
+        return answer(store, [], [] if key is None else batch(key))
+
+
+def answer(store: Store, ids: list[str], pictures: list[Picture]) -> dict[str, Any]:
+    """What a route returns: new ids, the number of ratings, what they are enough for, and for each
+    picture of a batch the ids behind its buttons."""
+    return {
+        "ids": ids,
+        "count": store.count(),
+        "text": enough_for(store.count()),
+        "verdicts": verdicts(store, pictures),
+    }
 
 
 def add_routes() -> None:
-    """POST /imagen/rate {batch, clicks} and /imagen/forget {ids}, where there is a server."""
+    """POST /imagen/ratings {batch}, /imagen/rate {batch, clicks, instead_of?} and
+    /imagen/forget {ids, batch?}, where there is a server."""
     from aiohttp import web
     from server import PromptServer
 
@@ -105,10 +124,21 @@ def add_routes() -> None:
             return web.json_response({"error": {"message": str(error)}}, status=503)
         return web.json_response(result)
 
+    def rate_as_said(said: Any) -> dict[str, Any]:
+        instead_of = [str(rating_id) for rating_id in said.get("instead_of", ())]
+        return rate(str(said["batch"]), json.dumps(said["clicks"]), instead_of)
+
+    def forget_as_said(said: Any) -> dict[str, Any]:
+        return forget([str(rating_id) for rating_id in said["ids"]], said.get("batch"))
+
+    @server.routes.post("/imagen/ratings")
+    async def _ratings(request: web.Request) -> web.Response:
+        return await respond(request, lambda said: ratings(str(said["batch"])))
+
     @server.routes.post("/imagen/rate")
     async def _rate(request: web.Request) -> web.Response:
-        return await respond(request, lambda b: rate(str(b["batch"]), json.dumps(b["clicks"])))
+        return await respond(request, rate_as_said)
 
     @server.routes.post("/imagen/forget")
     async def _forget(request: web.Request) -> web.Response:
-        return await respond(request, lambda b: forget(list(b["ids"])))
+        return await respond(request, forget_as_said)

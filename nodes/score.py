@@ -1,15 +1,36 @@
 """Nodes that score and rank pictures."""
 
+import torch.nn.functional as F
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..imagen_model import Condition
+from ..imagen_model import Condition, contact_sheet
 from ..imagen_model.feedback.adapter import taste_of
 from ..imagen_model.inference.scoring import map_colours
 from .convert import masks_of, to_image_and_mask, to_pictures
 from .host import HostedModel, NodeProgress, to_intermediate
 from .inputs import MASK, MASK_OUTPUT, PICTURES
-from .types import CATEGORY, ImagenCondition, ImagenModel
+from .types import SELECT, ImagenCondition, ImagenModel, found_by
+
+PREVIEW_PX = 128  # a picture's longer side on the node, at most
+PREVIEW_PICTURES, PREVIEW_COLUMNS = 64, 4
+
+
+def ranked_sheet(pictures: Tensor, captions: list[str]) -> Tensor:
+    """IMAGE of the first of these pictures, each over its caption."""
+    shown, longer = pictures[:PREVIEW_PICTURES], max(pictures.shape[2:])
+    if longer > PREVIEW_PX:
+        height, width = (max(1, side * PREVIEW_PX // longer) for side in pictures.shape[2:])
+        shown = F.interpolate(shown, size=(height, width), mode="area")
+    sheet = contact_sheet(
+        shown,
+        columns=PREVIEW_COLUMNS,
+        scale=max(1, PREVIEW_PX // longer),  # captions need the width
+        gap=4,
+        captions=captions[: len(shown)],
+    )
+    image, _ = to_image_and_mask(sheet[None], "white")
+    return image
 
 
 class ImagenScore(io.ComfyNode):
@@ -18,7 +39,8 @@ class ImagenScore(io.ComfyNode):
         return io.Schema(
             node_id="ImagenScore",
             display_name="Imagen Score",
-            category=CATEGORY,
+            category=SELECT,
+            **found_by("rank", "discriminator", "quality", "realism", "aesthetic score", "评分"),
             description="Lets the discriminator rank pictures: how real, where, how well they fit.",
             inputs=[
                 ImagenModel.Input("model", tooltip="The model whose discriminator judges."),
@@ -67,14 +89,15 @@ class ImagenScore(io.ComfyNode):
         scores = ready.score(pictures, condition, progress=progress)
         realism, _ = to_image_and_mask(map_colours(scores.realism_map), "none")
         order = scores.order.tolist()
-        ranking = "\n".join(f"{i}: {scores.total[i]:+.3f}" for i in order)
+        ranking = [f"{i}: {scores.total[i]:+.3f}" for i in order]
+        preview = ui.PreviewImage(ranked_sheet(pictures[order].cpu(), ranking), cls=cls)
         return io.NodeOutput(
             scores.total.tolist(),
             order,
             *to_intermediate(realism),
             order[0],
             taste_of(ready, pictures, progress=progress).tolist(),
-            ui=ui.PreviewText(ranking),
+            ui={**preview.as_dict(), "text": ("\n".join(ranking),)},
         )
 
 
@@ -84,7 +107,8 @@ class ImagenPickBest(io.ComfyNode):
         return io.Schema(
             node_id="ImagenPickBest",
             display_name="Imagen Pick Best",
-            category=CATEGORY,
+            category=SELECT,
+            **found_by("best of n", "select best", "top pictures", "filter"),
             description="Keeps the pictures that Imagen Score ranked highest, best first.",
             is_input_list=True,
             inputs=[

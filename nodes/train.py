@@ -4,7 +4,7 @@ import math
 
 import comfy.model_management as management
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..imagen_model import load
 from ..imagen_model.config import PRESET_DIMS
@@ -15,13 +15,14 @@ from .host import (
     model_names,
     model_path,
     stage_progress,
+    tell_of_new_files,
     training_run,
     validate_name,
 )
 from .inputs import MAX_TRAINING_SEED, NONE
-from .types import CATEGORY, ImagenModel
+from .types import TRAIN, ImagenModel, found_by
 
-RESOLUTIONS = {"auto": None, "32": 32, "64": 64, "128": 128}
+RESOLUTIONS = {"auto": None, "32": 32, "64": 64, "128": 128, "256": 256, "512": 512}
 
 
 class ImagenTrain(io.ComfyNode):
@@ -30,9 +31,13 @@ class ImagenTrain(io.ComfyNode):
         return io.Schema(
             node_id="ImagenTrain",
             display_name="Imagen Train",
-            category=CATEGORY,
+            category=TRAIN,
+            **found_by(
+                "train model", "train gan", "finetune", "fine-tune", "own model", "训练模型"
+            ),
             description="Trains a model on a folder of pictures and lists it in models/imagen.",
             is_output_node=True,
+            is_experimental=True,
             inputs=[
                 io.String.Input(
                     "folder",
@@ -127,7 +132,13 @@ class ImagenTrain(io.ComfyNode):
             progress = TrainingProgress(trainer.preview)
             trainer.run(progress, management.throw_exception_if_processing_interrupted)
         loss = {"loss": plottable(progress.losses or trainer.logged_losses())}
-        return io.NodeOutput(HostedModel.wrap(load(target)), loss, str(target))
+        tell_of_new_files()
+        return io.NodeOutput(
+            HostedModel.wrap(load(target)),
+            loss,
+            str(target),
+            ui=ui.PreviewText(f"kept as {target}"),
+        )
 
 
 def plottable(losses: list[float]) -> list[float]:

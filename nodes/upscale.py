@@ -1,14 +1,46 @@
 """Nodes that enlarge pictures."""
 
+from pathlib import Path
+
+import folder_paths
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..imagen_model import upscale
+from ..imagen_model.inference.upscaler import UPSCALER_FILE, load_upscaler
 from ..imagen_model.networks.generator import TILES
 from .convert import to_image_and_mask, to_pictures
-from .host import NodeProgress, to_intermediate, torch_device
+from .host import (
+    NodeProgress,
+    fingerprint,
+    register_model_folder,
+    to_intermediate,
+    torch_device,
+    validate_name,
+)
 from .inputs import MASK_OUTPUT
-from .types import CATEGORY
+from .types import GENERATE, found_by
+
+UPSCALERS = "imagen_upscalers"  # models/imagen_upscalers
+BUNDLED = "emoji-x4"  # UPSCALER_FILE
+
+
+def upscaler_names() -> list[str]:
+    """The bundled one, then those that `imagen train-upscaler` made."""
+    register_model_folder(UPSCALERS)
+    return [BUNDLED, *folder_paths.get_filename_list(UPSCALERS)]
+
+
+def upscaler_path(name: str) -> Path:
+    """The file of a listed upscaler. The ValueError for any other lists what there is."""
+    if name == BUNDLED:
+        return UPSCALER_FILE
+    names = upscaler_names()
+    path = folder_paths.get_full_path(UPSCALERS, name) if name in names else None
+    if path is None:
+        folders = ", ".join(folder_paths.get_folder_paths(UPSCALERS))
+        raise ValueError(f"no upscaler {name} in {folders}; there is: {', '.join(names)}")
+    return Path(path)
 
 
 class ImagenUpscale(io.ComfyNode):
@@ -17,7 +49,8 @@ class ImagenUpscale(io.ComfyNode):
         return io.Schema(
             node_id="ImagenUpscale",
             display_name="Imagen Upscale",
-            category=CATEGORY,
+            category=GENERATE,
+            **found_by("enlarge", "super resolution", "4x", "upscaler", "放大"),
             description="Enlarges pictures four times and redraws their edges sharply.",
             inputs=[
                 io.Image.Input("image", tooltip="The pictures, of up to 1024 pixels a side."),
@@ -33,6 +66,13 @@ class ImagenUpscale(io.ComfyNode):
                     optional=True,
                     tooltip="Edges that join and stay seamless: x left and right, both all four.",
                 ),
+                io.Combo.Input(
+                    "upscaler",
+                    options=upscaler_names(),
+                    default=BUNDLED,
+                    optional=True,
+                    tooltip="emoji-x4, or one of your own in models/imagen_upscalers.",
+                ),
             ],
             outputs=[
                 io.Image.Output(
@@ -44,12 +84,23 @@ class ImagenUpscale(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, upscaler: str = BUNDLED) -> bool | str:
+        """Replaces ComfyUI's list check: the message names the folder and what is in it."""
+        return validate_name(upscaler_path, upscaler)
+
+    @classmethod
+    def fingerprint_inputs(cls, upscaler: str = BUNDLED, **others: object) -> str | None:
+        """A file that training has replaced is loaded again."""
+        return None if upscaler == BUNDLED else fingerprint(upscaler_path(upscaler))
+
+    @classmethod
     def execute(
-        cls, image: Tensor, mask: Tensor | None = None, tile: str = "none"
+        cls, image: Tensor, mask: Tensor | None = None, tile: str = "none", upscaler: str = BUNDLED
     ) -> io.NodeOutput:
-        pictures = to_pictures(image, mask)
+        pictures, device = to_pictures(image, mask), torch_device()
         progress = NodeProgress(len(pictures))
-        large = upscale(pictures, device=torch_device(), tile=tile, progress=progress)
+        network = None if upscaler == BUNDLED else load_upscaler(upscaler_path(upscaler)).to(device)
+        large = upscale(pictures, network=network, device=device, tile=tile, progress=progress)
         return io.NodeOutput(*to_intermediate(*to_image_and_mask(large, "none")))
 
 

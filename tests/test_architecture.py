@@ -16,7 +16,7 @@ LIBRARY = ROOT / "imagen_model"
 # Folders and single files of the library. Each may import from its own row and from later ones.
 LAYERS = (
     ("cli", "__main__"),
-    ("evaluation", "bench"),
+    ("evaluation", "bench", "onnx_export"),
     ("feedback",),
     ("training",),
     ("data",),

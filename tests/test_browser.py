@@ -3,67 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
-from comfyui import SAVED, WORKFLOWS, forget_ratings, saved_pixels
+from browser import fresh_page, outputs_on_page, press_run
+from comfyui import SAVED, WORKFLOWS, forget_ratings, saved_pixels, template
 
 import imagen_model as im
 
 pytestmark = [pytest.mark.browser, pytest.mark.comfyui]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-START_MS = 120_000
 
 
 @pytest.fixture(scope="module")
 def page(server, tmp_path_factory) -> Iterator:
     """A page with a fresh profile; `page.complaints` collects errors that name our pack."""
-    program = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if program is None:
-        pytest.skip("no Chromium found: the browser tests are skipped")
-    from playwright.sync_api import sync_playwright
-
-    profile = tmp_path_factory.mktemp("profile")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch_persistent_context(
-            profile,
-            executable_path=program,
-            args=FLAGS,
-            headless=True,
-            viewport={"width": 1500, "height": 900},
-        )
-        page = browser.new_page()
-        page.set_default_timeout(START_MS)
-        page.complaints = []
-        page.on("console", lambda message: _collect(page.complaints, message))
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        yield page
-        if folder := os.environ.get("IMAGEN_SCREENSHOTS"):
-            page.screenshot(path=Path(folder) / "last.png")
-        browser.close()
-
-
-def _collect(complaints: list[str], message) -> None:
-    """Errors that come from our files or speak of them; the frontend has some of its own."""
-    where = message.location.get("url", "")
-    said = f"{message.text} ({where})"
-    if message.type == "error" and "imagen" in said.lower() and "api.comfy.org" not in said:
-        complaints.append(said)
+    yield from fresh_page(tmp_path_factory.mktemp("profile"))
 
 
 def open_frontend(page, server, query: str = "") -> None:
@@ -73,9 +31,13 @@ def open_frontend(page, server, query: str = "") -> None:
 
 def open_template(page, server, name: str, kind: str) -> None:
     """Open a template and wait until its node of this kind is there."""
-    open_frontend(page, server, f"?template={name}&source=imagen-gan")
+    open_frontend(page, server)
+    workflow = json.loads(template(name).read_text(encoding="utf-8"))
+    page.evaluate("graph => void app.loadGraphData(graph)", workflow)
     page.wait_for_function(f"app.graph.nodes.some(n => n.type === '{kind}')")
     page.wait_for_timeout(1000)
+    if page.locator(".p-dialog-mask").count():  # the first visit opens the list of templates
+        page.keyboard.press("Escape")
 
 
 def set_widget(page, kind: str, name: str, value: object) -> None:
@@ -113,43 +75,25 @@ def bring_into_view(page, kind: str) -> None:
 def test_the_pack_s_templates_are_listed_with_thumbnails(page, server):
     open_frontend(page, server)  # the first visit opens the template browser by itself
     page.get_by_text("imagen-gan", exact=True).first.click()
-    for name in ("text_to_image", "score_and_pick", "sprite_on_background"):
+    for name in ("01 Text to image", "03 Score and pick", "06 Sprite on background"):
         page.get_by_text(name, exact=True).first.wait_for()
     images = page.locator("img[src^='blob:'], img[src*='imagen-gan']")
     images.first.wait_for()
 
 
 def test_text_to_image_opens_from_the_browser_and_shows_its_picture_on_the_node(page, server):
-    page.get_by_text("text_to_image", exact=True).first.click()
-    page.wait_for_function("app.graph.nodes.length === 6")
+    page.get_by_text("01 Text to image", exact=True).first.click()
+    page.wait_for_function("app.graph.nodes.length === 5")
     types = page.evaluate("app.graph.nodes.map(node => node.type)")
-    assert "ImagenSample" in types
+    assert "ImagenTextToImage" in types
     assert page.evaluate("app.graph.nodes.every(node => !node.has_errors)")
     page.evaluate(
-        "app.graph.nodes.find(n => n.type === 'ImagenRandomLatent').widgets[1].value = 'fixed'"
+        "app.graph.nodes.find(n => n.type === 'ImagenTextToImage')"
+        ".widgets.find(w => w.name === 'control_after_generate').value = 'fixed'"
     )
     page.get_by_test_id("queue-button").first.click()
     shown = "app.graph.nodes.find(n => n.type === 'SaveImage').imgs?.[0]?.naturalWidth"
     page.wait_for_function(f"{shown} === 256")
-
-
-def press_run(page, server) -> str:
-    """Queue the graph with the Run button; returns the prompt's id."""
-    with page.expect_response(
-        lambda r: r.url.endswith("/prompt") and r.request.method == "POST"
-    ) as sent:
-        page.get_by_test_id("queue-button").first.click()
-    answer = sent.value.json()
-    assert not answer.get("node_errors") and "error" not in answer, answer
-    return answer["prompt_id"]
-
-
-def outputs_on_page(page, server) -> dict[str, dict]:
-    """Run the graph; returns what its output nodes showed."""
-    prompt_id = press_run(page, server)
-    while not server.get(f"/api/history/{prompt_id}"):
-        page.wait_for_timeout(100)
-    return server.wait_for(prompt_id)["outputs"]
 
 
 def run_on_page(page, server) -> list[np.ndarray]:
@@ -253,14 +197,16 @@ def test_no_nodes_of_a_template_overlap(page, path):
 def test_a_node_shows_the_text_of_its_run_and_does_not_keep_it(page, server):
     open_template(page, server, "score_and_pick", "ImagenScore")
     run_on_page(page, server)
-    page.wait_for_function("/^\\d+: [+-]/.test(document.querySelector('.imagen-text').textContent)")
-    assert page.locator(".imagen-text").first.text_content().count("\n") == 15  # sixteen ranks
+    bring_into_view(page, "ImagenScore")
+    text = page.locator(".imagen-text").filter(has_text=re.compile(r"^\d+: [+-]"))
+    text.wait_for()
+    assert text.text_content().count("\n") == 15  # sixteen ranks
     node = "app.graph.serialize().nodes.find(n => n.type === 'ImagenScore')"
     assert not page.evaluate(f"{node}.widgets_values?.length")
 
 
 def test_a_prompt_from_a_stranger_s_workflow_runs_no_script(page, server):
-    open_template(page, server, "text_to_image", "ImagenEncodeText")
+    open_template(page, server, "step_by_step", "ImagenEncodeText")
     prompt = "红苹果 (<img src=x onerror=window.imagenScript=1>:1.2)"
     set_widget(page, "ImagenEncodeText", "text", prompt)
     run_on_page(page, server)
@@ -375,8 +321,7 @@ def test_eight_clicks_teach_it_blue_and_undone_the_pictures_are_identical_to_bef
     assert "8 thumbs" in report and "bluer.safetensors" in report
     set_mode(page, "ImagenLearn", "bypass")
 
-    page.evaluate("app.refreshComboInNodes()")
-    page.wait_for_function(
+    page.wait_for_function(  # the new adapter is listed by itself
         """app.graph.nodes.find(n => n.type === 'ImagenApplyAdapter').widgets[0]
             .options.values.includes('bluer.safetensors')"""
     )

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from imagen_model.conditioning.minilm import text_encoder
-from imagen_model.data.captions import OPEN_FROM, CaptionSampler, EncodedTexts, encode_all
+from imagen_model.data import captions
+from imagen_model.data.captions import (
+    OPEN_FROM,
+    CaptionSampler,
+    EncodedTexts,
+    TextsOnDemand,
+    encode_all,
+)
 from imagen_model.data.item import Item
 
 SAMPLES = [
@@ -128,3 +135,24 @@ def test_pictures_without_any_words_are_null_and_open(generator):
     assert is_open.all()
     assert not condition.mask.any()
     assert len(sampler.captions(torch.tensor([1, 0]))) == 2
+
+
+def test_texts_encoded_on_demand_are_those_encoded_beforehand(monkeypatch):
+    """With reference pictures, whose rows come after the texts, and with null rows."""
+    texts = ["a red apple", "rocket", "the dog that slept on the blue chair"]
+    pictures = torch.randn(2, 8, 384).half(), torch.randn(2, 384)
+    before = encode_all(texts, text_encoder()).with_pictures(*pictures)
+    demand = TextsOnDemand(texts, text_encoder()).with_pictures(*pictures)
+    for index in ([2, -1, 4, 0, 2, 3, 1], [-1], [3], [1, 1]):
+        index = torch.tensor(index)
+        style = torch.rand(len(index), 3)
+        ours, theirs = demand.rows(index, style), before.rows(index, style)
+        for a, b in ((ours.tokens, theirs.tokens), (ours.pooled, theirs.pooled)):
+            length = min(a.shape[1], b.shape[1])
+            torch.testing.assert_close(a[:, :length], b[:, :length], atol=2e-3, rtol=2e-3)
+        assert torch.equal(ours.mask.sum(dim=1), theirs.mask.sum(dim=1))
+        assert torch.equal(ours.style, style)
+    monkeypatch.setattr(captions, "MAX_ENCODED", 2)
+    sampler = CaptionSampler([Item(Path("a"), "red apple"), Item(Path("b"), "rocket")], ())
+    assert isinstance(sampler.encoded, TextsOnDemand)
+    assert sampler.captions(torch.tensor([1, 0])).mask.any(dim=1).all()

@@ -51,6 +51,12 @@ def opened(path: Path) -> Image.Image:
         return image
 
 
+def rgba_palette(image: Image.Image) -> list[int]:
+    same = image.copy()
+    same.apply_transparency()
+    return same.getpalette("RGBA") or []
+
+
 def test_help_is_readable_and_names_every_command(imagen):
     code, out, _ = imagen("--help")
     assert code == 0
@@ -164,6 +170,38 @@ def test_a_truncation_that_is_no_share_is_refused(imagen, tiny_checkpoint, tmp_p
     code, _, error = imagen(*command, "--out", tmp_path / "picture.png")
     assert code == 1 and "truncation is" in error and "expected 0 to 2" in error
     assert not (tmp_path / "picture.png").exists()
+
+
+def test_few_colours_are_one_palette_of_all_files_and_keep_their_index(
+    imagen, tiny_checkpoint, tmp_path
+):
+    common = ("sample", "--model", tiny_checkpoint, "--num", 3, "--alpha", "hard", "--colours", 5)
+    assert imagen(*common, "--out", tmp_path / "files")[0] == 0
+    images = [opened(path) for path in sorted((tmp_path / "files").glob("*.png"))]
+    assert {image.mode for image in images} == {"P"} and len(images) == 3
+    palettes = [rgba_palette(image) for image in images]
+    assert palettes[0] == palettes[1] == palettes[2] and len(palettes[0]) <= 4 * 6
+    assert palettes[0][:4] == [0, 0, 0, 0]  # the transparent one
+    facts = json.loads(images[0].info["imagen"])
+    assert facts["alpha"] == "hard" and facts["colours"] == 5
+    assert imagen(*common, "--out", tmp_path / "grid.png")[0] == 0
+    grid = opened(tmp_path / "grid.png")
+    assert grid.mode == "P" and rgba_palette(grid) == palettes[0]
+    first = grid.convert("RGBA").crop((0, 0, 32, 32))
+    assert first.tobytes() == images[0].convert("RGBA").tobytes()
+
+
+def test_a_palette_that_a_png_cannot_hold_is_refused_before_the_work(
+    imagen, tiny_checkpoint, tmp_path
+):
+    command = ("sample", "--model", tiny_checkpoint, "--out", tmp_path / "x.png")
+    for colours in (256, -1):
+        code, _, err = imagen(*command, "--colours", colours)
+        assert code == 1 and one_line(err)
+        assert f"colours is {colours}; expected 1 to 255, or 0 for all" in err
+    code, _, err = imagen(*command, "--alpha", "crisp")
+    assert code == 2 and "invalid choice: 'crisp'" in err
+    assert not (tmp_path / "x.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,11 @@ def test_a_preset_takes_every_resolution_with_tokens_of_eight_pixels(resolution)
     assert config.conditioning.styles == ("a", "b")
 
 
+def test_at_512_px_a_token_covers_sixteen_pixels():
+    config = preset("nano", resolution=512)
+    assert config.generator.resolution == 512 and config.generator.grid == 32
+
+
 def test_a_configuration_survives_json():
     config = preset("small", channels=1, styles=("flat", "noto"), text_encoder="abc")
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config

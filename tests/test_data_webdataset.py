@@ -133,6 +133,31 @@ def test_members_of_one_key_belong_together_wherever_they_are(tmp_path):
     assert reds.tolist() == pytest.approx([0, 50, 100, 150], abs=2)
 
 
+@pytest.mark.parametrize(
+    "form",
+    [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT],
+    ids=["ustar", "gnu", "pax"],
+)
+@pytest.mark.parametrize("mtime", [0, 1700000000.25])
+def test_every_way_to_write_a_header_is_read(form, mtime, tmp_path):
+    """Plain headers, those with the time in a pax header, long names and names beyond ASCII."""
+    picture = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(picture, "PNG")
+    keys = ["a", "b" * 40, "folder/" * 15 + "c", "ü", "d" * 90, "e"]
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w", format=form) as tar:
+        for key in keys:
+            for suffix, data in ((".png", picture.getvalue()), (".txt", key[-9:].encode())):
+                header = tarfile.TarInfo(key + suffix)
+                header.size, header.mtime = len(data), mtime
+                tar.addfile(header, io.BytesIO(data))
+    items, left_out = list_items(tmp_path)
+    assert [item.path for item in items] == [path / f"{key}.png" for key in keys]
+    assert [item.text for item in items] == [key[-9:] for key in keys]
+    assert {item.file().content() for item in items} == {picture.getvalue()}
+    assert not left_out.counts
+
+
 def test_keys_with_dots_are_items_of_their_own(tmp_path):
     shard_of(
         tmp_path / "0.tar",

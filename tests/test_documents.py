@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
@@ -60,7 +61,7 @@ def test_links_to_files_lead_somewhere(document):
     text = document.read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)\s]+)\)", text):
         if "://" not in link and not link.startswith("#"):
-            assert (document.parent / link.split("#")[0]).exists(), link
+            assert (document.parent / unquote(link.split("#")[0])).exists(), link
 
 
 def anchors(document: Path) -> set[str]:
@@ -96,13 +97,12 @@ def test_the_readme_is_short():
 
 
 @pytest.mark.parametrize(
-    ("table", "files"),
-    [("templates.md", "example_workflows/*.json"), ("nodes.md", "nodes/web/docs/*.md")],
+    ("table", "row", "files"),
+    [
+        ("templates.md", r"^\| \[(.*?)\]\(", "example_workflows/*.json"),
+        ("nodes.md", r"^\| \[.*?\]\(.*?(\w+)\.\w+\)", "nodes/web/docs/*.md"),
+    ],
 )
-def test_the_tables_list_every_template_and_node(table, files):
-    rows = re.findall(
-        r"^\| \[.*?\]\(.*?(\w+)\.\w+\)",
-        (ROOT / "docs" / table).read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
+def test_the_tables_list_every_template_and_node(table, row, files):
+    rows = re.findall(row, (ROOT / "docs" / table).read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(rows) == sorted(path.stem for path in ROOT.glob(files))

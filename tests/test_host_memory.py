@@ -127,3 +127,10 @@ def test_an_unloaded_model_draws_the_same_when_it_is_needed_again(host):
     prompt["latent"]["inputs"]["seed"] = 4001
     again = saved_pixels(host, host.run(prompt))
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
+
+
+def test_a_model_is_not_loaded_again_after_another_workflow(host):
+    loads(host, 4200)
+    image = node(host, "EmptyImage", width=8, height=8, batch_size=1, color=0)
+    host.run({"image": image, "show": node(host, "PreviewImage", images=["image", 0])})
+    assert loads(host, 4201) == 0

@@ -39,14 +39,16 @@ def test_a_picture_of_the_model_is_found_again(tiny_model, condition, pictures, 
     assert (after > before + 10).all() and (after > 30).all(), (before, after)
 
 
-def test_a_picture_of_the_bundled_model_is_found_from_another_prompt():
+def test_pictures_of_the_bundled_model_are_found_from_another_prompt():
+    """The mean of four: a search of 60 steps depends on the last digits of a single picture."""
     model = im.load("emoji")
-    picture = model.sample("rocket", style="noto")
+    pictures = model.sample("rocket", seeds=range(4), style="noto")
     condition = model.encode_text("red apple", style="noto")
-    found = model.invert(picture, condition, steps=60)
+    found = model.invert(pictures, condition, steps=60)
     average = model.into_w(condition, found, truncation=0.0)
-    before = psnr(model.draw(condition, average), picture)
-    assert psnr(model.draw(condition, found), picture) > before + 12
+    before = psnr(model.draw(condition, average), pictures)
+    after = psnr(model.draw(condition, found), pictures)
+    assert (after - before).mean() > 12, (before, after)
 
 
 def test_a_picture_is_inverted_alike_whatever_else_is_in_the_batch(

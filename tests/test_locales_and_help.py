@@ -78,6 +78,7 @@ class Node:
     node_id: str
     display_name: str
     description: str
+    category: str
     inputs: list[Slot]
     outputs: list[Slot]
 
@@ -187,6 +188,7 @@ def nodes_in(path: Path, shared: ast.Module) -> Iterator[Node]:
             yield Node(
                 class_name=item.name,
                 bases=[ast.unparse(base) for base in item.bases],
+                category=str(value_of(given["category"], names.constants)),
                 inputs=slots_of(given["inputs"], "id", names),
                 outputs=slots_of(given["outputs"], "display_name", names),
                 **{key: ast.literal_eval(given[key]) for key in texts},
@@ -194,7 +196,11 @@ def nodes_in(path: Path, shared: ast.Module) -> Iterator[Node]:
     assert found == sum(map(is_schema, ast.walk(tree)))
 
 
-SHARED = ast.parse((ROOT / "nodes" / "inputs.py").read_text(encoding="utf-8"))
+SHARED = ast.parse(
+    "".join(
+        (ROOT / "nodes" / name).read_text(encoding="utf-8") for name in ("types.py", "inputs.py")
+    )
+)
 MODULES = sorted((ROOT / "nodes").glob("*.py"))
 NODES = [node for path in MODULES for node in nodes_in(path, SHARED)]
 each_node = pytest.mark.parametrize("node", NODES, ids=lambda node: node.node_id)
@@ -237,6 +243,11 @@ def test_a_node_is_one_that_the_managers_scanner_finds(node):
     assert node.bases == ["io.ComfyNode"]
     assert node.node_id.startswith("Imagen")
     assert node.class_name == node.node_id
+
+
+@each_node
+def test_a_category_is_a_task_below_the_pack_s_own(node):
+    assert re.fullmatch(r"Imagen GAN/\w+", node.category)
 
 
 @each_node
@@ -286,9 +297,10 @@ def test_every_help_page_belongs_to_a_node():
 
 def test_english_is_what_the_schemas_say():
     assert read_json(LOCALES / "en" / "nodeDefs.json") == {n.node_id: n.words() for n in NODES}
-    types = ast.parse((ROOT / "nodes" / "types.py").read_text(encoding="utf-8"))
-    category = ast.literal_eval(constants_of(types)["CATEGORY"])
-    assert read_json(LOCALES / "en" / "main.json") == {"nodeCategories": {category: category}}
+    words = {word for node in NODES for word in node.category.split("/")}
+    named = read_json(LOCALES / "en" / "main.json")
+    assert named == {"nodeCategories": {word: word for word in named["nodeCategories"]}}
+    assert set(named["nodeCategories"]) == words
 
 
 @pytest.mark.parametrize("name", ["main.json", "nodeDefs.json"])
@@ -336,4 +348,28 @@ def test_an_example_workflow_is_in_ui_format_and_needs_no_other_pack(path):
 
 def test_the_gallery_lists_every_example_workflow():
     page = (ROOT / "docs" / "gallery" / "README.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| \[(\w+)\]", page, re.MULTILINE)) >= {p.stem for p in WORKFLOWS}
+    assert re.findall(r"^\| \[([^\]]+)\]", page, re.MULTILINE) == [p.stem for p in WORKFLOWS]
+
+
+@each_workflow
+def test_a_template_opens_readable_and_says_what_it_is(path):
+    """At 1500 x 900 the frontend shows it at 60 % or more, where texts are shown."""
+    workflow = read_json(path)
+    nodes = workflow["nodes"]
+    for i, most in enumerate((0.75 * 1500 / 0.6, 0.75 * 900 / 0.6)):
+        ends = [node["pos"][i] + node["size"][i] for node in nodes]
+        assert max(ends) - min(node["pos"][i] for node in nodes) <= most
+    assert workflow["groups"] and re.match(r"\d\d [A-Z]", path.stem)
+    (note,) = (node for node in nodes if node["type"] == "MarkdownNote")
+    assert re.match(r"## .+\n\n.+", note["widgets_values"][0])
+
+
+@pytest.mark.parametrize("title", ["01 Text to image", "05 Sprite sheet", "20 Rate and learn"])
+def test_a_template_is_an_app_with_inputs_and_a_result(title):
+    workflow = read_json(ROOT / "example_workflows" / f"{title}.json")
+    kinds = {node["id"]: node["type"] for node in workflow["nodes"]}
+    inputs = {node.node_id: {slot.name for slot in node.inputs} for node in NODES}
+    app = workflow["extra"]["linearData"]
+    assert app["inputs"] and app["outputs"] and workflow["extra"]["linearMode"] is False
+    assert all(widget in inputs[kinds[node]] for node, widget in app["inputs"])
+    assert {kinds[node] for node in app["outputs"]} <= {"SaveImage", "ImagenRate"}

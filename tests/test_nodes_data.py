@@ -14,6 +14,7 @@ from PIL import Image
 
 from imagen_model.data.dataset import load_pictures
 from imagen_model.data.folder import read_items
+from imagen_model.inference.upscaler import Upscaler, UpscalerConfig, save_upscaler
 from studio.server import Server, StudioError
 from studio.workflow import set_input
 
@@ -239,7 +240,7 @@ def test_a_search_is_cancelled_within_two_seconds_and_the_next_run_works(server:
 
 
 def test_a_prompt_a_line_draws_what_each_line_alone_draws(server: Server):
-    prompt = example(server, "text_to_image")
+    prompt = example(server, "step_by_step")
     set_input(prompt, "ImagenEncodeText", "style", "noto")
     alone = []
     for text in ("red apple", "rocket"):
@@ -251,3 +252,22 @@ def test_a_prompt_a_line_draws_what_each_line_alone_draws(server: Server):
     assert len(both) == 2
     for one, other in zip(alone, both, strict=True):
         assert torch.from_numpy(one.astype(int) - other.astype(int)).abs().max() <= 1
+
+
+def test_an_upscaler_of_ones_own_is_listed_and_used(server: Server):
+    name, network = "of-two.safetensors", Upscaler(UpscalerConfig(width=8, num_blocks=1, scale=2))
+    save_upscaler(server.base / "models" / "imagen_upscalers" / name, network, {"name": "of-two"})
+    inputs = {"image": ["1", 0], "tile": "none"}
+    prompt = {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 20, "height": 30, "batch_size": 1,
+                                                     "color": 0x3366CC}},
+        "2": {"class_type": "ImagenUpscale", "inputs": {**inputs, "upscaler": name}},
+        "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+    }  # fmt: skip
+    [large] = saved_pixels(server, server.run(prompt))
+    assert large.shape == (60, 40, 3) and np.abs(large.astype(int) - (51, 102, 204)).max() <= 1
+    options = server.get("/object_info/ImagenUpscale")["ImagenUpscale"]["input"]["optional"]
+    assert name in str(options["upscaler"]) and "emoji-x4" in str(options["upscaler"])
+    prompt["2"]["inputs"] = inputs  # as earlier versions saved it
+    [large] = saved_pixels(server, server.run(prompt))
+    assert large.shape == (120, 80, 3)

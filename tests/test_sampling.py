@@ -7,7 +7,7 @@ from conftest import tiny_model_config
 
 import imagen_model as im
 from imagen_model.inference.latent import Latent, noise, random_latent
-from imagen_model.inference.sampling import average_w, draw, to_w
+from imagen_model.inference.sampling import BATCH, average_w, draw, fitting_batch, to_w
 from imagen_model.networks.networks import Networks
 
 TOP = 2**64 - 1
@@ -278,3 +278,32 @@ def test_the_bundled_model_draws():
     assert drawn.shape == (2, 4, 128, 128)
     assert drawn.isfinite().all()
     assert drawn.abs().max() <= 1
+
+
+@pytest.mark.parametrize(("resolution", "size"), [(32, 64), (128, 64), (256, 16), (512, 4)])
+def test_fewer_large_pictures_are_drawn_at_once(resolution, size):
+    assert fitting_batch(resolution) == size
+    assert fitting_batch(resolution, 16) == max(1, size // 4)
+
+
+@pytest.mark.parametrize(("prompts", "seeds"), [(1, BATCH + 3), (2, 1), (2, 2)])
+def test_batches_are_the_pictures_of_a_draw(tiny_model, prompts, seeds):
+    """However many they are, memory holds one batch of them."""
+    condition = tiny_model.encode_text(["a red apple", "a cat"][:prompts])
+    latent, done = tiny_model.latent(range(seeds)), []
+    parts = list(
+        tiny_model.draw_batches(
+            condition, latent, truncation=0.7, progress=lambda *told: done.append(told[:2])
+        )
+    )
+    whole = tiny_model.draw(condition, latent, truncation=0.7)
+    assert torch.equal(torch.cat(parts), whole)
+    assert max(map(len, parts)) <= BATCH
+    assert done[-1] == (len(whole), len(whole))
+
+
+def test_batches_need_conditions_and_latents_that_fit(tiny_model):
+    with pytest.raises(ValueError, match="2 conditions do not fit 3 pictures"):
+        next(
+            tiny_model.draw_batches(tiny_model.encode_text(["a", "b"]), tiny_model.latent(range(3)))
+        )

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from studio.server import Server, StudioError
+from studio.workflow import to_prompt
 
 NODE_ERRORS = {
     "7": {
@@ -64,6 +65,33 @@ def client(pretender: Pretender) -> Server:
     server = Server.__new__(Server)
     server.address, server.client_id = pretender.address, "test"
     return server
+
+
+def test_a_saved_choice_is_followed_by_the_inputs_that_it_brings():
+    encoding = [
+        {"key": "auto", "inputs": {}},
+        {"key": "re-encode", "inputs": {"required": {"crf": ["FLOAT", {"default": 23.0}]}}},
+    ]
+    brought = {"optional": {"encoding": ["COMFY_DYNAMICCOMBO_V3", {"options": encoding}]}}
+    codecs = [{"key": "auto", "inputs": {}}, {"key": "h264", "inputs": brought}]
+    declared = {
+        "codec": ["COMFY_DYNAMICCOMBO_V3", {"options": codecs}],
+        "name": ["STRING", {"default": "x"}],
+    }
+    info = {"SaveVideo": {"input": {"required": declared}}}
+
+    def inputs(values: list) -> dict:
+        saved = {"id": 1, "type": "SaveVideo", "widgets_values": values}
+        return to_prompt({"nodes": [saved], "links": []}, info)["1"]["inputs"]
+
+    assert inputs([]) == {"codec": "auto", "name": "x"}
+    assert inputs(["h264"]) == {"codec": "h264", "codec.encoding": "auto", "name": "x"}
+    assert inputs(["h264", "re-encode", 20.0, "film"]) == {
+        "codec": "h264",
+        "codec.encoding": "re-encode",
+        "codec.encoding.crf": 20.0,
+        "name": "film",
+    }
 
 
 def test_an_accepted_prompt_gives_its_id(pretender, client):

@@ -680,6 +680,22 @@ def test_a_model_grows_to_more_pixels(prepared):
     assert all(not torch.equal(changed[name], p) for name, p in first.items())
 
 
+def test_a_model_of_512_px_grows_in_small_batches_and_shows_few_pictures_a_grid(
+    prepared, tiny_checkpoint
+):
+    t = prepared(init=str(tiny_checkpoint), preset=None, resolution=512, batch=None, kimg=0.004)
+    assert t.training.batch == 4
+    t.run()
+    with Image.open(t.out / "samples" / "000000.png") as sheet:
+        assert sheet.size == (1024, 1024)
+    model = im.load(t.out / "latest.safetensors")
+    assert model.sample("", seeds=[0]).shape == (1, 4, 512, 512)
+
+
+def test_a_model_of_256_px_has_batches_of_eight_unless_told_otherwise(prepared):
+    assert prepared(resolution=256, batch=None).training.batch == 8
+
+
 def test_a_model_gets_fine_blocks(prepared, tmp_path):
     """At first it draws what it drew, exactly; then they are trained, saved and kept."""
     t = prepared(init="emoji", preset=None, resolution=None, fine_blocks=1, batch=4, kimg=0.008)

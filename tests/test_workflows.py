@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from comfyui import SAVED, WORKFLOWS, example, free, saved_pixels
+from comfyui import SAVED, WORKFLOWS, example, free, saved_pixels, template
 from every_node import needed
 from PIL import Image
 from safetensors.torch import save_file
@@ -48,15 +48,17 @@ NODES = {
     "ImagenEncodeImage",
     "ImagenAudioWalk",
     "ImagenUpscale",
+    "ImagenTextToImage",
+    "ImagenStyleRow",
 }
 
 NEEDS_A_CHECKPOINT = "diffusion_refine"
-RUNNABLE = [path for path in WORKFLOWS if path.stem != NEEDS_A_CHECKPOINT]
+RUNNABLE = [path for path in WORKFLOWS if path != template(NEEDS_A_CHECKPOINT)]
 
 
-def run_text_to_image(server: Server, **inputs: tuple[str, object]) -> list[np.ndarray]:
+def run_step_by_step(server: Server, **inputs: tuple[str, object]) -> list[np.ndarray]:
     """The starter workflow with some inputs set: name = (class_type, value)."""
-    prompt = example(server, "text_to_image")
+    prompt = example(server, "step_by_step")
     for name, (class_type, value) in inputs.items():
         set_input(prompt, class_type, name, value)
     return saved_pixels(server, server.run(prompt))
@@ -68,14 +70,30 @@ def test_all_nodes_are_registered_with_core_types(server):
     assert info["ImagenSample"]["output"] == ["IMAGE", "MASK"]
     assert info["ImagenScore"]["output"] == ["FLOAT", "INT", "IMAGE", "INT", "FLOAT"]
     assert info["ImagenLoadModel"]["input_order"]["required"] == ["model_name"]
-    order = info["ImagenSample"]["input_order"]["required"]
-    assert order == ["model", "condition", "latent", "truncation", "background", "tile"]
+    order = info["ImagenSample"]["input_order"]
+    assert order["required"] == ["latent", "truncation", "background", "tile"]
+    assert order["optional"] == ["model", "condition"]
+
+
+def test_a_sprite_has_hard_edges_and_few_colours_that_the_batch_shares(server):
+    chosen = {"alpha": "hard", "colours": 6, "background": "black"}
+    inputs = {name: ("ImagenSample", value) for name, value in chosen.items()}
+    common = {
+        "batch_size": ("ImagenRandomLatent", 2),
+        "upscale_method": ("ImageScaleBy", "nearest-exact"),
+    }
+    [first, second] = run_step_by_step(server, **common, **inputs)
+    colours = [np.unique(x.reshape(-1, 3), axis=0) for x in (first, second)]
+    assert 4 <= len(np.unique(np.concatenate(colours), axis=0)) <= 7
+    [soft, _] = run_step_by_step(server, **common, background=inputs["background"])
+    assert len(np.unique(soft.reshape(-1, 3), axis=0)) > 100
+    assert np.abs(first.astype(int) - soft).mean() < 16
 
 
 @pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
 def test_every_example_workflow_executes_and_has_a_thumbnail(server, path, emoji_folder):
     assert path.with_suffix(".jpg").is_file()
-    prompt = example(server, path.stem)
+    prompt = to_prompt(load_workflow(path), server.get("/object_info"))
     if any(node["class_type"] == "ImagenTrain" for node in prompt.values()):
         shutil.copytree(emoji_folder, server.base / "input" / "emoji", dirs_exist_ok=True)
         set_input(prompt, "ImagenTrain", "folder", "emoji")
@@ -102,35 +120,35 @@ def test_a_workflow_that_an_earlier_version_saved_still_runs(server, path):
 
 
 def test_the_same_workflow_gives_identical_pixels_after_everything_was_freed(server):
-    first = run_text_to_image(server)
+    first = run_step_by_step(server)
     free(server)
-    second = run_text_to_image(server)
+    second = run_step_by_step(server)
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
 
 
 def test_another_seed_or_prompt_gives_another_picture(server):
-    (first,) = run_text_to_image(server)
-    (seed,) = run_text_to_image(server, seed=("ImagenRandomLatent", 1))
-    (text,) = run_text_to_image(server, text=("ImagenEncodeText", "rocket"))
+    (first,) = run_step_by_step(server)
+    (seed,) = run_step_by_step(server, seed=("ImagenRandomLatent", 1))
+    (text,) = run_step_by_step(server, text=("ImagenEncodeText", "rocket"))
     assert (first != seed).any() and (first != text).any()
 
 
 def test_picture_3_of_a_batch_at_seed_10_is_picture_0_at_seed_13(server):
-    batch = run_text_to_image(
+    batch = run_step_by_step(
         server, seed=("ImagenRandomLatent", 10), batch_size=("ImagenRandomLatent", 4)
     )
-    (alone,) = run_text_to_image(server, seed=("ImagenRandomLatent", 13))
+    (alone,) = run_step_by_step(server, seed=("ImagenRandomLatent", 13))
     assert len(batch) == 4
     assert np.abs(batch[3].astype(int) - alone.astype(int)).max() <= 1
 
 
 @pytest.mark.parametrize("text", ["", "word " * 10_000], ids=["empty", "10,000 words"])
 def test_any_prompt_draws(server, text):
-    assert len(run_text_to_image(server, text=("ImagenEncodeText", text))) == 1
+    assert len(run_step_by_step(server, text=("ImagenEncodeText", text))) == 1
 
 
 def test_the_largest_seed_draws_a_batch(server):
-    pictures = run_text_to_image(
+    pictures = run_step_by_step(
         server, seed=("ImagenRandomLatent", 2**64 - 1), batch_size=("ImagenRandomLatent", 2)
     )
     assert (pictures[0] != pictures[1]).any()
@@ -138,17 +156,17 @@ def test_the_largest_seed_draws_a_batch(server):
 
 def test_batch_0_is_refused_with_the_limit(server):
     with pytest.raises(StudioError, match=r"ImagenRandomLatent: .*smaller than min"):
-        run_text_to_image(server, batch_size=("ImagenRandomLatent", 0))
+        run_step_by_step(server, batch_size=("ImagenRandomLatent", 0))
 
 
 def test_an_unknown_style_names_the_known_ones(server):
     with pytest.raises(StudioError, match=r"style is 'cubist'; this model knows: fluent-3d"):
-        run_text_to_image(server, style=("ImagenEncodeText", "cubist"))
+        run_step_by_step(server, style=("ImagenEncodeText", "cubist"))
 
 
 def test_a_missing_model_names_the_folder(server):
     with pytest.raises(StudioError, match=r"no model gone.safetensors in .*imagen; there is"):
-        run_text_to_image(server, model_name=("ImagenLoadModel", "gone.safetensors"))
+        run_step_by_step(server, model_name=("ImagenLoadModel", "gone.safetensors"))
 
 
 def damaged(kind: str, good: Path, target: Path) -> None:
@@ -190,9 +208,9 @@ def test_a_bad_checkpoint_is_one_line_and_comfyui_goes_on(server, tiny_checkpoin
     folder.mkdir(exist_ok=True)
     damaged(kind, tiny_checkpoint, folder / name)
     with pytest.raises(StudioError, match=words) as caught:
-        run_text_to_image(server, model_name=("ImagenLoadModel", name))
+        run_step_by_step(server, model_name=("ImagenLoadModel", name))
     assert "\n" not in str(caught.value)
-    assert len(run_text_to_image(server)) == 1
+    assert len(run_step_by_step(server)) == 1
 
 
 def test_an_own_model_is_listed_and_draws(server, tiny_checkpoint):
@@ -205,7 +223,7 @@ def test_an_own_model_is_listed_and_draws(server, tiny_checkpoint):
     ]["model_name"]
     listed = options["options"] if kind == "COMBO" else kind
     assert name in listed and listed[0] == next(iter(bundled_models()))
-    assert len(run_text_to_image(server, model_name=("ImagenLoadModel", name))) == 1
+    assert len(run_step_by_step(server, model_name=("ImagenLoadModel", name))) == 1
 
 
 def test_a_model_that_nests_too_deeply_leaves_the_others_listed(server, tiny_checkpoint):
@@ -217,7 +235,7 @@ def test_a_model_that_nests_too_deeply_leaves_the_others_listed(server, tiny_che
     try:
         assert "ImagenEncodeText" in server.get("/object_info")
         with pytest.raises(StudioError, match="deep") as caught:
-            run_text_to_image(server, model_name=("ImagenLoadModel", path.name))
+            run_step_by_step(server, model_name=("ImagenLoadModel", path.name))
         assert "\n" not in str(caught.value)
     finally:
         path.unlink()
@@ -227,7 +245,7 @@ def test_a_saved_picture_does_not_tell_where_the_model_lies(server, tiny_checkpo
     folder = server.base / "models" / "imagen"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(tiny_checkpoint, folder / "private.safetensors")
-    prompt = example(server, "text_to_image")
+    prompt = example(server, "step_by_step")
     load = next(n for n in prompt.values() if n["class_type"] == "ImagenLoadModel")
     load["inputs"]["model_name"] = "private.safetensors"
     outputs = server.run(prompt)
@@ -245,6 +263,14 @@ def test_the_mask_makes_the_background_and_scores_rank(server):
     ranking = outputs[score_id]["text"][0].splitlines()
     values = [float(line.split(":")[1]) for line in ranking]
     assert len(values) == 16 and values == sorted(values, reverse=True)
+    (sheet,) = saved_pixels(server, {"score": outputs[score_id]})
+    assert sheet.shape[1] == 4 * 128 + 3 * 4  # four pictures a row, best first, captions below
+    best = int(ranking[0].split(":")[0])
+    scored = prompt[score_id]["inputs"]["image"]
+    prompt["100"] = {"class_type": "PreviewImage", "inputs": {"images": scored}}
+    generated = saved_pixels(server, {"100": server.run(prompt)["100"]})
+    far = [np.abs(sheet[:128, :128].astype(int) - picture).mean() for picture in generated]
+    assert int(np.argmin(far)) == best
 
 
 def test_the_best_pictures_come_first_and_are_those_that_were_ranked(server):
@@ -299,7 +325,7 @@ def test_a_wrong_value_is_one_line_on_its_node(server, workflow, change, words):
 
 @pytest.mark.slow
 def test_4096_pictures_draw_and_can_be_cancelled_within_two_seconds(server):
-    prompt = example(server, "text_to_image")
+    prompt = example(server, "step_by_step")
     set_input(prompt, "ImagenRandomLatent", "batch_size", 4096)
     scale = next(n for n in prompt.values() if n["class_type"] == "ImageScaleBy")
     sample = scale["inputs"]["image"]

@@ -93,9 +93,13 @@ def to_train_on(folder: Path) -> Iterator[None]:
         shutil.rmtree(folder)
 
 
-def open_example(page: Page, server: Server, name: str) -> None:
+def open_example(page: Page, server: Server, path: Path) -> None:
     page.set_viewport_size(VIEW)
-    page.goto(f"{server.address}/?template={name}&source=imagen-gan")
+    page.goto(server.address)
+    page.wait_for_function("window.app?.graph && window.app.extensionManager")
+    page.evaluate("graph => void app.loadGraphData(graph)", load_workflow(path))
+    page.wait_for_timeout(2000)
+    page.keyboard.press("Escape")  # the first visit opens the list of templates
     page.wait_for_function("window.app?.graph?.nodes.length > 2")
     page.evaluate("void app.extensionManager.setting.set('Comfy.Minimap.Visible', false)")
     page.wait_for_timeout(2000)
@@ -125,11 +129,14 @@ def run_on_page(page: Page, server: Server) -> None:
     page.evaluate("app.graph.nodes.forEach(n => { if (n.mode === 2) n.mode = 0 })")
     page.wait_for_timeout(2000)
     page.evaluate(
-        """base => document.querySelectorAll(".imagen-text").forEach(text => {
-            text.textContent = text.textContent.replaceAll(base, "ComfyUI")
+        """base => Object.entries(app.nodeOutputs).forEach(([id, { text, ...rest }]) => {
+            if (!text) return
+            const shown = text.map(line => line.replaceAll(base, "ComfyUI"))
+            app.nodeOutputs[id] = { ...rest, text: shown }
         })""",
         str(server.base),  # where this machine keeps it is nobody's business
     )
+    page.wait_for_timeout(500)
 
 
 def fit_view(page: Page) -> None:
@@ -184,15 +191,18 @@ def picture_nodes(page: Page, done: set[str]) -> None:
 
 
 def picture_pages(server: Server, page: Page, paths: list[Path]) -> None:
-    """Open and run each example on the page; picture it and the nodes in it."""
+    """Open and run each example on the page; picture it and the nodes in it.
+
+    The picture of "01 Text to image" is text_to_image.jpg.
+    """
     done: set[str] = set()
     GALLERY.mkdir(parents=True, exist_ok=True)
     for path in paths:
-        open_example(page, server, path.stem)
+        open_example(page, server, path)
         picture_nodes(page, done)
         run_on_page(page, server)
         fit_view(page)
-        screenshot = GALLERY / f"{path.stem}.jpg"
+        screenshot = GALLERY / f"{path.stem[3:].lower().replace(' ', '_')}.jpg"
         page.screenshot(path=screenshot, type="jpeg", quality=80)
         print(screenshot)
 
@@ -200,13 +210,16 @@ def picture_pages(server: Server, page: Page, paths: list[Path]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("examples", nargs="*", help="names of example workflows (default: all)")
-    wanted = parser.parse_args().examples
+    parser.add_argument("--front-end-root", help="another frontend than ComfyUI's own: its folder")
+    given = parser.parse_args()
+    wanted = given.examples
+    frontend = ["--front-end-root", given.front_end_root] if given.front_end_root else []
     paths = [p for p in sorted(EXAMPLES.glob("*.json")) if not wanted or p.stem in wanted]
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         raise SystemExit("no Chromium found")
     with (
-        running(find_host(ROOT / ".venv" / "bin" / "python")) as server,
+        running(find_host(ROOT / ".venv" / "bin" / "python"), arguments=frontend) as server,
         sync_playwright() as playwright,
         tempfile.TemporaryDirectory() as profile,
         to_train_on(server.base / "input" / PICTURE_FOLDER),

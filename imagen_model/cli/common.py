@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ..training.interrupt import STOPPING
 
 if TYPE_CHECKING:
     import torch
@@ -38,14 +41,19 @@ def command(
     return parser
 
 
-def model_options(parser: argparse.ArgumentParser) -> None:
+def model_options(
+    parser: argparse.ArgumentParser,
+    help: str = "a bundled name or a .safetensors file (default: emoji)",
+) -> None:
     """The options that `load_model` reads."""
-    parser.add_argument(
-        "--model", default="emoji", help="a bundled name or a .safetensors file (default: emoji)"
-    )
+    parser.add_argument("--model", default="emoji", help=help)
     parser.add_argument(
         "--device", default="auto", help="auto (a GPU where there is one), cpu, cuda or mps"
     )
+    text_encoder_option(parser)
+
+
+def text_encoder_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text-encoder",
         type=Path,
@@ -91,6 +99,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def refuse_used(out: Path, *, resume: bool) -> None:
+    """ValueError where --out is a file, or holds a run that --resume does not ask for."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out is {out}, which is a file; expected a folder for the run")
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise ValueError(f"{out} already holds a run; go on with --resume, or choose another --out")
+
+
 def load_model(args: argparse.Namespace) -> Model:
     """The model that --model names, on --device, with the CLIP of --text-encoder."""
     from ..model import load
@@ -125,6 +141,19 @@ def open_store(path: Path, *, create: bool = False) -> Store:
     if not create and not path.is_file():
         raise ValueError(f"no ratings {path}")
     return Store(path)
+
+
+def stop_on_signals() -> None:
+    """Ctrl-C, SIGTERM and a closed terminal stop what comes before and after the training; during
+    it training/interrupt.py has them. nohup is honoured."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in STOPPING:
+        # a shell ignores SIGINT for background jobs, which can be stopped all the same
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
 
 
 # -- what is printed ------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""The `imagen` command: data, train, sample, score, evaluate, learn, info, convert, bench.
+"""The `imagen` command: data, train, train-upscaler, sample, score, evaluate, learn, info, convert,
+export, bench.
 
 Exit codes: 0 done, 1 the work failed (one clear line), 2 wrong usage. Each command imports what it
 needs when it runs.
@@ -12,7 +13,20 @@ import logging
 import sys
 
 from ..version import __version__
-from . import bench, convert, data, evaluate, info, learn, ratings, sample, score, train
+from . import (
+    bench,
+    convert,
+    data,
+    evaluate,
+    export,
+    info,
+    learn,
+    ratings,
+    sample,
+    score,
+    train,
+    train_upscaler,
+)
 from .common import close_bars
 
 DESCRIPTION = """\
@@ -22,7 +36,20 @@ Imagen GAN: pictures from a prompt in one forward pass, and a generator of your 
   imagen train PICTURES --out RUN --minutes 30                    train your own
   imagen sample --model RUN/latest.safetensors --out mine.png     use your own
 """
-COMMANDS = (sample, train, score, evaluate, data, info, convert, learn, ratings, bench)
+COMMANDS = (
+    sample,
+    train,
+    train_upscaler,
+    score,
+    evaluate,
+    data,
+    info,
+    convert,
+    export,
+    learn,
+    ratings,
+    bench,
+)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 from .common import Commands, command, load_model, model_options, positive, read_pictures
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from torch import Tensor
 
     from ..condition import Condition
+    from ..inference.upscaler import Upscaler
     from ..model import Model
     from ..storage.credentials import Signer
 
 GRID_COLUMNS = 8  # at most, where all pictures have the same prompt
+BUNDLED = Path("emoji-x4")  # the bundled upscaler
 
 
 def add_command(commands: Commands) -> None:
@@ -33,8 +36,20 @@ def add_command(commands: Commands) -> None:
         "--truncation", type=float, default=1.0, help="1 varied ... 0 the average picture"
     )
     c.add_argument("--tile", choices=("none", "x", "both"), default="none", help="seamless edges")
+    c.add_argument(
+        "--alpha", choices=("soft", "hard"), default="soft",
+        help="hard: each pixel is opaque or transparent (default soft)",
+    )  # fmt: skip
+    c.add_argument(
+        "--colours", type=int, default=0, metavar="N",
+        help="quantise to one palette for all pictures and write indexed PNGs (default 0: all)",
+    )  # fmt: skip
     c.add_argument("--scale", type=positive, default=1, help="enlarge whole pixels, for looking")
-    c.add_argument("--upscale", action="store_true", help="enlarge four times by a neural network")
+    c.add_argument(
+        "--upscale", nargs="?", type=Path, const=BUNDLED, metavar="FILE",
+        help="enlarge by a neural network: four times by the bundled one, or by a FILE of `imagen "
+        "train-upscaler`",
+    )  # fmt: skip
     c.add_argument("--adapter", type=Path, metavar="FILE", help="what `imagen learn` wrote")
     c.add_argument("--strength", type=float, default=1.0, help="of the adapter (default 1)")
     c.add_argument(
@@ -68,22 +83,27 @@ def run(args: argparse.Namespace) -> dict:
     """Generate pictures for prompts."""
     from ..feedback.adapter import apply_adapter, load_adapter
     from ..storage.credentials import Signer
+    from ..storage.palette import check_crisp
 
+    check_crisp(args.alpha, args.colours)
     if _is_grid(args) and args.out.suffix.lower() != ".png":
         raise ValueError(
             f"--out is {args.out}; expected a .png file or a folder (make one first whose name has "
             "a dot)"
         )
     signer = Signer(*args.credentials) if args.credentials else None  # it signs once, as a test
+    upscaler = _load_upscaler(args)
     model = load_model(args)
     if args.adapter is not None:
         model = apply_adapter(model, load_adapter(args.adapter), args.strength)
     seeds = [(args.seed + i) % (1 << 64) for i in range(args.num)]
     condition, prompts = _encode_inputs(model, args)  # loads the encoders
-    _check_size(model, len(prompts), args)
-    batches = _Timed(_generate(model, condition, seeds, args))
+    _check_size(model, len(prompts), upscaler, args)
+    batches = _generate(model, condition, seeds, args)
+    batches = _Timed(_crisp(_upscaled(batches, model, upscaler, args), args))
     paths = []
-    for path in _save(batches, prompts, seeds, model, args, signer):
+    facts = _facts(model, upscaler, args)
+    for path in _save(batches, prompts, seeds, facts, args, signer):
         print(path)
         paths.append(path)
     count, seconds = len(prompts) * len(seeds), batches.seconds
@@ -147,11 +167,22 @@ def _columns(prompts: int, args: argparse.Namespace) -> int:
     return args.num if prompts > 1 else min(args.num, GRID_COLUMNS)
 
 
-def _check_size(model: Model, prompts: int, args: argparse.Namespace) -> None:
+def _load_upscaler(args: argparse.Namespace) -> Upscaler | None:
+    """The network of --upscale, on the CPU."""
+    from ..inference.upscaler import UPSCALER_FILE, load_upscaler
+
+    if args.upscale is None:
+        return None
+    return load_upscaler(UPSCALER_FILE if args.upscale == BUNDLED else args.upscale)
+
+
+def _check_size(
+    model: Model, prompts: int, upscaler: Upscaler | None, args: argparse.Namespace
+) -> None:
     """ValueError, before the work, where a file would have too many pixels."""
     from ..storage.images import check_written_size
 
-    side = model.resolution * args.scale * (4 if args.upscale else 1)
+    side = model.resolution * args.scale * (upscaler.config.scale if upscaler else 1)
     columns = _columns(prompts, args) if _is_grid(args) else 1
     rows = -(-prompts * args.num // columns) if _is_grid(args) else 1
     check_written_size(columns * side, rows * side, "lower --scale or --num, or give a folder")
@@ -181,21 +212,73 @@ def _generate(
     import torch
 
     from ..inference.sampling import BATCH, batches
-    from ..inference.upscaler import upscale
 
     for part in batches(len(condition) * len(seeds), BATCH):
         index = torch.arange(part.start, part.stop)
         latent = model.latent([seeds[i] for i in (index % len(seeds)).tolist()])
         rows = condition[index // len(seeds)]
-        pictures = model.draw(rows, latent, truncation=args.truncation, tile=args.tile)
-        yield upscale(pictures, device=model.device, tile=args.tile) if args.upscale else pictures
+        yield model.draw(rows, latent, truncation=args.truncation, tile=args.tile)
+
+
+def _upscaled(
+    batches: Iterator[Tensor], model: Model, upscaler: Upscaler | None, args: argparse.Namespace
+) -> Iterator[Tensor]:
+    """The pictures with --upscale."""
+    from ..inference.upscaler import upscale
+
+    if upscaler is None:
+        yield from batches
+        return
+    upscaler.to(model.device)
+    for pictures in batches:
+        yield upscale(pictures, network=upscaler, device=model.device, tile=args.tile)
+
+
+def _crisp(batches: Iterator[Tensor], args: argparse.Namespace) -> Iterator[Tensor]:
+    """The pictures with --alpha and --colours; one batch of all where they share a palette."""
+    import torch
+
+    from ..storage.palette import crisp
+
+    for pictures in [torch.cat([*batches])] if args.colours else batches:
+        yield crisp(pictures, alpha=args.alpha, colours=args.colours)
+
+
+def _as_written(pictures: Tensor, args: argparse.Namespace) -> Iterator[Tensor | Image]:
+    """Each picture, with --colours as an indexed image, all of one palette."""
+    from ..storage.palette import indexed_image, palette_of
+
+    if not args.colours:
+        yield from pictures
+        return
+    palette = palette_of(pictures)
+    for picture in pictures:
+        yield indexed_image(picture, palette)
+
+
+def _facts(model: Model, upscaler: Upscaler | None, args: argparse.Namespace) -> dict:
+    """How every picture was made, but for its prompt and seed."""
+    from ..storage.provenance import model_facts
+
+    facts = model_facts(model.name, model.card) | {
+        "style": args.style, "truncation": args.truncation, "tile": args.tile,
+    }  # fmt: skip
+    if upscaler:
+        facts["upscaled"] = True
+        if args.upscale != BUNDLED:
+            facts["upscaler"] = {key: upscaler.card.get(key) for key in ("name", "sha256")}
+    if args.alpha != "soft":
+        facts["alpha"] = args.alpha
+    if args.colours:
+        facts["colours"] = args.colours
+    return facts
 
 
 def _save(
     batches: Iterator[Tensor],
     prompts: list[str],
     seeds: list[int],
-    model: Model,
+    facts: dict,
     args: argparse.Namespace,
     signer: Signer | None,
 ) -> Iterator[Path]:
@@ -205,19 +288,15 @@ def _save(
 
     from ..storage.contact_sheet import picture_grid
     from ..storage.images import save_png
-    from ..storage.provenance import model_facts
 
-    facts = model_facts(model.name, model.card) | {
-        "style": args.style, "truncation": args.truncation, "tile": args.tile,
-        **({"upscaled": True} if args.upscale else {}),
-    }  # fmt: skip
     form = {"scale": args.scale, "deep": "notice" in facts, "signer": signer}
     if _is_grid(args):
         grid = picture_grid(torch.cat([*batches]), columns=_columns(len(prompts), args))
-        save_png(grid, args.out, {**facts, "prompts": prompts, "seeds": seeds}, **form)
+        [image] = _as_written(grid[None], args)
+        save_png(image, args.out, {**facts, "prompts": prompts, "seeds": seeds}, **form)
         yield args.out
         return
-    for i, picture in enumerate(picture for batch in batches for picture in batch):
+    for i, picture in enumerate(p for batch in batches for p in _as_written(batch, args)):
         prompt, seed = prompts[i // len(seeds)], seeds[i % len(seeds)]
         path = args.out / f"{i // len(seeds):04d}-{seed}.png"
         save_png(picture, path, {**facts, "prompt": prompt, "seed": seed}, **form)

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import signal
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..training.interrupt import STOPPING
 from ..training.options import TrainOptions
-from .common import Commands, bar_interval, command, number_above, pick_device, progress_bar
+from .common import (
+    Commands,
+    bar_interval,
+    command,
+    number_above,
+    pick_device,
+    progress_bar,
+    refuse_used,
+    stop_on_signals,
+)
 
 if TYPE_CHECKING:
     from ..training.distributed import DistributedContext
@@ -58,7 +65,7 @@ def run(args: argparse.Namespace) -> dict:
     from ..training.distributed import DistributedContext
     from ..training.plan import describe, estimate
 
-    _stop_on_signals()
+    stop_on_signals()
     context = DistributedContext.current()
     trainer = _prepare(args, context)
     plan = describe(trainer)
@@ -80,13 +87,8 @@ def _prepare(args: argparse.Namespace, context: DistributedContext) -> Trainer:
     """The trainer; ValueError where --out holds a run that --resume does not ask for."""
     from ..training.setup import prepare
 
-    if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f"--out is {args.out}, which is a file; expected a folder for the run")
-    holds_something = args.out.exists() and any(args.out.iterdir())
-    if context.is_first and holds_something and not (args.resume or args.dry_run):
-        raise ValueError(
-            f"{args.out} already holds a run; go on with --resume, or choose another --out"
-        )
+    if context.is_first:
+        refuse_used(args.out, resume=args.resume or args.dry_run)
     options = {field.name: getattr(args, field.name) for field in fields(TrainOptions)}
     return prepare(
         args.data,
@@ -145,16 +147,3 @@ def _run_with_bar(trainer: Trainer) -> bool:
                 raise
             return False
     return True
-
-
-def _stop_on_signals() -> None:
-    """Ctrl-C, SIGTERM and a closed terminal stop what comes before and after the training; during
-    it training/interrupt.py has them. nohup is honoured."""
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    for number in STOPPING:
-        # a shell ignores SIGINT for background jobs, which can be stopped all the same
-        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, stop)

@@ -34,6 +34,7 @@ OPEN_FROM = 16  # a keyword is open if at least so many pictures share it
 CHUNK = 256  # texts encoded at a time
 GPU_LENGTH = 16  # tokens
 ENCODED = "captions.safetensors"
+MAX_ENCODED = 100_000  # texts encoded beforehand: minutes, and 0.5 GB; of more, when a batch asks
 
 
 @dataclass
@@ -101,6 +102,42 @@ class EncodedTexts:
         return found and cls(**found[0])
 
 
+class TextsOnDemand:
+    """In place of EncodedTexts, for more texts than are worth encoding beforehand: those of a batch
+    are encoded for it."""
+
+    def __init__(self, texts: list[str], encoder: Encoder) -> None:
+        self.texts, self.encoder = texts, encoder
+        width = encoder.width  # of the reference pictures, after one row of nothing
+        nothing = torch.zeros(1, dtype=torch.long)
+        self.pictures = EncodedTexts(
+            torch.zeros(1, width).half(), nothing, nothing, torch.zeros(1, width)
+        )
+
+    def rows(self, index: Tensor, style: Tensor) -> Condition:
+        """As EncodedTexts.rows, on the device of `style`."""
+        index, count = index.cpu(), len(self.texts)
+        is_text = (index >= 0) & (index < count)
+        shown = (index - count + 1)[~is_text].clamp(min=0)
+        parts = []
+        if len(shown):
+            parts.append(self.pictures.rows(shown, torch.zeros(len(shown), 0)))
+        if len(shown) < len(index):
+            wanted, place = index[is_text].unique(return_inverse=True)
+            encoded = encode_all([self.texts[i] for i in wanted.tolist()], self.encoder)
+            parts.append(encoded.rows(place, torch.zeros(len(place), 0)))
+        order = torch.cat([(~is_text).nonzero(), is_text.nonzero()]).squeeze(1).argsort()
+        return Condition.cat(parts)[order].to(style.device).with_style(style)
+
+    def to(self, device: torch.device) -> TextsOnDemand:
+        """Texts are encoded on the CPU."""
+        return self
+
+    def with_pictures(self, tokens: Tensor, pooled: Tensor) -> TextsOnDemand:
+        self.pictures = self.pictures.with_pictures(tokens, pooled)
+        return self
+
+
 def _key_of(texts: list[str], identity: str) -> str:
     return hashlib.sha256("\0".join([identity, *texts]).encode()).hexdigest()
 
@@ -124,8 +161,13 @@ def encode_all(
 
 def _pairs(texts: Tensor, num_items: int) -> Tensor:
     """[2, P] distinct pairs (item, text) from texts [K * num_items]; -1 is no text."""
+    known = texts >= 0
+    if not bool(known.any()):
+        return torch.zeros(2, 0, dtype=torch.long)
+    count = int(texts.max()) + 1
     items = torch.arange(len(texts)) % num_items
-    return torch.stack([items, texts])[:, texts >= 0].unique(dim=1)
+    pairs = (items * count + texts)[known].unique()  # in one number: a sort of numbers is fast
+    return torch.stack([pairs // count, pairs % count])
 
 
 class SampledCaptions(NamedTuple):
@@ -158,15 +200,19 @@ class CaptionSampler:
 
         self.text = torch.tensor([id_of(item.text) for item in items])
         self.article = torch.tensor([id_of(item.text and f"a {item.text}") for item in items])
-        keywords = [[id_of(word) for word in item.keywords] for item in items]
-        self.num_keywords = torch.tensor([len(row) for row in keywords])
-        width = max([1, *map(len, keywords)])
-        self.keywords = torch.tensor([row + [-1] * (width - len(row)) for row in keywords])
+        self.num_keywords = torch.tensor([len(item.keywords) for item in items])
+        self.keywords = torch.full((len(items), max(1, int(self.num_keywords.max()))), -1)
+        for row, item in zip(self.keywords, items, strict=True):
+            if item.keywords:
+                row[: len(item.keywords)] = torch.tensor([id_of(word) for word in item.keywords])
         self.references = references = read_references(
             items, encoder, cache=cache, progress=progress
         )
         spoken = torch.tensor([id_of(text) for text in references.transcripts])
-        self.style = torch.cat([style_weights(styles, item.style, 1) for item in items])
+        names = list(dict.fromkeys(item.style for item in items))
+        weights = torch.cat([style_weights(styles, name, 1) for name in names])
+        row_of = {name: i for i, name in enumerate(names)}
+        self.style = weights[torch.tensor([row_of[item.style] for item in items])]
         self.texts = list(ids)
         # rows of reference pictures follow those of texts
         shown = torch.where(references.image < 0, -1, references.image + len(ids))
@@ -177,8 +223,10 @@ class CaptionSampler:
         # by text; the last, for index -1, is the null condition that all pictures share
         self.num_sharing = self.words[1].bincount(minlength=len(ids) + len(references.tokens) + 1)
         self.num_sharing[-1] = max(len(items), OPEN_FROM)
-        self.encoded = None
-        if ids:
+        self.encoded: EncodedTexts | TextsOnDemand | None = None
+        if len(ids) > MAX_ENCODED:
+            self.encoded = TextsOnDemand(self.texts, encoder)
+        elif ids:
             cached = cache and EncodedTexts.cached(cache / ENCODED, self.texts, encoder.identity)
             self.encoded = cached or encode_all(self.texts, encoder, progress)
         if len(references.tokens):
@@ -187,7 +235,7 @@ class CaptionSampler:
 
     def save(self, folder: Path) -> None:
         """Save encoded texts and references to the folder `cache` of a later run."""
-        if self.encoded is not None and self.texts:
+        if isinstance(self.encoded, EncodedTexts) and self.texts:
             texts = self.encoded.first(len(self.texts))
             texts.save(folder / ENCODED, self.texts, self.encoder.identity)
         self.references.save(folder)

@@ -18,6 +18,8 @@ from .image_reader import CHUNK, check_skipped, read_all, warn_of_cropped
 from .item import Item, styles_of
 from .statistics import Fingerprints
 
+ALL = slice(None)
+
 
 class PictureDataset(Protocol):
     """What training needs: InMemoryDataset or streaming.StreamedDataset."""
@@ -52,8 +54,8 @@ class PictureDataset(Protocol):
     def with_fewest_channels(self) -> PictureDataset:
         """RGB if all RGBA pictures are opaque, grey if all are grey, else the set itself."""
 
-    def miniatures(self) -> Tensor:
-        """float [N, C * 64] every picture at 8 x 8, in [0, 1]."""
+    def miniatures(self, rows: slice = ALL) -> Tensor:
+        """float [n, C * 64] the pictures `rows` at 8 x 8, in [0, 1]."""
 
     def fingerprints(self) -> Fingerprints:
         """For finding near-duplicates."""
@@ -104,8 +106,9 @@ class InMemoryDataset:
             return self
         return replace(self, pixels=self.pixels[:, :channels].contiguous())
 
-    def miniatures(self) -> Tensor:
-        parts = [F.adaptive_avg_pool2d(p.float() / 255, 8) for p in self.pixels.split(CHUNK)]
+    def miniatures(self, rows: slice = ALL) -> Tensor:
+        pixels = self.pixels[rows]
+        parts = [F.adaptive_avg_pool2d(p.float() / 255, 8) for p in pixels.split(CHUNK)]
         return torch.cat(parts).flatten(1)
 
     def save(self, folder: Path) -> None:
@@ -122,8 +125,12 @@ class InMemoryDataset:
 
 
 def hash_of_hashes(hashes: Iterable[str]) -> str:
-    """sha256 of the sorted hex hashes."""
-    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+    """sha256 of the sorted hex hashes, one a line."""
+    digest, end = hashlib.sha256(), b""
+    for text in sorted(hashes):
+        digest.update(end + text.encode())
+        end = b"\n"
+    return digest.hexdigest()
 
 
 def fewest_channels(pixels: Tensor) -> int:

@@ -12,7 +12,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,20 +61,36 @@ def read_picture(path: Path, *, resolution: int, channels: int) -> np.ndarray:
 
 def read_item(item: Item, *, resolution: int, channels: int) -> tuple[np.ndarray, Source]:
     """read_picture's array, and what is known of the file."""
+    with _decoded(item, enough_px=2 * resolution) as (upright, size):
+        side, longer = min(size), max(size)
+        is_cropped = 1 - side / longer > MOST_CROPPED and _is_opaque(upright)
+        array = fit_picture(upright, resolution=resolution, channels=channels)
+        return array, Source(side, is_cropped)
+
+
+def read_whole(item: Item) -> np.ndarray:
+    """A picture of its own size as uint8 [H, W, 4], straight alpha; ValueError as read_picture."""
+    with _decoded(item) as (upright, _):
+        return np.array(upright)
+
+
+@contextmanager
+def _decoded(
+    item: Item, enough_px: int | None = None
+) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
+    """The picture as RGBA, upright, and the size of the file's. `enough_px`: sides from which a
+    JPEG may be decoded smaller. ValueError for damage, also where it is found in the block."""
     try:
         with _opened(item.file().opened()) as image:
-            side, longer = min(image.size), max(image.size)
+            size = image.size
+            # libjpeg holds a progressive one at its full size
+            if enough_px and not image.info.get("progressive"):
+                image.draft(None, (enough_px, enough_px))
             pixels = image.width * image.height
-            if not image.info.get("progressive"):  # which libjpeg holds at its full size
-                image.draft(None, (2 * resolution, 2 * resolution))  # a JPEG is decoded smaller
-                pixels = image.width * image.height
             if pixels > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many; scale it")
             with _decoding_large if pixels > LARGE_PIXELS else nullcontext():
-                upright = ImageOps.exif_transpose(_in_eight_bits(image)).convert("RGBA")
-                is_cropped = 1 - side / longer > MOST_CROPPED and _is_opaque(upright)
-                array = fit_picture(upright, resolution=resolution, channels=channels)
-                return array, Source(side, is_cropped)
+                yield ImageOps.exif_transpose(_in_eight_bits(image)).convert("RGBA"), size
     except DAMAGE as error:
         raise ValueError(f"{item.path}: not a readable picture ({brief(error)})") from None
 

@@ -51,7 +51,7 @@ def stamp_of(path: Path) -> str:
     return f"{path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """One picture and what is known of it."""
 

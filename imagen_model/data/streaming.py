@@ -27,7 +27,7 @@ from ..device import sent
 from ..progress import OnProgress
 from ..storage.files import write_atomically
 from ..storage.tensor_file import read_cache
-from .dataset import PictureDataset, fewest_channels, hash_of_hashes, load_pictures
+from .dataset import ALL, PictureDataset, fewest_channels, hash_of_hashes, load_pictures
 from .image_reader import check_skipped, premultiplied, read_all, read_item, warn_of_cropped
 from .item import Item, stamp_of, styles_of
 from .statistics import FingerprintCollector, Fingerprints
@@ -97,7 +97,9 @@ class Survey:
     ) -> Survey:
         key = cls.key_of(items, resolution)
         readable = np.zeros(len(items), bool)
-        sides, digests, skipped, cropped = [], [], [], 0
+        digests = np.zeros((len(items), len(CHANNEL_COUNTS), 32), np.uint8)
+        sides: list[int] = []
+        skipped, cropped = [], 0
         collector, needed = FingerprintCollector(), 1
         results = read_all(items, resolution=resolution, channels=channels, progress=progress)
         for i, result in enumerate(results):
@@ -106,15 +108,16 @@ class Survey:
                 continue
             picture, source = result
             readable[i] = True
+            for row, count in zip(digests[len(sides)], CHANNEL_COUNTS, strict=True):
+                row[:] = np.frombuffer(hashlib.sha256(picture[:count].tobytes()).digest(), np.uint8)
             sides.append(source.side)
             cropped += source.is_cropped
-            digests.append([_digest(picture[:c]) for c in CHANNEL_COUNTS])
             collector.add(picture)
             needed = max(needed, fewest_channels(torch.from_numpy(picture)[None]))
         columns = {"readable": readable, "sides": np.array(sides, np.int32)}
         if sides:
             columns |= vars(collector.fingerprints())
-            columns["digests"] = np.array(digests, np.uint8)
+            columns["digests"] = digests[: len(sides)]
         columns["channels"] = np.array([channels, needed], np.int32)
         return cls(key, columns, skipped, cropped)
 
@@ -136,10 +139,6 @@ class Survey:
         survey = cls(key, columns, json.loads(facts["skipped"]), cropped)
         covers = survey.needed <= channels <= survey.channels or channels == survey.channels
         return survey if covers else None
-
-
-def _digest(picture: np.ndarray) -> list[int]:
-    return list(hashlib.sha256(picture.tobytes()).digest())
 
 
 class StreamedDataset:
@@ -187,8 +186,8 @@ class StreamedDataset:
         self.channels = min(self.channels, self.survey.needed)
         return self
 
-    def miniatures(self) -> Tensor:
-        return torch.from_numpy(self.fingerprints().miniatures).float() / 255
+    def miniatures(self, rows: slice = ALL) -> Tensor:
+        return torch.from_numpy(self.fingerprints().miniatures[rows]).float() / 255
 
     def save(self, folder: Path) -> None:
         self.survey.save(folder / SURVEY)

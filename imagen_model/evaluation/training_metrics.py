@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..data.captions import CaptionSampler
 from ..data.dataset import PictureDataset
+from ..inference.sampling import fitting_batch
 from ..networks.networks import Networks
 from .distribution import kernel_distance
 from .features import Lite1
@@ -38,10 +39,11 @@ class TrainingMetrics:
     @cached_property
     def real(self) -> Tensor:
         """[N, F] features of the real pictures."""
-        return self.lite1.pooled(self.dataset.batch(self.index))
+        parts = [self.dataset.batch(index) for index in self.index.split(BATCH)]
+        return torch.cat([self.lite1.pooled(part) for part in parts])
 
     def __call__(self, networks: Networks) -> dict[str, float]:
-        generated = self.lite1.pooled(self._generated(networks))
+        generated = self._generated(networks)
         figures = {"kid_lite1": kernel_distance(self.real, generated)}
         texts = self.captions.text[self.index]
         if bool((texts >= 0).any()):
@@ -52,11 +54,13 @@ class TrainingMetrics:
 
     @torch.no_grad()
     def _generated(self, networks: Networks) -> Tensor:
-        z_dim = networks.generator.config.z_dim
-        z = torch.randn(len(self.index), z_dim, generator=torch.Generator().manual_seed(1))
-        return torch.cat(
-            [
-                networks.generate(part.to(networks.device), self.captions.captions(index)).cpu()
-                for part, index in zip(z.split(BATCH), self.index.split(BATCH), strict=True)
-            ]
-        ).float()
+        """[N, F] features of generated pictures."""
+        config = networks.generator.config
+        z = torch.randn(len(self.index), config.z_dim, generator=torch.Generator().manual_seed(1))
+        size = fitting_batch(config.resolution, BATCH)
+        parts = []
+        for part, index in zip(z.split(size), self.index.split(size), strict=True):
+            condition = self.captions.captions(index)
+            generated = networks.generate(part.to(networks.device), condition)
+            parts.append(self.lite1.pooled(generated.cpu().float()))
+        return torch.cat(parts)

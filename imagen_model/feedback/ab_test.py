@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..condition import Condition, style_weights
-from ..inference.sampling import BATCH
+from ..inference.sampling import fitting_batch
 from ..model import Model
 from ..networks.efficientnet import as_rgb
 from ..networks.precision import full_precision
@@ -73,7 +73,7 @@ def _ranks(
         for name in base.styles or [None]:
             style = style_weights(base.styles, name, len(prompts)).to(device)
             embedded.append(discriminator.embed_condition(pooled, style))
-        for part in x.to(device).split(BATCH):
+        for part in x.to(device).split(fitting_batch(config.resolution)):
             levels = base.lite0(as_rgb(part)) if base.lite0 is not None else None
             output = discriminator(part, levels)
             match = torch.stack([output.match_matrix(cond) for cond in embedded])

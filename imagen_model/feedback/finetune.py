@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..condition import Condition, settle_styles, style_weights
-from ..inference.sampling import BATCH, batches
+from ..inference.sampling import batches, fitting_batch
 from ..model import Model
 from ..networks.generator import Generator
 from ..networks.networks import Networks
@@ -82,7 +82,7 @@ def generate_pool(model: Model, progress: OnPictures) -> Pool:
     condition = condition.with_style(settle_styles(condition.style, z))
     extractor, features, logits = feature_extractor(model), [], []
     with full_precision():
-        for rows in batches(len(z), BATCH):
+        for rows in batches(len(z), fitting_batch(model.resolution)):
             cond = condition[rows].to(device=model.device)
             generated = model.networks.generate(z[rows].to(model.device), cond)
             part, levels = extractor(generated)

@@ -16,7 +16,7 @@ from .ab_test import ab_test, figures, objections
 from .adapter import Adapter, apply_adapter, base_of
 from .finetune import Pool, Tuner, generate_pool
 from .recipe import model_hash
-from .reward import SOME, Fit, Reward, check_ratings, fit_reward, settled_ratings
+from .reward import SOME, Fit, Reward, check_ratings, fit_reward, num_given, settled_ratings
 from .store import Rating
 
 METHODS = ("auto", "best", "shift", "lora")
@@ -46,11 +46,11 @@ def learn(
     stages = _Stages(progress)
     base = base_of(model)
     check_ratings(settled_ratings(ratings))  # before any picture is generated
-    _chosen(base, method, len(ratings))
+    _chosen(base, method, num_given(ratings))
     with torch.inference_mode(False), torch.enable_grad():  # ComfyUI runs nodes in inference mode
         pool = generate_pool(base, stages.part(0, 150))
         fit = fit_reward(base, ratings, pool.features, progress=stages.part(150, 150))
-        method = _chosen(base, method, fit.ratings)
+        method = _chosen(base, method, fit.given)
         adapter = Adapter(_card(base, method, fit), fit.reward, candidates=CANDIDATES)
         course: dict = {}
         scales: tuple[float, ...] = ()

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +23,8 @@ MAX_RATINGS = 4096  # of one batch: a "best" of 64 pictures is 63
 def parse_ratings(clicks: str, pictures: Sequence[Picture]) -> list[Rating]:
     """The ratings that `clicks` gives to a batch; empty text gives none.
 
-    "best" makes a pair with every other picture. ValueError for syntax errors, for pictures that
-    the batch lacks, and for more than MAX_RATINGS.
+    "best" makes a pair with every other picture, and they count as one rating. ValueError for
+    syntax errors, for pictures that the batch lacks, and for more than MAX_RATINGS.
     """
     if len(clicks) > MAX_TEXT:
         raise ValueError(f"the ratings have {len(clicks)} characters; expected {MAX_TEXT} at most")
@@ -47,7 +48,9 @@ def parse_ratings(clicks: str, pictures: Sequence[Picture]) -> list[Rating]:
     ratings += [Rating(picture(i), -1) for i in parsed["down"]]
     ratings += [Rating(picture(a), other=picture(b)) for a, b in parsed["pairs"]]
     for winner in winners.values():
-        ratings += [Rating(winner, other=p) for p in pictures if p.id != winner.id]
+        star = uuid.uuid4().hex
+        others = [p for p in pictures if p.id != winner.id]
+        ratings += [Rating(winner, other=p, id=f"{star}-{i}") for i, p in enumerate(others)]
     return ratings
 
 

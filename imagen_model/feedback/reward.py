@@ -26,7 +26,7 @@ from ..networks.networks import Networks
 from ..networks.precision import full_precision
 from ..progress import OnPictures
 from .recipe import regenerated
-from .store import Rating
+from .store import ID_LENGTH, Rating
 
 FEW, SOME = 5, 30  # ratings that a shift and LoRA need
 LOW_LEVELS = 2  # of lite0, for texture
@@ -160,15 +160,12 @@ class Fit:
     """A reward and how well it fits."""
 
     reward: Reward
+    given: int  # ratings; the pairs of one "best" count as one
     thumbs: int
     pairs: int
     accuracy: float  # on left-out ratings, balanced between up and down
     train_accuracy: float
     complaints: tuple[str, ...]
-
-    @property
-    def ratings(self) -> int:
-        return self.thumbs + self.pairs
 
 
 def projection_of(own: Tensor) -> tuple[Tensor, Tensor]:
@@ -218,7 +215,13 @@ def fit_reward(
     reward = Reward(mean, projection, theta[:-1] / spread)
     thumbs = int((groups != 0).sum())
     complaints = _complaints(ratings, len(usable), accuracy, train_accuracy)
-    return Fit(reward, thumbs, len(usable) - thumbs, accuracy, train_accuracy, complaints)
+    given, pairs = num_given(usable), len(usable) - thumbs
+    return Fit(reward, given, thumbs, pairs, accuracy, train_accuracy, complaints)
+
+
+def num_given(ratings: Sequence[Rating]) -> int:
+    """How many times someone rated: the pairs of one "best" count as one."""
+    return len({rating.id[:ID_LENGTH] for rating in ratings})
 
 
 def settled_ratings(ratings: Sequence[Rating]) -> list[Rating]:
@@ -229,9 +232,9 @@ def settled_ratings(ratings: Sequence[Rating]) -> list[Rating]:
 
 def check_ratings(ratings: Sequence[Rating], *, lost: int = 0) -> None:
     """ValueError for too few ratings, and if all thumbs are up or all are down."""
-    if len(ratings) < FEW:
+    if (given := num_given(ratings)) < FEW:
         more = f" ({lost} more are of pictures that cannot be generated again)" if lost else ""
-        raise ValueError(f"there are {len(ratings)} ratings{more}; learning needs {FEW} or more")
+        raise ValueError(f"there are {given} ratings{more}; learning needs {FEW} or more")
     values = {r.value for r in ratings if r.other is None}
     pairs = sum(r.other is not None for r in ratings)
     if len(values) == 1 and pairs < FEW:
@@ -329,7 +332,8 @@ def contradictions(ratings: Sequence[Rating]) -> int:
 def enough_for(count: int) -> str:
     """One line on what so many ratings are enough for."""
     if count < FEW:
-        return f"{count} ratings: {FEW - count} more and a first adapter can be learned"
+        ratings = "1 rating" if count == 1 else f"{count} ratings"
+        return f"{ratings}: {FEW - count} more and a first adapter can be learned"
     if count < SOME:
         return (
             f"{count} ratings: enough for best-of-N and a shift in w, weights untouched; "

@@ -36,6 +36,7 @@ RECIPE_TYPES: dict[str, tuple[type, ...]] = {
 DAMAGE = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)  # of JSON in a file
 MAX_SHOWN = 100  # characters
 BUSY_SEC = 30.0  # how long one process waits for another
+ID_LENGTH = 32  # of a rating; all ratings that one "best" gave begin alike and go on after it
 # The statements from schema version i to i + 1; a release only appends.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -201,14 +202,21 @@ class Store:
     def close(self) -> None:
         self._db.close()
 
-    def add(self, ratings: Sequence[Rating]) -> list[str]:
+    def add(self, ratings: Sequence[Rating], *, instead_of: Sequence[str] = ()) -> list[str]:
         """Add all of them, or none; returns their ids once they are on the disk.
 
-        A rating that repeats the last one of its picture or pair is not added; its id is that of
-        the earlier one. Otherwise it becomes the last one, even if the clock was set back.
+        The ratings with the ids `instead_of` are deleted, if they are there. A rating that repeats
+        the last one of its picture or pair is not added; its id is that of the earlier one.
+        Otherwise it becomes the last one, even if the clock was set back.
         """
         with self._writing():
-            return [self._add(rating) for rating in ratings]
+            self._db.execute(
+                "DELETE FROM ratings WHERE id IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(instead_of)),),
+            )
+            ids = [self._add(rating) for rating in ratings]
+            self._delete_pictures()
+            return ids
 
     def ratings(self, model: str | None = None) -> list[Rating]:
         """All ratings, or those of one model (by its hash), in order of time."""
@@ -222,12 +230,23 @@ class Store:
         return [self._rating(*row) for row in rows]
 
     def count(self, model: str | None = None) -> int:
+        """How many ratings were given: the pairs of one "best" count as one."""
         ((count,),) = self._read(
-            """SELECT count(*) FROM ratings r LEFT JOIN pictures a ON a.id = r.picture
+            f"""SELECT count(DISTINCT substr(r.id, 1, {ID_LENGTH}))
+            FROM ratings r LEFT JOIN pictures a ON a.id = r.picture
             WHERE :model IS NULL OR a.model = :model""",
             {"model": model},
         )
         return count
+
+    def of(self, pictures: Sequence[Picture]) -> list[tuple[str, str, str | None, int]]:
+        """The ratings of these pictures, in order of time: (id, picture, other, value)."""
+        ids = json.dumps([picture.id for picture in pictures])
+        return self._read(
+            """SELECT id, picture, other, value FROM ratings
+            WHERE picture IN (SELECT value FROM json_each(:ids)) ORDER BY time, rowid""",
+            {"ids": ids},
+        )
 
     def stamp(self) -> str:
         """A string that changes whenever the ratings change."""
@@ -271,10 +290,10 @@ class Store:
             except DAMAGE as error:
                 raise ValueError(f"{path}, line {number} is no rating: {_shown(error)}") from None
         with self._writing():
-            before = self.count()
+            before = self._rows()
             for rating in ratings:
                 self._insert(rating)
-            return self.count() - before
+            return self._rows() - before
 
     # -- inside ------------------------------------------------------------------------------------
 
@@ -375,6 +394,10 @@ class Store:
         if (winner, value) == (a, rating.value):
             return id_
         return self._insert(replace(rating, time=max(rating.time, when)))
+
+    def _rows(self) -> int:
+        ((rows,),) = self._read("SELECT count(*) FROM ratings")
+        return rows
 
     def _insert(self, rating: Rating) -> str:
         other = None if rating.other is None else self._keep(rating.other)

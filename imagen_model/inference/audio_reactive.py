@@ -154,7 +154,7 @@ def audio_walk(
     for rows in batches(len(sound), BATCH):
         w = torch.einsum("tbn,nbd->tbd", mixture[rows][:, band], points)
         conditions = _conditions_at(condition, place[rows], is_single=is_single)
-        pictures = draw(networks, conditions, Latent("w", w, (0,) * len(w)), batch_size=BATCH)
+        pictures = draw(networks, conditions, Latent("w", w, (0,) * len(w)))
         if progress is not None:
             progress(rows.stop, len(sound), pictures)
         yield pictures

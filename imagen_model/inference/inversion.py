@@ -22,7 +22,7 @@ from ..networks.precision import full_precision
 from ..progress import OnPictures
 from ..storage.images import as_model_pictures
 from .latent import Latent, random_latent
-from .sampling import average_w, batches, expand, settled, to_w
+from .sampling import average_w, batches, expand, fitting_batch, settled, to_w
 
 STEPS = 100
 MAX_STEPS = 10_000
@@ -41,7 +41,7 @@ def invert(
     condition: Condition,
     *,
     steps: int = STEPS,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     progress: OnPictures | None = None,
 ) -> Latent:
     """w latents of pictures [N, C, H, W] in [-1, 1] of any size, `batch_size` at once.
@@ -53,6 +53,7 @@ def invert(
     if not 1 <= steps <= MAX_STEPS:
         raise ValueError(f"steps is {steps}; expected 1 to {MAX_STEPS}")
     config = networks.generator.config
+    batch_size = batch_size or fitting_batch(config.resolution, BATCH)
     found: list[Tensor] = []
     seeds: list[int] = []
     # Autograd refuses tensors made in inference mode, in which ComfyUI loads and runs everything,

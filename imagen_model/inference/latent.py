@@ -45,6 +45,9 @@ class Latent:
     def __len__(self) -> int:
         return len(self.values)
 
+    def __getitem__(self, rows: slice) -> Latent:
+        return Latent(self.space, self.values[rows], self.seeds[rows])
+
 
 def noise(seed: int, count: int) -> np.ndarray:
     """`count` standard normal numbers of one seed (taken modulo 2^64), fp32."""

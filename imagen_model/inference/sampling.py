@@ -17,7 +17,14 @@ from .latent import Latent, random_latent
 
 MAX_TRUNCATION = 2.0
 AVERAGE_SAMPLES = 128  # of z, for w_avg
-BATCH = 64
+BATCH = 64  # pictures of up to BATCH_SIDE pixels a side
+BATCH_SIDE = 128
+
+
+def fitting_batch(resolution: int, most: int = BATCH) -> int:
+    """How many pictures are computed at once: fewer where they are larger than BATCH_SIDE, so that
+    they take the same memory."""
+    return max(1, most * BATCH_SIDE**2 // max(resolution, BATCH_SIDE) ** 2)
 
 
 def batches(count: int, size: int) -> Iterator[slice]:
@@ -126,7 +133,7 @@ def draw(
     *,
     truncation_psi: float = 1.0,
     tile: str = "none",
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     progress: OnPictures | None = None,
 ) -> Tensor:
     """Pictures [N, C, H, W] in [-1, 1] on the CPU, fp32.
@@ -138,6 +145,7 @@ def draw(
     check_tile(tile)
     check_truncation(truncation_psi)
     condition, latent = fitted(networks, condition, latent)
+    batch_size = batch_size or fitting_batch(networks.generator.config.resolution)
     pictures = []
     with full_precision():
         for rows, point, cond in _on_device(networks, condition, latent, batch_size):

@@ -13,7 +13,7 @@ from ..networks.networks import Networks
 from ..networks.precision import full_precision
 from ..progress import OnPictures
 from ..storage.images import as_model_pictures
-from .sampling import BATCH, batches, expand
+from .sampling import batches, expand, fitting_batch
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def score(
     condition: Condition | None = None,
     *,
     midpoint: float = 0.0,
-    batch_size: int = BATCH,
+    batch_size: int | None = None,
     progress: OnPictures | None = None,
 ) -> Scores:
     """Score pictures [N, C, H, W] in [-1, 1] of any size; one condition serves all, or one each.
@@ -60,7 +60,7 @@ def score(
         condition = expand(networks, condition, len(x))
     realism, match, maps = [], [], []
     with full_precision():
-        for rows in batches(len(x), batch_size):
+        for rows in batches(len(x), batch_size or fitting_batch(config.resolution)):
             part = x[rows].to(networks.device)
             levels = lite0(as_rgb(part)) if lite0 is not None else None
             output = discriminator(part, levels)

@@ -1,9 +1,9 @@
-"""Four times the pixels a side: a small convolutional upscaler for generated pictures.
+"""Two or four times the pixels a side: a small convolutional upscaler for generated pictures.
 
 Residual blocks without normalisation (EDSR, 1707.02921) at the low resolution and PixelShuffle
-(1609.05158) give a residual that is added to a bilinear enlargement. It was trained against a
-discriminator (tools/train_upscaler.py), which keeps edges sharp. Pictures are NCHW in [-1, 1] of
-any size; four channels are premultiplied RGBA.
+(1609.05158) give a residual that is added to a bilinear enlargement. It is trained against a
+discriminator (training/upscaler.py), which keeps edges sharp. Pictures are NCHW in [-1, 1] of any
+size; four channels are premultiplied RGBA.
 """
 
 from __future__ import annotations
@@ -17,35 +17,42 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ..checkpoint import tensors_sha256
 from ..networks.generator import check_tile
 from ..networks.precision import channels_last, full_precision
 from ..progress import OnPictures
-from ..storage.files import WEIGHTS_DIR, checked_sha256
+from ..storage.files import WEIGHTS_DIR, brief, checked_sha256, json_of, write_atomically
 from ..storage.images import check_pictures
-from ..storage.int8 import dequantized
-from ..storage.tensor_file import read_tensors
+from ..storage.int8 import dequantized, quantized
+from ..storage.tensor_file import read_tensors, save_tensors
 
-SCALE = 4
+SCALE = 4  # of the bundled one
+SCALES = (2, 4)
 UPSCALER_FILE = WEIGHTS_DIR / "upscaler" / "emoji-x4.safetensors"
 MAX_SIDE = 1024  # pixels of the input
 BATCH_PIXELS = 64 * 64  # of small pictures that are batched together
 WINDOW_PX = 128  # a side; larger pictures are split into windows
+MAX_SIZE = 256  # of whatever a configuration counts
 
 
 @dataclass(frozen=True)
 class UpscalerConfig:
-    """Width and depth."""
+    """Width and depth, and how many times the pixels a side."""
 
     channels: int = 4
     width: int = 32
     num_blocks: int = 8
+    scale: int = SCALE
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}; expected 1 or more")
+            if not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
+                raise ValueError(f"{name} is {value}; expected 1 or more, at most {MAX_SIZE}")
+        if self.scale not in SCALES:
+            raise ValueError(f"scale is {self.scale}; expected 2 or 4")
 
 
 class ResidualBlock(nn.Module):
@@ -59,15 +66,20 @@ class ResidualBlock(nn.Module):
 
 
 class Upscaler(nn.Module):
-    """[N, C, H, W] -> [N, C, 4 H, 4 W]; initially the bilinear enlargement alone."""
+    """[N, C, H, W] -> [N, C, scale H, scale W]; initially the bilinear enlargement alone."""
+
+    card: dict  # what its file says of it
 
     def __init__(self, config: UpscalerConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.card = config, {}
         width = config.width
         self.stem = nn.Conv2d(config.channels, width, 3, padding=1)
         self.blocks = nn.Sequential(*(ResidualBlock(width) for _ in range(config.num_blocks)))
-        self.ups = nn.ModuleList(nn.Conv2d(width, 4 * width, 3, padding=1) for _ in range(2))
+        doublings = config.scale.bit_length() - 1
+        self.ups = nn.ModuleList(
+            nn.Conv2d(width, 4 * width, 3, padding=1) for _ in range(doublings)
+        )
         self.out = nn.Conv2d(width, config.channels, 3, padding=1)
         for parameter in self.out.parameters():
             nn.init.zeros_(parameter)
@@ -77,7 +89,8 @@ class Upscaler(nn.Module):
         features = features + self.blocks(features)
         for up in self.ups:
             features = F.silu(F.pixel_shuffle(up(features), 2))
-        enlarged = F.interpolate(x, scale_factor=SCALE, mode="bilinear", align_corners=False)
+        scale = self.config.scale
+        enlarged = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
         return enlarged + self.out(features)
 
     @property
@@ -87,19 +100,46 @@ class Upscaler(nn.Module):
 
 
 def load_upscaler(path: Path = UPSCALER_FILE) -> Upscaler:
-    """Read and verify a file by tools/train_upscaler.py; ValueError where it is missing."""
+    """Read and verify the bundled file, or one by training/upscaler.py.
+
+    ValueError with one line where it is missing, no upscaler, or damaged.
+    """
     if not path.is_file():
         raise ValueError(
-            f"the upscaler's weights {path} are missing; reinstall the package, or enlarge with "
-            "ComfyUI's own Upscale Image (ImageScale)"
+            f"the upscaler's weights {path} are missing; name another file, reinstall the package, "
+            "or enlarge with ComfyUI's own Upscale Image (ImageScale)"
         )
-    checked_sha256(path)
-    tensors, metadata = read_tensors(path)
-    config = UpscalerConfig(**json.loads(metadata["config"]))
-    with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
-        network = Upscaler(config).eval().requires_grad_(False)
-        network.load_state_dict(dequantized(tensors))
+    if path == UPSCALER_FILE or Path(f"{path}.sha256").is_file():
+        checked_sha256(path)
+    try:
+        stored, metadata = read_tensors(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({brief(error)})") from None
+    if not {"config", "card"} <= metadata.keys():
+        raise ValueError(f"{path} is not an upscaler; expected one by imagen train-upscaler")
+    try:
+        config, card = (
+            UpscalerConfig(**json_of(metadata["config"])),
+            dict(json_of(metadata["card"])),
+        )
+        if card.get("sha256", digest := tensors_sha256(stored)) != digest:
+            raise ValueError("its tensors do not have the hash that its card names")
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False):
+            network = Upscaler(config).eval().requires_grad_(False)
+            network.load_state_dict(dequantized(stored))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"the upscaler {path} is damaged ({brief(error)})") from None
+    network.card = card
     return channels_last(network)
+
+
+def save_upscaler(path: Path, network: Upscaler, card: dict, *, int8: bool = False) -> None:
+    """Write weights, configuration and card atomically; the hash of the tensors joins the card."""
+    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    state = quantized(state) if int8 else state
+    card = {**card, "sha256": tensors_sha256(state)}
+    metadata = {"config": json.dumps(asdict(network.config)), "card": json.dumps(card)}
+    write_atomically(path, lambda new: save_tensors(state, new, metadata))
 
 
 @lru_cache(maxsize=2)
@@ -120,10 +160,10 @@ def upscale(
     """Pictures [N, C, H, W] in [-1, 1] with C of 1, 3 or 4 -> [N, C, 4 H, 4 W] in [-1, 1], fp32 on
     the CPU.
 
-    `network` (default: the bundled one) must be on `device`. `tile` says which edges stay seamless:
-    "none", "x" left and right, "both" also top and bottom. `progress` counts batches, or windows of
-    large pictures, and may raise to cancel. ValueError for other shapes and tiles, for sides over
-    MAX_SIDE, and where the weights are missing.
+    `network` (default: the bundled one; others may give 2 H, 2 W) must be on `device`. `tile` says
+    which edges stay seamless: "none", "x" left and right, "both" also top and bottom. `progress`
+    counts batches, or windows of large pictures, and may raise to cancel. ValueError for other
+    shapes and tiles, for sides over MAX_SIDE, and where the weights are missing.
     """
     check_pictures(pictures)
     count, channels, height, width = pictures.shape
@@ -132,9 +172,10 @@ def upscale(
     check_tile(tile)
     if network is None:
         network = bundled_upscaler(torch.device(device))
-    windows = list(windows_of(height, width, network.reach, tile))
+    scale = network.config.scale
+    windows = list(windows_of(height, width, network.reach, tile, scale))
     parts = pictures.split(max(1, BATCH_PIXELS // (height * width)))
-    result = torch.empty(count, channels, SCALE * height, SCALE * width)
+    result = torch.empty(count, channels, scale * height, scale * width)
     done = 0
     with full_precision():
         for part, large in zip(parts, result.split(len(parts[0])), strict=True):
@@ -156,22 +197,25 @@ class Window(NamedTuple):
     target: tuple  # into the whole output
 
 
-def windows_of(height: int, width: int, reach: int, tile: str = "none") -> Iterator[Window]:
+def windows_of(
+    height: int, width: int, reach: int, tile: str = "none", scale: int = SCALE
+) -> Iterator[Window]:
     """Windows that cover a picture, each with a margin of `reach` pixels, so that the result is
     that of the whole picture. Where edges join, the margin wraps around."""
     side = max(height, width)
     if height * width > WINDOW_PX**2:
         side = WINDOW_PX - 2 * reach
+    form = {"side": side, "reach": reach, "scale": scale}
     for top in range(0, height, side):
         for left in range(0, width, side):
-            rows = _span(top, side, height, reach, joins=tile == "both")
-            columns = _span(left, side, width, reach, joins=tile != "none")
+            rows = _span(top, height, joins=tile == "both", **form)
+            columns = _span(left, width, joins=tile != "none", **form)
             source = (..., rows[0][:, None], columns[0])
             yield Window(source, (..., rows[1], columns[1]), (..., rows[2], columns[2]))
 
 
 def _span(
-    begin: int, side: int, length: int, reach: int, *, joins: bool
+    begin: int, length: int, *, side: int, reach: int, scale: int, joins: bool
 ) -> tuple[Tensor, slice, slice]:
     """input, valid and target of a Window along one axis, whose ends may join."""
     end = min(begin + side, length)
@@ -180,8 +224,8 @@ def _span(
         low, high = max(low, 0), min(high, length)
     return (
         torch.arange(low, high) % length,
-        slice(SCALE * (begin - low), SCALE * (end - low)),
-        slice(SCALE * begin, SCALE * end),
+        slice(scale * (begin - low), scale * (end - low)),
+        slice(scale * begin, scale * end),
     )
 
 

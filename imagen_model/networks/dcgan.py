@@ -58,7 +58,7 @@ class DcganGenerator(nn.Module):
         if tile != "none":
             raise ValueError(f"tile is {tile!r}; a dcgan model generates with 'none' only")
         side = self.config.resolution
-        return self.layers(w.reshape(len(w), 1, side, side))
+        return self.layers(w.reshape(-1, 1, side, side))
 
 
 class DcganDiscriminator(nn.Module):

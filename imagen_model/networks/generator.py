@@ -10,10 +10,10 @@ was trained without captions takes a coarse layout from w.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +22,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..config import GeneratorConfig
+from .fused import block_inputs, run_block
 from .layers import ModulatedBlock, rope_2d
 
 Rope = tuple[Tensor, Tensor]  # cos and sin
+Step = Callable[[Tensor], Tensor]  # a block as a function of its tokens
 SILU_GAIN = 1.68  # of a layer after SiLU, for outputs of unit variance
 GATE_GAIN = 0.3  # of the blocks' gates at first
+RECALL_SHARPNESS = 8.0  # a layout is mixed from about three pictures (docs/log/experiments.md)
 Z_GAIN = 0.5  # z starts with less influence than the condition, which may name a single picture
 
 
@@ -49,6 +52,7 @@ class Mapping(nn.Module):
         init_linear(self.out, SILU_GAIN)
         self.num_codes = config.num_codes
         if self.num_codes:
+            self.register_buffer("bank", torch.zeros(config.layout_bank, self.num_codes))
             self.code_in = nn.Linear(self.num_codes, config.dim, bias=False)
             nn.init.normal_(self.code_in.weight, std=config.dim**-0.5)
 
@@ -58,7 +62,21 @@ class Mapping(nn.Module):
         cond = F.rms_norm(cond_pooled, cond_pooled.shape[-1:])
         x = F.silu(torch.cat([self.z_in(z), self.cond_in(cond)], dim=1))  # [N, 2 D]
         w = self.out(F.silu(self.hidden(x)))
-        return w + self.code_in(code) if self.num_codes else w
+        if not self.num_codes:
+            return w
+        return w + self.code_in(code if self.training else self.recall(code))
+
+    def recall(self, code: Tensor) -> Tensor:
+        """Mixtures [N, num_codes] of those training pictures' codes to which `code` points.
+
+        Codes of real pictures are not normally distributed, though each of their numbers is. A few
+        of them, found by attention as in 2008.02217, make layouts that look like real ones; divided
+        by the norm of the weights, a mixture is as long as a single code.
+        """
+        assert isinstance(self.bank, Tensor)
+        nearness = code @ F.normalize(self.bank, dim=1).t()
+        share = torch.softmax(RECALL_SHARPNESS * nearness, dim=1)
+        return share @ self.bank / share.norm(dim=1, keepdim=True)
 
 
 def init_linear(layer: nn.Linear, gain: float = 1.0) -> None:
@@ -87,6 +105,13 @@ def padded_conv(conv: nn.Module, x: Tensor, tile: str) -> Tensor:
     return F.conv2d(x, conv.weight, conv.bias)
 
 
+def add_silu(x: Tensor, y: Tensor) -> Tensor:
+    """x + silu(y); in the memory of y where no gradient needs it."""
+    if torch.is_grad_enabled():
+        return x + F.silu(y)
+    return F.silu(y, inplace=True).add_(x)
+
+
 class UpBlock(nn.Module):
     """Twice the resolution: two residual 3x3 convolutions, then PixelShuffle."""
 
@@ -98,7 +123,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, tile: str) -> Tensor:
         for conv in self.convs:
-            x = x + F.silu(padded_conv(conv, x, tile))
+            x = add_silu(x, padded_conv(conv, x, tile))
         return F.pixel_shuffle(self.up(x), 2)
 
     @torch.no_grad()
@@ -128,7 +153,7 @@ class Tail(nn.Module):
             x = up(x, tile)
             if i == 0 and refine is not None:
                 x = refine(x)
-        x = x + F.silu(padded_conv(self.conv, F.silu(x), tile))
+        x = add_silu(x, padded_conv(self.conv, F.silu(x), tile))
         return torch.tanh(padded_conv(self.out, x, tile))
 
 
@@ -178,13 +203,13 @@ class FineBlocks(nn.Module):
         self.register_buffer("rope_cos", cos, persistent=False)
         self.register_buffer("rope_sin", sin, persistent=False)
 
-    def forward(self, x: Tensor, run: Callable[[nn.Module, Tensor, Rope], Tensor]) -> Tensor:
-        """x [N, C, 2 grid, 2 grid]; `run(block, tokens, rope)` applies a block."""
+    def forward(self, x: Tensor, steps: Callable[[nn.ModuleList, Rope], list[Step]]) -> Tensor:
+        """x [N, C, 2 grid, 2 grid]; `steps(blocks, rope)` are the blocks as functions of tokens."""
         assert isinstance(self.rope_cos, Tensor) and isinstance(self.rope_sin, Tensor)
         rope = (self.rope_cos, self.rope_sin)
         tokens = self.enter(self.norm_in(rearrange(x, "n c h w -> n (h w) c")))
-        for block in self.blocks:
-            tokens = run(block, tokens, rope)
+        for step in steps(self.blocks, rope):
+            tokens = step(tokens)
         change = self.leave(self.norm_out(tokens))
         return x + rearrange(change, "n (h w) c -> n c h w", h=x.shape[2])
 
@@ -223,29 +248,40 @@ class Generator(nn.Module):
         w = repeat(self.mapping(z, pooled), "n d -> n b d", b=self.config.num_blocks)
         return self.synthesis(w, tokens, mask)
 
-    def _run(self, block: nn.Module, *inputs: Any) -> Tensor:
-        if self.recompute_blocks and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False)
-        return block(*inputs)
+    def _steps(
+        self, w: Tensor, context: Tensor, mask: Tensor, blocks: nn.ModuleList, rope: Rope
+    ) -> list[Step]:
+        """The blocks as functions of their tokens; w [N, len(blocks), dim]."""
+        if not (self.training or torch.is_grad_enabled()) and w.device.type == "cpu":
+            stack = cast(Sequence[ModulatedBlock], blocks)
+            inputs = block_inputs(stack, w, context, mask, rope)
+            return [partial(run_block, b, inputs=i) for b, i in zip(stack, inputs, strict=True)]
+
+        def run(x: Tensor, block: nn.Module, w: Tensor) -> Tensor:
+            given = (x, w, context, mask, rope)
+            if self.recompute_blocks and torch.is_grad_enabled():
+                return checkpoint(block, *given, use_reentrant=False)
+            return block(*given)
+
+        return [partial(run, block=b, w=i) for b, i in zip(blocks, w.unbind(1), strict=True)]
 
     def synthesis(self, w: Tensor, tokens: Tensor, mask: Tensor, *, tile: str = "none") -> Tensor:
         """w [N, num_blocks, dim] and the condition's tokens -> [N, C, H, W] in [-1, 1]."""
-        x = repeat(torch.cat([self.registers, self.grid]), "t d -> n t d", n=len(w))
+        x = repeat(torch.cat([self.registers, self.grid]), "t d -> n t d", n=w.shape[0])
         if self.layout is not None:
             places = self.layout(w[:, 0])
             x = x + F.pad(places, (0, 0, self.config.num_registers, 0))
         context = self.context_in(F.rms_norm(tokens, tokens.shape[-1:]))
-        rope = (self.rope_cos, self.rope_sin)
         features, every = x.new_zeros(()), self.config.readout_every
-        for i, block in enumerate(self.blocks):
-            x = self._run(block, x, w[:, i], context, mask, rope)
+        assert isinstance(self.rope_cos, Tensor) and isinstance(self.rope_sin, Tensor)
+        rope = (self.rope_cos, self.rope_sin)
+        for i, step in enumerate(self._steps(w, context, mask, self.blocks, rope)):
+            x = step(x)
             if (i + 1) % every == 0:
                 features = features + self.readouts[i // every](x[:, self.config.num_registers :])
         features = rearrange(features, "n (h w) d -> n d h w", h=self.config.grid)
         if self.fine is None:
             return self.tail(features, tile)
-
-        def run(block: nn.Module, tokens: Tensor, rope: Rope) -> Tensor:
-            return self._run(block, tokens, w[:, -1], context, mask, rope)
-
-        return self.tail(features, tile, partial(self.fine, run=run))
+        last_w = w[:, -1:].expand(-1, len(self.fine.blocks), -1)
+        steps = partial(self._steps, last_w, context, mask)
+        return self.tail(features, tile, partial(self.fine, steps=steps))

@@ -68,7 +68,7 @@ def to_deep_image(picture: Tensor) -> Image.Image:
 
 
 def save_png(
-    picture: Tensor,
+    picture: Tensor | Image.Image,
     path: Path,
     facts: dict | None,
     *,
@@ -77,15 +77,15 @@ def save_png(
     deep: bool = False,
     signer: Signer | None = None,
 ) -> None:
-    """Write [C, H, W] atomically with its provenance (provenance.py), signed by `signer`.
+    """Write [C, H, W], or an image (palette.py), atomically with its provenance (provenance.py),
+    signed by `signer`.
 
     `deep` writes a grey picture with 16 bits; colour always has 8.
     ValueError if `scale` makes it larger than MAX_WRITTEN_PX.
     """
-    check_pictures(picture[None])
-    height, width = picture.shape[-2:]
+    image = picture if isinstance(picture, Image.Image) else _image_of(picture, deep)
+    width, height = image.size
     check_written_size(width * scale, height * scale, "lower the scale, or give fewer pictures")
-    image = to_deep_image(picture) if deep and len(picture) == 1 else to_image(picture)
     if scale > 1:
         image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
     buffer = io.BytesIO()
@@ -94,6 +94,11 @@ def save_png(
     if signer is not None:
         png = signer.sign(png, title=path.name)
     write_atomically(path, lambda p: p.write_bytes(png))
+
+
+def _image_of(picture: Tensor, deep: bool) -> Image.Image:
+    check_pictures(picture[None])
+    return to_deep_image(picture) if deep and len(picture) == 1 else to_image(picture)
 
 
 def check_pictures(pictures: Tensor) -> None:

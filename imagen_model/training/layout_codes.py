@@ -5,7 +5,8 @@ losses that compare each with its own real picture, learns their mean; and in fe
 has strokes, the same ones in every picture. The last numbers of z therefore describe the picture:
 they are the principal components of its miniature, standardised, so that codes are distributed
 like the normal numbers of z in inference. The generator's layout (networks/generator.py) begins as
-their inverse. It is BicycleGAN's conditional VAE (1711.11586) with a fixed linear encoder.
+their inverse, and a model keeps the codes of some pictures, from which it mixes its own layouts. It
+is BicycleGAN's conditional VAE (1711.11586) with a fixed linear encoder.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..config import GeneratorConfig, ModelConfig
 from ..data.dataset import PictureDataset
 from ..networks.generator import Generator
 from ..networks.networks import Networks
+from .config import TrainingConfig
 
 LIMIT = 3.0
 MAX_PICTURES = 4096  # from which the components are computed
+MAX_BANK = 1024  # pictures whose codes a model keeps
 CHUNK = 128
 NUM_W = 1024
 
@@ -38,15 +42,37 @@ class LayoutCodes:
         variance, axes = torch.linalg.eigh((x.t() @ x / len(x)).double())  # ascending
         self.axes = axes[:, -num_codes:].to(x)
         self.deviation = variance[-num_codes:].to(x).clamp(min=1e-6).sqrt()
+        self.bank = self._codes(x[:MAX_BANK])
+
+    @classmethod
+    def of(
+        cls, dataset: PictureDataset, model: ModelConfig, training: TrainingConfig
+    ) -> LayoutCodes | None:
+        """None where the model has no layout, and for a training with captions."""
+        generator = model.generator
+        if not isinstance(generator, GeneratorConfig) or not generator.layout_side:
+            return None
+        if training.stage != "pretrain" or not training.pairs_weight:
+            return None
+        return cls(dataset, generator.layout_side, generator.num_codes)
+
+    def _codes(self, x: Tensor) -> Tensor:
+        """[n, K] of centred miniatures."""
+        return (x @ self.axes / self.deviation).clamp(-LIMIT, LIMIT)
 
     def _miniatures(self, pictures: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(pictures, self.side).flatten(1)
 
     def write(self, z: Tensor, real: Tensor) -> Tensor:
         """z [n, z_dim] with the codes of real pictures [n, C, H, W] as its last numbers."""
-        axes, deviation = self.axes.to(real.device), self.deviation.to(real.device)
-        code = (self._miniatures(real) - self.mean.to(real.device)) @ axes / deviation
-        return torch.cat([z[:, : -code.shape[1]], code.clamp(-LIMIT, LIMIT)], dim=1)
+        code = self._codes(self._miniatures(real) - self.mean)
+        return torch.cat([z[:, : -code.shape[1]], code], dim=1)
+
+    def to(self, device: torch.device) -> LayoutCodes:
+        """Move in place."""
+        for name in ("mean", "axes", "deviation", "bank"):
+            setattr(self, name, getattr(self, name).to(device))
+        return self
 
     @torch.no_grad()
     def install(self, networks: Networks) -> None:
@@ -61,11 +87,14 @@ class LayoutCodes:
         z = torch.randn(NUM_W, generator.config.z_dim, generator=rng)
         z[:, -num_codes:] = 0
         pooled = networks.conditioning.null_pooled.detach().cpu().expand(NUM_W, -1)
-        w = mapping.cpu()(z, pooled)
+        mapping.train()  # codes as they are
+        w = mapping(z, pooled)
         _, directions = torch.linalg.eigh(torch.cov(w.t().double()))  # ascending
         own = directions[:, :num_codes].to(w)  # [dim, K]
         for parameter in (mapping.out.weight, mapping.out.bias):
             parameter.sub_(own @ (own.t() @ parameter))
         mapping.code_in.weight.copy_(own)
+        assert isinstance(mapping.bank, Tensor)
+        mapping.bank.copy_(self.bank)
         layout.from_w.weight.copy_((self.axes * self.deviation) @ own.t())
         layout.from_w.bias.copy_(self.mean)

@@ -39,7 +39,7 @@ class TrainOptions:
         metavar="MODEL",
     )
     resolution: int | None = _option(
-        "pixels a side: 32, 64, 128 or 256; with more than --init's the model grows", type=int
+        "pixels a side: 32, 64, 128, 256 or 512; with more than --init's the model grows", type=int
     )
     fine_blocks: int | None = _option(
         "with --init: N transformer blocks at twice the tokens a side, for a model whose tokens "
@@ -58,7 +58,10 @@ class TrainOptions:
         metavar="FOLDER",
     )
     batch: int | None = _option(
-        "images a step (default 32, dcgan 128)", type=int, above=0, sets="batch"
+        "images a step (default 32; 8 at 256 px, 4 at 512 px; dcgan 128)",
+        type=int,
+        above=0,
+        sets="batch",
     )
     lr: float | None = _option(
         "learning rate at the start (default: by the preset's width, half of it with --init)",

@@ -15,6 +15,7 @@ from .options import TrainOptions
 
 DEFAULT_PRESET = "nano"
 DEFAULT_BATCH = 32
+LARGE_BATCHES = {256: 8, 512: 4}  # by resolution: about 3 GB for preset nano (docs/scaling.md)
 RPGAN_GAMMA = 1.0  # at the start
 ADA_TARGET = 0.6  # 2006.06676
 MANY_PICTURES = 30_000
@@ -75,7 +76,8 @@ def settings_of(
 def _preset_settings(model: ModelConfig, device: torch.device) -> dict[str, Any]:
     if model.architecture == DCGAN:
         return dict(DCGAN_SETTINGS)
-    settings: dict[str, Any] = {"objective": "hinge", "batch": DEFAULT_BATCH}
+    settings: dict[str, Any] = {"objective": "hinge"}
+    settings["batch"] = LARGE_BATCHES.get(model.generator.resolution, DEFAULT_BATCH)
     settings["lr"] = width_aware_lr(model.generator.dim)
     return settings | (GPU_PACE if device.type == "cuda" else {})
 

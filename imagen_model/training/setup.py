@@ -182,11 +182,12 @@ def _build_networks(
             text_encoder=identity,
             cond_dim=encoder.width,
         )
-        return (with_layout(model) if settings["stage"] == "pretrain" else model), None
+        pretrains = settings["stage"] == "pretrain"
+        return (with_layout(model, len(dataset)) if pretrains else model), None
     if state.networks is None:
         return model, None
     if settings["stage"] == "pretrain":
-        model = with_layout(model)
+        model = with_layout(model, len(dataset))
     wanted = replace(
         model.conditioning, styles=dataset.styles, text_encoder=identity, dim=encoder.width
     )

@@ -18,10 +18,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ..checkpoint import save_checkpoint
-from ..config import GeneratorConfig
 from ..data.captions import CaptionSampler, SampledCaptions
 from ..data.dataset import PictureDataset
-from ..device import sent
+from ..device import is_out_of_memory, sent
 from ..networks.efficientnet import lite0_hash
 from ..networks.generator import Generator
 from ..networks.networks import Networks
@@ -40,7 +39,7 @@ from .progress import Progress
 from .published_model import PublishedModel
 from .report import write_report, write_timelapse
 from .run_lock import run_lock
-from .schedule import EpochOrder, discriminator_only, lr_factor
+from .schedule import EpochOrder, crossed, discriminator_only, lr_factor
 from .state import load_state, save_state, saved_state, set_damaged_aside
 from .stats import append_stats, drop_stats_after, read_stats, shown_loss
 from .step import TrainStep
@@ -49,7 +48,8 @@ from .step_log import StepLog
 logger = logging.getLogger(__name__)
 
 LATEST = "latest.safetensors"
-GRID_COLUMNS = 8  # and as many rows
+GRID_COLUMNS = 8  # and as many rows; at most
+GRID_PX = 1024  # a side; a grid of large pictures has fewer of them
 SAVE_EVERY_SEC = 300.0
 MEASURING_SHARE = 0.05  # of the time, at most, for metrics; the last ones are always computed
 LOW_DIVERSITY = 0.3  # relative to the data's; below it a tick warns
@@ -79,10 +79,12 @@ class Trainer:
         self._check_batch()
         self.dataset, self.captions = dataset, captions.to(device)
         dataset.keep_on(device)
-        self.codes, self.layout_codes = self._latent_codes(), self._layout_codes()
+        self.layout_codes = LayoutCodes.of(dataset, self.model, self.training)
+        self.codes = None if self.layout_codes else self._latent_codes()
         self.networks = networks or Networks.seeded(self.model, self.training.seed)
         if self.layout_codes:
             self.layout_codes.install(self.networks)
+            self.layout_codes.to(device)
         self.networks = self.networks.to(device).train().requires_grad_(True)
         if isinstance(self.networks.generator, Generator):
             self.networks.generator.recompute_blocks = self.training.recompute_blocks
@@ -123,14 +125,6 @@ class Trainer:
             return None
         return LatentCodes(self.dataset, self.captions, self.model.generator.z_dim)
 
-    def _layout_codes(self) -> LayoutCodes | None:
-        generator, t = self.model.generator, self.training
-        if not isinstance(generator, GeneratorConfig) or not generator.layout_side:
-            return None
-        if t.stage != "pretrain" or not t.pairs_weight:
-            return None
-        return LayoutCodes(self.dataset, generator.layout_side, generator.num_codes)
-
     # -- one step ---------------------------------------------------------------------------------
 
     def _set_lr(self) -> None:
@@ -162,7 +156,7 @@ class Trainer:
             self.rng.set_state(rng)
             for buffer, before in zip(self.networks.buffers(), buffers, strict=True):
                 buffer.copy_(before)
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 batch, parts = self.training.batch, self.training.accumulate
                 raise ValueError(
                     f"out of memory with a batch of {batch} in {parts} parts; expected a smaller "
@@ -315,9 +309,9 @@ class Trainer:
         """Metrics, a line of the log, and a snapshot, if due since `before` images."""
         t, cur_nimg = self.training, self.progress.cur_nimg
         ends = self.progress.fraction >= 1
-        shows = _crossed(before, cur_nimg, t.snapshot_kimg)
+        shows = crossed(before, cur_nimg, t.snapshot_kimg)
         first = self.tick_start[0] == 0 and self.progress.fraction >= 0.5
-        ticks = ends or first or _crossed(before, cur_nimg, t.tick_kimg)
+        ticks = ends or first or crossed(before, cur_nimg, t.tick_kimg)
         if shows or ticks:
             self._read_log()
         if shows or ends:
@@ -479,8 +473,9 @@ class Trainer:
 
     @torch.no_grad()
     def preview(self, *, columns: int = GRID_COLUMNS, real: bool = False) -> Image:
-        """columns x columns pictures of the EMA with fixed seeds and captions, so that grids can be
-        compared over time; or the real pictures of these captions."""
+        """Up to columns x columns pictures of the EMA with fixed seeds and captions, so that grids
+        can be compared over time; or the real pictures of these captions."""
+        columns = min(columns, GRID_PX // self.model.generator.resolution)
         count = columns**2
         generator = torch.Generator().manual_seed(0)
         index = torch.randint(len(self.dataset), (count,), generator=generator)
@@ -499,15 +494,3 @@ class Trainer:
         path = self.out / "samples" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         self.preview(real=real).save(path)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch has a class of its own for this on CUDA only."""
-    words = ("out of memory", "can't allocate memory")
-    said = isinstance(error, RuntimeError) and any(w in str(error) for w in words)
-    return said or isinstance(error, MemoryError)
-
-
-def _crossed(before: int, after: int, every_kimg: float) -> bool:
-    every = max(1, round(every_kimg * 1000))
-    return before // every != after // every

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from ..config import ConditioningConfig, GeneratorConfig, ModelConfig
 from ..networks.generator import Generator, UpBlock
 from ..networks.networks import Networks
+from .layout_codes import MAX_BANK
 
 LAYOUT_SIDE = 16  # pixels
 
@@ -28,13 +29,15 @@ def grow(model: ModelConfig, resolution: int, num_fine_blocks: int) -> ModelConf
     )
 
 
-def with_layout(model: ModelConfig) -> ModelConfig:
-    """The same with a layout from w, if it has none and can have one."""
+def with_layout(model: ModelConfig, num_pictures: int) -> ModelConfig:
+    """The same with a layout from w and with room for the codes of a data set's pictures, if it can
+    have one."""
     generator = model.generator
-    if not isinstance(generator, GeneratorConfig) or generator.layout_side:
+    if not isinstance(generator, GeneratorConfig):
         return model
-    side = max(LAYOUT_SIDE, generator.grid)
-    return replace(model, generator=replace(generator, layout_side=side))
+    side = generator.layout_side or max(LAYOUT_SIDE, generator.grid)
+    bank = min(num_pictures, MAX_BANK)
+    return replace(model, generator=replace(generator, layout_side=side, layout_bank=bank))
 
 
 def transfer_weights(

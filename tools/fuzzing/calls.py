@@ -132,6 +132,9 @@ CALLS: tuple[Callable[[Inputs, Path], object], ...] = (
         captions=[x.text("a")] * x.one(0, 1, 9),
     ),
     lambda x, _: im.upscale(x.pictures(), tile=x.one("none", "both", "?")),
+    lambda x, _: im.crisp(
+        x.pictures(), alpha=x.one("soft", "hard", "?"), colours=x.one(0, 1, 16, 255, 256, -1)
+    ),
     _audio_walk,
     _save,
     lambda x, work: read_items(work / x.text("none")),
