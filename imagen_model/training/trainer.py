@@ -76,11 +76,13 @@ class Trainer:
         self.model, self.training = config.model, config.training
         self.out, self.card, self.device = config.out, config.card, device
         self.context = context or DistributedContext()
-        self._check_batch()
+        self.context.check_batch(self.training.batch, self.training.accumulate)
         self.dataset, self.captions = dataset, captions.to(device)
         dataset.keep_on(device)
         self.layout_codes = LayoutCodes.of(dataset, self.model, self.training)
-        self.codes = None if self.layout_codes else self._latent_codes()
+        has_codes = self.training.pairs_weight and not self.layout_codes
+        z_dim = self.model.generator.z_dim
+        self.codes = LatentCodes(dataset, self.captions, z_dim) if has_codes else None
         self.networks = networks or Networks.seeded(self.model, self.training.seed)
         if self.layout_codes:
             self.layout_codes.install(self.networks)
@@ -109,21 +111,6 @@ class Trainer:
         self.log = StepLog(device)
         self.tick_start = (0, 0.0)  # cur_nimg and seconds then
         self.judge = {"real": 0.0, "generated": 0.0}  # mean realism logits of the last tick
-
-    def _check_batch(self) -> None:
-        batch, size, parts = self.training.batch, self.context.size, self.training.accumulate
-        if batch % size:
-            raise ValueError(f"batch is {batch}; expected a multiple of the {size} processes")
-        if batch // size % parts:
-            raise ValueError(
-                f"batch is {batch}; expected a multiple of the {size} processes times the {parts} "
-                "micro-batches (accumulate)"
-            )
-
-    def _latent_codes(self) -> LatentCodes | None:
-        if not self.training.pairs_weight:
-            return None
-        return LatentCodes(self.dataset, self.captions, self.model.generator.z_dim)
 
     # -- one step ---------------------------------------------------------------------------------
 
