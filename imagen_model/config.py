@@ -33,18 +33,22 @@ class GeneratorConfig:
     tail_channels: int = 32  # width of the last convolutions, at full resolution
     readout_every: int = 3  # blocks between the readouts that the tail sums
     num_fine_blocks: int = 0  # in the tail, at twice the tokens a side
+    layout_side: int = 0  # pixels a side of the layout that w gives to the tokens; 0: none
+    layout_bank: int = 0  # how many training pictures' layouts are kept
 
     def __post_init__(self) -> None:
         _check_one_of(self, "resolution", RESOLUTIONS)
         _check_one_of(self, "channels", CHANNELS)
         _check_sizes(self, "dim", "num_blocks", "num_heads", "grid", "z_dim", "tail_channels")
         _check_sizes(self, "readout_every")
-        _check_sizes(self, "num_registers", "num_fine_blocks", low=0)
+        _check_sizes(self, "num_registers", "num_fine_blocks", "layout_side", low=0)
+        _check_sizes(self, "layout_bank", low=bool(self.layout_side))
         is_multiple = self.dim % (4 * self.num_heads) == 0
         _check_field(self, "dim", is_multiple, "a multiple of 4 * num_heads")
         ratio = self.resolution // self.grid
         fits = ratio * self.grid == self.resolution and ratio >= 2 and ratio & (ratio - 1) == 0
         _check_field(self, "grid", fits, "resolution divided by a power of two")
+        _check_field(self, "layout_side", self.layout_side % self.grid == 0, "a multiple of grid")
         divides = self.num_blocks % self.readout_every == 0
         _check_field(self, "readout_every", divides, "a divisor of num_blocks")
 
@@ -53,6 +57,11 @@ class GeneratorConfig:
         """A number of weights that the network has at least."""
         blocks = self.num_blocks + self.num_fine_blocks
         return 22 * blocks * self.dim**2 + (self.grid**2 + self.num_registers) * self.dim
+
+    @property
+    def num_codes(self) -> int:
+        """How many numbers of z, its last ones, describe the layout."""
+        return min(self.z_dim * 3 // 4, self.dim // 2) if self.layout_side else 0
 
     @property
     def tail_widths(self) -> list[int]:

@@ -4,7 +4,8 @@ The mapping network and w are StyleGAN's (1812.04948). A block is a pre-norm tra
 modulation from w and cross-attention to the condition. Read-outs from every few blocks are summed
 (the multi-level idea of GAT, 2509.24935), and a small convolutional tail (PixelShuffle, 1609.05158)
 turns the sum into pixels: NCHW in [-1, 1]; four channels are premultiplied RGBA. A model whose
-tokens cover many pixels may have further blocks in the tail, at twice the tokens a side.
+tokens cover many pixels may have further blocks in the tail, at twice the tokens a side; one that
+was trained without captions takes a coarse layout from w.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ Rope = tuple[Tensor, Tensor]  # cos and sin
 Step = Callable[[Tensor], Tensor]  # a block as a function of its tokens
 SILU_GAIN = 1.68  # of a layer after SiLU, for outputs of unit variance
 GATE_GAIN = 0.3  # of the blocks' gates at first
+RECALL_SHARPNESS = 8.0  # a layout is mixed from about three pictures (docs/log/experiments.md)
 Z_GAIN = 0.5  # z starts with less influence than the condition, which may name a single picture
 
 
@@ -48,12 +50,33 @@ class Mapping(nn.Module):
         init_linear(self.cond_in)
         init_linear(self.hidden, SILU_GAIN)
         init_linear(self.out, SILU_GAIN)
+        self.num_codes = config.num_codes
+        if self.num_codes:
+            self.register_buffer("bank", torch.zeros(config.layout_bank, self.num_codes))
+            self.code_in = nn.Linear(self.num_codes, config.dim, bias=False)
+            nn.init.normal_(self.code_in.weight, std=config.dim**-0.5)
 
     def forward(self, z: Tensor, cond_pooled: Tensor) -> Tensor:
+        code = z[:, -self.num_codes :]
         z = F.rms_norm(z, z.shape[-1:])
         cond = F.rms_norm(cond_pooled, cond_pooled.shape[-1:])
         x = F.silu(torch.cat([self.z_in(z), self.cond_in(cond)], dim=1))  # [N, 2 D]
-        return self.out(F.silu(self.hidden(x)))
+        w = self.out(F.silu(self.hidden(x)))
+        if not self.num_codes:
+            return w
+        return w + self.code_in(code if self.training else self.recall(code))
+
+    def recall(self, code: Tensor) -> Tensor:
+        """Mixtures [N, num_codes] of those training pictures' codes to which `code` points.
+
+        Codes of real pictures are not normally distributed, though each of their numbers is. A few
+        of them, found by attention as in 2008.02217, make layouts that look like real ones; divided
+        by the norm of the weights, a mixture is as long as a single code.
+        """
+        assert isinstance(self.bank, Tensor)
+        nearness = code @ F.normalize(self.bank, dim=1).t()
+        share = torch.softmax(RECALL_SHARPNESS * nearness, dim=1)
+        return share @ self.bank / share.norm(dim=1, keepdim=True)
 
 
 def init_linear(layer: nn.Linear, gain: float = 1.0) -> None:
@@ -134,6 +157,29 @@ class Tail(nn.Module):
         return torch.tanh(padded_conv(self.out, x, tile))
 
 
+class Layout(nn.Module):
+    """w -> a coarse picture, whose patches are added to the tokens.
+
+    Modulation by w changes all tokens alike. Here w has an input of its own for every place, as z
+    has in the first layer of DCGAN (1511.06434). training/layout_codes.py sets the weights so that
+    the picture is at first what z's code describes.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        side, channels = config.layout_side, config.channels
+        self.shape, self.patch = (channels, side, side), side // config.grid
+        self.from_w = nn.Linear(config.dim, channels * side**2)
+        self.enter = nn.Linear(channels * self.patch**2, config.dim)
+        init_linear(self.from_w)
+        init_linear(self.enter)
+
+    def forward(self, w: Tensor) -> Tensor:
+        """w [N, dim] -> [N, grid * grid, dim]."""
+        picture = F.pixel_unshuffle(self.from_w(w).unflatten(1, self.shape), self.patch)
+        return self.enter(rearrange(picture, "n c h w -> n (h w) c"))
+
+
 class FineBlocks(nn.Module):
     """Transformer blocks on a map of the tail, added to it.
 
@@ -188,6 +234,7 @@ class Generator(nn.Module):
             nn.Sequential(nn.RMSNorm(dim), nn.Linear(dim, dim))
             for _ in range(config.num_blocks // config.readout_every)
         )
+        self.layout = Layout(config) if config.layout_side else None
         self.tail = Tail(config)
         self.fine = FineBlocks(config) if config.num_fine_blocks else None
         self.recompute_blocks = False  # in the backward pass, to save memory (1604.06174)
@@ -221,6 +268,9 @@ class Generator(nn.Module):
     def synthesis(self, w: Tensor, tokens: Tensor, mask: Tensor, *, tile: str = "none") -> Tensor:
         """w [N, num_blocks, dim] and the condition's tokens -> [N, C, H, W] in [-1, 1]."""
         x = repeat(torch.cat([self.registers, self.grid]), "t d -> n t d", n=w.shape[0])
+        if self.layout is not None:
+            places = self.layout(w[:, 0])
+            x = x + F.pad(places, (0, 0, self.config.num_registers, 0))
         context = self.context_in(F.rms_norm(tokens, tokens.shape[-1:]))
         features, every = x.new_zeros(()), self.config.readout_every
         assert isinstance(self.rope_cos, Tensor) and isinstance(self.rope_sin, Tensor)

@@ -48,6 +48,17 @@ class DistributedContext:
         part = count // self.size
         return slice(self.rank * part, (self.rank + 1) * part)
 
+    def check_batch(self, batch: int, parts: int) -> None:
+        """ValueError for a batch that processes, or their `parts` micro-batches, can't share
+        evenly."""
+        if batch % self.size:
+            raise ValueError(f"batch is {batch}; expected a multiple of the {self.size} processes")
+        if batch // self.size % parts:
+            raise ValueError(
+                f"batch is {batch}; expected a multiple of the {self.size} processes times the "
+                f"{parts} micro-batches (accumulate)"
+            )
+
     def gather(self, x: Tensor) -> Tensor:
         """The rows of all processes, in order; differentiable."""
         return x if self.size == 1 else _Gather.apply(x, self)

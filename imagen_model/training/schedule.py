@@ -65,3 +65,8 @@ class EpochOrder:
         index = self.next(n)
         self.epoch, self.cursor, self._order = here
         return index
+
+
+def crossed(before: int, after: int, every_kimg: float) -> bool:
+    every = max(1, round(every_kimg * 1000))
+    return before // every != after // every

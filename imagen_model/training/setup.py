@@ -28,7 +28,7 @@ from .options import TrainOptions
 from .run_lock import check_not_locked
 from .settings import DEFAULT_PRESET, settings_for_data, settings_of
 from .trainer import Trainer
-from .transfer import grow, silence_condition, transfer_weights
+from .transfer import grow, silence_condition, transfer_weights, with_layout
 
 CACHE = "found"  # the folder beside a run's state
 
@@ -174,16 +174,20 @@ def _build_networks(
         if state and state.on_clip:  # the given one may be another file of the same CLIP
             identity = state.model.conditioning.text_encoder
     if state is None:
-        return preset(
+        model = preset(
             job.options.preset or DEFAULT_PRESET,
             resolution=job.options.resolution,
             channels=dataset.channels,
             styles=dataset.styles,
             text_encoder=identity,
             cond_dim=encoder.width,
-        ), None
+        )
+        pretrains = settings["stage"] == "pretrain"
+        return (with_layout(model, len(dataset)) if pretrains else model), None
     if state.networks is None:
         return model, None
+    if settings["stage"] == "pretrain":
+        model = with_layout(model, len(dataset))
     wanted = replace(
         model.conditioning, styles=dataset.styles, text_encoder=identity, dim=encoder.width
     )

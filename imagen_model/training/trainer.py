@@ -20,7 +20,7 @@ from torch import Tensor
 from ..checkpoint import save_checkpoint
 from ..data.captions import CaptionSampler, SampledCaptions
 from ..data.dataset import PictureDataset
-from ..device import sent
+from ..device import is_out_of_memory, sent
 from ..networks.efficientnet import lite0_hash
 from ..networks.generator import Generator
 from ..networks.networks import Networks
@@ -34,11 +34,12 @@ from .divergence import DivergenceError, DivergenceGuard
 from .ema import Ema
 from .interrupt import StopRequest, stop_request
 from .latent_codes import LatentCodes
+from .layout_codes import LayoutCodes
 from .progress import Progress
 from .published_model import PublishedModel
 from .report import write_report, write_timelapse
 from .run_lock import run_lock
-from .schedule import EpochOrder, discriminator_only, lr_factor
+from .schedule import EpochOrder, crossed, discriminator_only, lr_factor
 from .state import load_state, save_state, saved_state, set_damaged_aside
 from .stats import append_stats, drop_stats_after, read_stats, shown_loss
 from .step import TrainStep
@@ -75,11 +76,17 @@ class Trainer:
         self.model, self.training = config.model, config.training
         self.out, self.card, self.device = config.out, config.card, device
         self.context = context or DistributedContext()
-        self._check_batch()
+        self.context.check_batch(self.training.batch, self.training.accumulate)
         self.dataset, self.captions = dataset, captions.to(device)
         dataset.keep_on(device)
-        self.codes = self._latent_codes()
+        self.layout_codes = LayoutCodes.of(dataset, self.model, self.training)
+        has_codes = self.training.pairs_weight and not self.layout_codes
+        z_dim = self.model.generator.z_dim
+        self.codes = LatentCodes(dataset, self.captions, z_dim) if has_codes else None
         self.networks = networks or Networks.seeded(self.model, self.training.seed)
+        if self.layout_codes:
+            self.layout_codes.install(self.networks)
+            self.layout_codes.to(device)
         self.networks = self.networks.to(device).train().requires_grad_(True)
         if isinstance(self.networks.generator, Generator):
             self.networks.generator.recompute_blocks = self.training.recompute_blocks
@@ -104,21 +111,6 @@ class Trainer:
         self.log = StepLog(device)
         self.tick_start = (0, 0.0)  # cur_nimg and seconds then
         self.judge = {"real": 0.0, "generated": 0.0}  # mean realism logits of the last tick
-
-    def _check_batch(self) -> None:
-        batch, size, parts = self.training.batch, self.context.size, self.training.accumulate
-        if batch % size:
-            raise ValueError(f"batch is {batch}; expected a multiple of the {size} processes")
-        if batch // size % parts:
-            raise ValueError(
-                f"batch is {batch}; expected a multiple of the {size} processes times the {parts} "
-                "micro-batches (accumulate)"
-            )
-
-    def _latent_codes(self) -> LatentCodes | None:
-        if not self.training.pairs_weight:
-            return None
-        return LatentCodes(self.dataset, self.captions, self.model.generator.z_dim)
 
     # -- one step ---------------------------------------------------------------------------------
 
@@ -151,7 +143,7 @@ class Trainer:
             self.rng.set_state(rng)
             for buffer, before in zip(self.networks.buffers(), buffers, strict=True):
                 buffer.copy_(before)
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 batch, parts = self.training.batch, self.training.accumulate
                 raise ValueError(
                     f"out of memory with a batch of {batch} in {parts} parts; expected a smaller "
@@ -166,6 +158,8 @@ class Trainer:
         self.dataset.prefetch(self.order.peek(t.batch)[own])
         words = self.captions.sample(index, self.rng)
         z, condition = self._latents(index, words)[own], words.condition[own]
+        if self.layout_codes:
+            z = self.layout_codes.write(z, real)
         generating = self.ema.module if self.discriminator_only else self.networks
         log = self.train_step(
             lambda rows: generating.generate(z[rows], condition[rows]),
@@ -302,9 +296,9 @@ class Trainer:
         """Metrics, a line of the log, and a snapshot, if due since `before` images."""
         t, cur_nimg = self.training, self.progress.cur_nimg
         ends = self.progress.fraction >= 1
-        shows = _crossed(before, cur_nimg, t.snapshot_kimg)
+        shows = crossed(before, cur_nimg, t.snapshot_kimg)
         first = self.tick_start[0] == 0 and self.progress.fraction >= 0.5
-        ticks = ends or first or _crossed(before, cur_nimg, t.tick_kimg)
+        ticks = ends or first or crossed(before, cur_nimg, t.tick_kimg)
         if shows or ticks:
             self._read_log()
         if shows or ends:
@@ -487,15 +481,3 @@ class Trainer:
         path = self.out / "samples" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         self.preview(real=real).save(path)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch has a class of its own for this on CUDA only."""
-    words = ("out of memory", "can't allocate memory")
-    said = isinstance(error, RuntimeError) and any(w in str(error) for w in words)
-    return said or isinstance(error, MemoryError)
-
-
-def _crossed(before: int, after: int, every_kimg: float) -> bool:
-    every = max(1, round(every_kimg * 1000))
-    return before // every != after // every

@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from ..config import ConditioningConfig, GeneratorConfig, ModelConfig
 from ..networks.generator import Generator, UpBlock
 from ..networks.networks import Networks
+from .layout_codes import MAX_BANK
+
+LAYOUT_SIDE = 16  # pixels
 
 
 def grow(model: ModelConfig, resolution: int, num_fine_blocks: int) -> ModelConfig:
@@ -24,6 +27,17 @@ def grow(model: ModelConfig, resolution: int, num_fine_blocks: int) -> ModelConf
         generator=generator,
         discriminator=replace(model.discriminator, resolution=resolution),
     )
+
+
+def with_layout(model: ModelConfig, num_pictures: int) -> ModelConfig:
+    """The same with a layout from w and with room for the codes of a data set's pictures, if it can
+    have one."""
+    generator = model.generator
+    if not isinstance(generator, GeneratorConfig):
+        return model
+    side = generator.layout_side or max(LAYOUT_SIDE, generator.grid)
+    bank = min(num_pictures, MAX_BANK)
+    return replace(model, generator=replace(generator, layout_side=side, layout_bank=bank))
 
 
 def transfer_weights(
@@ -56,6 +70,8 @@ def transfer_weights(
         for up in after.tail.ups[len(before.tail.ups) :]:
             assert isinstance(up, UpBlock)
             up.repeat_pixels()
+        if after.layout is not None and before.layout is None:
+            torch.nn.init.zeros_(after.layout.enter.weight)
     return networks, config
 
 
@@ -77,3 +93,5 @@ def silence_condition(networks: Networks, source: Networks) -> None:
         ):
             new.bias.copy_(old(null))
             new.weight.zero_()
+        if after.mapping.num_codes:  # layouts come from captions now
+            after.mapping.code_in.weight.zero_()
