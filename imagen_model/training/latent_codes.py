@@ -5,8 +5,8 @@ teaches their blur, and a generator that can ignore z will. There, the last numb
 picture's own code: the principal components of its 8x8 miniature, standardised among the pictures
 that share the caption, so that codes are distributed like the normal numbers of z in inference. It
 is BicycleGAN's conditional VAE (1711.11586) with a fixed encoder. Captions of a single picture get
-plain noise, which the generator learns to ignore there. Without captions, pictures have richer codes
-(layout_codes.py).
+plain noise, which the generator learns to ignore there. Without captions, pictures have richer
+codes (layout_codes.py).
 """
 
 from __future__ import annotations
