@@ -148,8 +148,9 @@ class Session:
         assert last["status"]["status_str"] == "success", last["status"]
         return last["prompt"][2], last["outputs"]
 
-    def check(self, *, read: bool = True) -> dict:
-        """Wait until the screen shows what the server has; returns the screen."""
+    def check(self, *, read: bool = True, pictures: int | None = None) -> dict:
+        """Wait until the screen shows what the server has, and this many pictures to rate; returns
+        the screen."""
         deadline = time.monotonic() + PATIENCE_SEC
         while True:
             prompt, outputs = self.last_run()
@@ -157,6 +158,7 @@ class Session:
             try:
                 self.compare(screen, prompt, outputs)
                 assert ("read as: red apple" in screen["texts"]) == read
+                assert pictures in (None, len(screen["pictures"]))
                 return screen
             except AssertionError:
                 if time.monotonic() > deadline:
@@ -230,7 +232,7 @@ def test_what_is_on_screen_is_what_the_server_has(session: Session, server: Serv
     session.set("ImagenRandomLatent", "control_after_generate", "fixed")
     page.evaluate(f"({OF_KIND})('ImagenLearn').mode = 4")
     press_run(page, server)
-    assert len(session.check()["pictures"]) == 8
+    session.check(pictures=8)
 
     session.choose_run("Run (On Change)")
     steps = "app.extensionManager.workflow.activeWorkflow.changeTracker.undoQueue.length"
