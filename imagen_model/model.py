@@ -24,7 +24,7 @@ from .inference.audio_reactive import Reactions, audio_walk
 from .inference.directions import attribute_directions, directions
 from .inference.inversion import STEPS, invert
 from .inference.latent import Latent, random_latent
-from .inference.sampling import batches, draw, fitting_batch, into_w
+from .inference.sampling import batches, draw, fitted, fitting_batch, into_w
 from .inference.scoring import Scores, score
 from .inference.sound_analysis import Sound
 from .networks.efficientnet import EfficientNetLite, lite0, lite0_hash
@@ -285,18 +285,10 @@ class Model:
     ) -> Iterator[Tensor]:
         """The pictures of `draw` in batches, for which no more memory is needed however many they
         are."""
-        n = max(len(condition), len(latent))
-        if not {len(condition), len(latent)} <= {1, n}:
-            raise ValueError(
-                f"{len(condition)} conditions do not fit {n} pictures; expected 1 or {n}"
-            )
+        condition, latent = fitted(self.networks, condition, latent)
+        n = len(latent)
         for rows in batches(n, fitting_batch(self.resolution)):
-            pictures = self.draw(
-                condition[rows] if len(condition) > 1 else condition,
-                latent[rows] if len(latent) > 1 else latent,
-                truncation=truncation,
-                tile=tile,
-            )
+            pictures = self.draw(condition[rows], latent[rows], truncation=truncation, tile=tile)
             if progress is not None:
                 progress(rows.stop, n, pictures)
             yield pictures

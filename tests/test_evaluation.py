@@ -242,7 +242,7 @@ class Copyist(torch.nn.Module):
     def __init__(self, real: torch.Tensor, noise: float) -> None:
         super().__init__()
         self.real, self.noise, self.done = real, noise, 0
-        self.generator = SimpleNamespace(config=SimpleNamespace(z_dim=4))
+        self.generator = SimpleNamespace(config=SimpleNamespace(z_dim=4, resolution=32))
         self.device = torch.device("cpu")
 
     def generate(self, z, condition):

@@ -72,7 +72,7 @@ def test_all_nodes_are_registered_with_core_types(server):
     assert info["ImagenLoadModel"]["input_order"]["required"] == ["model_name"]
     order = info["ImagenSample"]["input_order"]
     assert order["required"] == ["latent", "truncation", "background", "tile"]
-    assert order["optional"] == ["model", "condition"]
+    assert order["optional"] == ["model", "condition", "alpha", "colours"]
 
 
 def test_a_sprite_has_hard_edges_and_few_colours_that_the_batch_shares(server):
@@ -109,7 +109,7 @@ def test_diffusion_refine_lacks_nothing_but_a_checkpoint_and_draws_its_draft_wit
     with pytest.raises(StudioError, match=refused) as caught:
         server.queue(prompt)
     assert ";" not in str(caught.value).partition("; ")[2]  # one error in all
-    (draft,) = saved_pixels(server, server.run(needed(prompt, "6")))
+    (draft,) = saved_pixels(server, server.run(needed(prompt, "7")))
     assert draft.shape == (512, 512, 3) and draft.std() > 1
 
 
