@@ -115,6 +115,7 @@ class Schema:
         hidden: Sequence[Hidden] = (),
         is_input_list: bool = False,
         is_output_node: bool = False,
+        is_experimental: bool = False,
     ) -> None: ...
 
 class NodeOutput:
