@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -52,15 +52,22 @@ def model_names() -> list[str]:
     return [*bundled_models(), *folder_paths.get_filename_list(FOLDER)]
 
 
+def listed_path(folder: str, name: str, names: Sequence[str], kind: str) -> Path:
+    """The file `name` of models/FOLDER, if it is one of `names`: only listed files are opened. The
+    ValueError for any other lists what there is."""
+    path = folder_paths.get_full_path(folder, name) if name in names else None
+    if path is None:
+        folders = ", ".join(folder_paths.get_folder_paths(folder))
+        known = ", ".join(names) or "nothing"
+        raise ValueError(f"no {kind} {name} in {folders}; there is: {known}")
+    return Path(path)
+
+
 def model_path(name: str) -> Path:
     """The file of a listed model. The ValueError for any other lists what there is."""
-    listed = name in folder_paths.get_filename_list(FOLDER)  # only listed files are opened
-    own = folder_paths.get_full_path(FOLDER, name) if listed else None
-    path = Path(own) if own else bundled_model(name)
-    if path is None:
-        folders = ", ".join(folder_paths.get_folder_paths(FOLDER))
-        raise ValueError(f"no model {name} in {folders}; there is: {', '.join(model_names())}")
-    return path
+    own = name in folder_paths.get_filename_list(FOLDER)
+    bundled = None if own else bundled_model(name)
+    return bundled or listed_path(FOLDER, name, model_names(), "model")
 
 
 def fingerprint(path: Path) -> str:

@@ -19,7 +19,7 @@ from ..imagen_model.feedback.rating_syntax import parse_ratings
 from ..imagen_model.feedback.reward import enough_for
 from ..imagen_model.feedback.store import Picture, Store, batch_id
 from ..imagen_model.feedback.verdicts import verdicts
-from .host import is_file_name, register_model_folder
+from .host import is_file_name, listed_path, register_model_folder
 from .inputs import NONE
 
 ADAPTERS = "imagen_adapters"  # models/imagen_adapters
@@ -39,14 +39,7 @@ def adapter_names() -> list[str]:
 
 def adapter_path(name: str) -> Path:
     """The file of a listed adapter. The ValueError for any other lists what there is."""
-    names = adapter_names()
-    path = folder_paths.get_full_path(ADAPTERS, name) if name in names else None
-    if path is None:
-        folders = ", ".join(folder_paths.get_folder_paths(ADAPTERS))
-        raise ValueError(
-            f"no adapter {name} in {folders}; there is: {', '.join(names) or 'nothing'}"
-        )
-    return Path(path)
+    return listed_path(ADAPTERS, name, adapter_names(), "adapter")
 
 
 def new_adapter_path(name: str) -> Path:

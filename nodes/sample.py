@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import torch
 from comfy_api.latest import io, ui
 
-from ..imagen_model import Condition, crisp
+from ..imagen_model import Condition
 from ..imagen_model.networks.generator import TILES
-from ..imagen_model.storage.palette import ALPHAS, is_crisp
+from ..imagen_model.storage.palette import ALPHAS, crisp_batches
 from .convert import gathered, link_to_latent, made_for, to_image_and_mask
 from .host import HostedModel, NodeProgress, intermediate_device, to_intermediate
 from .inputs import (
@@ -81,8 +80,7 @@ class ImagenSample(io.ComfyNode):
         pictures = model.ready().draw_batches(
             condition, points, truncation=truncation, tile=tile, progress=NodeProgress(count)
         )
-        if is_crisp(**crispness):  # with one palette for all
-            pictures = iter([crisp(torch.cat([*pictures]), **crispness)])
+        pictures = crisp_batches(pictures, **crispness)  # alpha, colours
         result = gathered(pictures, count, background, intermediate_device())
         return io.NodeOutput(*to_intermediate(*result))
 

@@ -13,6 +13,7 @@ from .convert import to_image_and_mask, to_pictures
 from .host import (
     NodeProgress,
     fingerprint,
+    listed_path,
     register_model_folder,
     to_intermediate,
     torch_device,
@@ -35,12 +36,7 @@ def upscaler_path(name: str) -> Path:
     """The file of a listed upscaler. The ValueError for any other lists what there is."""
     if name == BUNDLED:
         return UPSCALER_FILE
-    names = upscaler_names()
-    path = folder_paths.get_full_path(UPSCALERS, name) if name in names else None
-    if path is None:
-        folders = ", ".join(folder_paths.get_folder_paths(UPSCALERS))
-        raise ValueError(f"no upscaler {name} in {folders}; there is: {', '.join(names)}")
-    return Path(path)
+    return listed_path(UPSCALERS, name, upscaler_names(), "upscaler")
 
 
 class ImagenUpscale(io.ComfyNode):

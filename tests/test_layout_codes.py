@@ -15,7 +15,8 @@ from imagen_model.data.dataset import InMemoryDataset
 from imagen_model.data.item import Item
 from imagen_model.networks.generator import Layout, Mapping
 from imagen_model.networks.networks import Networks
-from imagen_model.training.layout_codes import LIMIT, LayoutCodes
+from imagen_model.training.latent_codes import LIMIT
+from imagen_model.training.layout_codes import LayoutCodes
 from imagen_model.training.options import TrainOptions
 from imagen_model.training.setup import prepare
 

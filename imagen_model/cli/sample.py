@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> dict:
     """Generate pictures for prompts."""
     from ..feedback.adapter import apply_adapter, load_adapter
     from ..storage.credentials import Signer
-    from ..storage.palette import check_crisp
+    from ..storage.palette import check_crisp, crisp_batches
 
     check_crisp(args.alpha, args.colours)
     if _is_grid(args) and args.out.suffix.lower() != ".png":
@@ -100,7 +100,8 @@ def run(args: argparse.Namespace) -> dict:
     condition, prompts = _encode_inputs(model, args)  # loads the encoders
     _check_size(model, len(prompts), upscaler, args)
     batches = _generate(model, condition, seeds, args)
-    batches = _Timed(_crisp(_upscaled(batches, model, upscaler, args), args))
+    upscaled = _upscaled(batches, model, upscaler, args)
+    batches = _Timed(crisp_batches(upscaled, alpha=args.alpha, colours=args.colours))
     paths = []
     facts = _facts(model, upscaler, args)
     for path in _save(batches, prompts, seeds, facts, args, signer):
@@ -232,16 +233,6 @@ def _upscaled(
     upscaler.to(model.device)
     for pictures in batches:
         yield upscale(pictures, network=upscaler, device=model.device, tile=args.tile)
-
-
-def _crisp(batches: Iterator[Tensor], args: argparse.Namespace) -> Iterator[Tensor]:
-    """The pictures with --alpha and --colours; one batch of all where they share a palette."""
-    import torch
-
-    from ..storage.palette import crisp
-
-    for pictures in [torch.cat([*batches])] if args.colours else batches:
-        yield crisp(pictures, alpha=args.alpha, colours=args.colours)
 
 
 def _as_written(pictures: Tensor, args: argparse.Namespace) -> Iterator[Tensor | Image]:

@@ -6,6 +6,8 @@ others with the levels of alpha, so that few colours leave many levels: 16 colou
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 from PIL import Image
@@ -37,7 +39,7 @@ def crisp(pictures: Tensor, *, alpha: str = "soft", colours: int = 0) -> Tensor:
     """
     check_pictures(pictures)
     check_crisp(alpha, colours)
-    if not is_crisp(alpha=alpha, colours=colours):
+    if alpha == "soft" and not colours:
         return pictures
     colour, opacity = straight(pictures.float().nan_to_num(-1.0))
     if opacity is None:
@@ -51,9 +53,12 @@ def crisp(pictures: Tensor, *, alpha: str = "soft", colours: int = 0) -> Tensor:
     return (colour * 2 - 1).to(pictures)
 
 
-def is_crisp(*, alpha: str = "soft", colours: int = 0) -> bool:
-    """Whether `crisp` changes pictures."""
-    return alpha != "soft" or colours != 0
+def crisp_batches(
+    batches: Iterable[Tensor], *, alpha: str = "soft", colours: int = 0
+) -> Iterator[Tensor]:
+    """`crisp` of pictures in batches; with `colours` one batch of all, for one palette."""
+    for pictures in [torch.cat([*batches])] if colours else batches:
+        yield crisp(pictures, alpha=alpha, colours=colours)
 
 
 def _quantized(colour: Tensor, opacity: Tensor, colours: int) -> Tensor:

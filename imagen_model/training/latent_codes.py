@@ -23,6 +23,14 @@ LIMIT = 3.0
 FITTED = 1 << 16  # pictures, evenly chosen, from which the axes are computed
 
 
+def principal_components(x: Tensor, num: int) -> tuple[Tensor, Tensor]:
+    """Of centred rows [N, F]: axes [F, num] and the deviations [num] along them, ascending."""
+    covariance = x.t() @ x / len(x)
+    # double, because LAPACK may not converge in float32 if all pictures are alike
+    variance, axes = torch.linalg.eigh(covariance.double())  # ascending
+    return axes[:, -num:].to(x), variance[-num:].to(x).clamp(min=1e-6).sqrt()
+
+
 class LatentCodes:
     """codes [N, num], with mean and deviation by open text; the last row is for all pictures."""
 
@@ -36,16 +44,13 @@ class LatentCodes:
             x = x - known @ of_style
         mean = x.mean(dim=0)
         x = x - mean
-        covariance = x.t() @ x / len(x)
-        # double, because LAPACK may not converge in float32 if all pictures are alike
-        variance, axes = torch.linalg.eigh(covariance.double())  # ascending
-        axes, variance = axes[:, -num:].to(x), variance[-num:].to(x)
+        axes, deviation = principal_components(x, num)
         parts = []
         for rows in batches(size, FITTED, None):
             x = dataset.miniatures(rows)
             if style.shape[1]:
                 x = x - style[rows] @ of_style
-            parts.append((x - mean) @ axes / variance.clamp(min=1e-6).sqrt())
+            parts.append((x - mean) @ axes / deviation)
         self.codes = torch.cat(parts)
         self._normalize_by_text(captions)
 

@@ -20,8 +20,8 @@ from ..data.dataset import PictureDataset
 from ..networks.generator import Generator
 from ..networks.networks import Networks
 from .config import TrainingConfig
+from .latent_codes import LIMIT, principal_components
 
-LIMIT = 3.0
 MAX_PICTURES = 4096  # from which the components are computed
 MAX_BANK = 1024  # pictures whose codes a model keeps
 CHUNK = 128
@@ -38,10 +38,7 @@ class LayoutCodes:
         x = torch.cat([self._miniatures(dataset.batch(index)) for index in parts])
         self.mean = x.mean(dim=0)
         x = x - self.mean
-        # double, because LAPACK may not converge in float32 if all pictures are alike
-        variance, axes = torch.linalg.eigh((x.t() @ x / len(x)).double())  # ascending
-        self.axes = axes[:, -num_codes:].to(x)
-        self.deviation = variance[-num_codes:].to(x).clamp(min=1e-6).sqrt()
+        self.axes, self.deviation = principal_components(x, num_codes)
         self.bank = self._codes(x[:MAX_BANK])
 
     @classmethod
